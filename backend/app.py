@@ -1,0 +1,210 @@
+"""The HTTP backend: Label Studio's contract on FastAPI. No torch: what needs a model goes to the workers.
+
+`/health` and `/setup` answer on the event loop from memory, since Label Studio gives them 1 s and 3 s before every
+prediction; all that touches the store runs on threads, and waiting for workers takes none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import prometheus_client
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from backend.auth import BasicAuth
+from backend.metrics import MeasureRequests, Metrics
+from backend.predict import POLL_S, PredictService, project_id
+from backend.webhook import WebhookService
+from backend.wire import (
+    Health,
+    JobAnswer,
+    Predictions,
+    PredictRequest,
+    Problem,
+    Received,
+    SetupAnswer,
+    SetupRequest,
+    TrainRequest,
+    Versions,
+)
+from clapboard import __version__
+from clapboard.errors import ClapboardError, RequestError
+from clapboard.jobs import CeleryBell, make_celery
+from clapboard.settings import Settings
+from clapboard.sources import AudioSources
+from clapboard.store import Store
+
+_HOUSEKEEPING_S = 1.0
+_MAX_WEBHOOK_BYTES = 64 * 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application on the settings' store and broker. Raises `SettingsError` if the store can't be opened."""
+    store = Store.open(settings)
+    bell = CeleryBell(make_celery(settings))
+    predictions = PredictService(
+        store, AudioSources(settings), bell, model=settings.model, wait_s=settings.predict_wait_s
+    )
+    webhooks = WebhookService(store, bell)
+    metrics = Metrics(store)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        keeper = asyncio.create_task(_keep_house(store, predictions, bell, settings.job_lease_s))
+        yield
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+        store.close()
+
+    app = FastAPI(
+        title="Clapboard",
+        version=__version__,
+        summary="Pre-labels audio in Label Studio with CLAP.",
+        lifespan=lifespan,
+        responses={status: {"model": Problem} for status in (401, 422, 500, 503)},
+    )
+    app.add_middleware(BasicAuth, user=settings.basic_auth_user, password=settings.basic_auth_pass.get_secret_value())
+    app.add_middleware(MeasureRequests, metrics=metrics)
+    _answer_errors(app)
+    _add_contract_routes(app, predictions, webhooks, metrics)
+    _add_operator_routes(app, store, webhooks, metrics)
+    return app
+
+
+def _add_contract_routes(app: FastAPI, predictions: PredictService, webhooks: WebhookService, metrics: Metrics) -> None:
+    """What Label Studio calls."""
+
+    @app.get("/health")
+    async def health() -> Health:
+        """Whether the backend is up. Never asks for credentials."""
+        return Health(version=__version__)
+
+    @app.get("/")
+    async def root() -> Health:
+        """The same, for a person who looks; the API's description is at /docs."""
+        return Health(version=__version__)
+
+    @app.post("/setup")
+    async def setup(request: SetupRequest) -> SetupAnswer:
+        """The model version for a project's label config."""
+        return SetupAnswer(model_version=predictions.setup(request.project or "", request.label_config))
+
+    @app.post("/predict")
+    async def predict(request: PredictRequest) -> Predictions:
+        """One entry per task: its prediction, or `[]` where it isn't ready and will be pushed."""
+        opened = await run_in_threadpool(predictions.begin, request.tasks, request.label_config, request.project)
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + predictions.wait_s
+        while not await run_in_threadpool(predictions.is_ready, opened) and loop.time() < ends_at:
+            await asyncio.sleep(POLL_S)
+        answer = await run_in_threadpool(predictions.finish, opened)
+        empty = sum(entry == [] for entry in answer.results)
+        metrics.answered.labels("empty").inc(empty)
+        metrics.answered.labels("predicted").inc(len(answer.results) - empty)
+        return Predictions(results=answer.results, model_version=answer.model_version)
+
+    @app.post("/webhook", status_code=201)
+    async def webhook(request: Request) -> Received:
+        """Keep an event in the inbox; on disk before this answers."""
+        body = await _json_object(request)
+        event, job = await run_in_threadpool(webhooks.receive, body)
+        metrics.events.labels(body["action"][:40]).inc()
+        return Received(event=event, job=job)
+
+
+def _add_operator_routes(app: FastAPI, store: Store, webhooks: WebhookService, metrics: Metrics) -> None:
+    """What old servers of Label Studio, people and monitoring call."""
+
+    @app.get("/versions")
+    async def versions(project: str | None = None) -> Versions:
+        """The model versions that have made predictions, of one project or of all."""
+        number = project_id(project) or None
+        return Versions(versions=await run_in_threadpool(store.predictions.model_versions, number))
+
+    @app.post("/versions")
+    async def post_versions(request: TrainRequest | None = None) -> Versions:
+        """The same, as old servers ask for it."""
+        return await versions(request.project if request else None)
+
+    @app.post("/train", status_code=201)
+    async def train(request: TrainRequest) -> JobAnswer:
+        """Queue the project's training; pressed twice, it is the same job."""
+        number = project_id(request.project)
+        if not number:
+            raise RequestError('The request names no project: send {"project": "2"}.')
+        return JobAnswer(job=await run_in_threadpool(webhooks.train, number))
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        """Metrics in Prometheus' text format."""
+        text = await run_in_threadpool(prometheus_client.generate_latest, metrics.registry)
+        return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
+async def _keep_house(store: Store, predictions: PredictService, bell: CeleryBell, lease_s: float) -> None:
+    """Every second: the announced encoder, projects to write down, and jobs whose worker is gone."""
+    while True:
+        try:
+            await run_in_threadpool(predictions.refresh_encoder)
+            await run_in_threadpool(predictions.remember_projects)
+            for queue in await run_in_threadpool(store.jobs.requeue_lost, lease_s):
+                await run_in_threadpool(bell.ring, queue)
+        except (SQLAlchemyError, ClapboardError) as error:
+            log.warning("housekeeping failed and will be tried again: %s", type(error).__name__)
+        await asyncio.sleep(_HOUSEKEEPING_S)
+
+
+async def _json_object(request: Request) -> dict[str, Any]:
+    if int(request.headers.get("content-length") or 0) > _MAX_WEBHOOK_BYTES:
+        raise RequestError(f"The webhook event is larger than {_MAX_WEBHOOK_BYTES} bytes: import in smaller parts.")
+    try:
+        body = await request.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise RequestError("The body is no JSON object: send Label Studio's payload as it is.")
+    return body
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error becomes a `Problem`; no traceback, and no part of the request, gets into a body."""
+
+    @app.exception_handler(ClapboardError)
+    async def ours(_request: Request, error: ClapboardError) -> JSONResponse:
+        return _problem(error.http_status, error.code, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+        return _problem(422, "request", f"The request is malformed: {faults}.")
+
+    @app.exception_handler(HTTPException)
+    async def http(_request: Request, error: HTTPException) -> JSONResponse:
+        return _problem(error.status_code, "http", f"{error.detail}: the paths there are stand at /docs.")
+
+    @app.exception_handler(SQLAlchemyError)
+    async def store_failed(_request: Request, error: SQLAlchemyError) -> JSONResponse:
+        log.error("the store failed: %s", type(error).__name__)
+        return _problem(
+            503, "store", "The store can't be reached at the moment: try again, and look at the backend's log."
+        )
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_request: Request, error: Exception) -> JSONResponse:
+        return _problem(500, "internal", "Something unforeseen failed: the backend's log says what.")
+
+
+def _problem(status: int, code: str, detail: str) -> JSONResponse:
+    return JSONResponse(Problem(error=code, detail=detail).model_dump(), status)

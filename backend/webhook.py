@@ -1,0 +1,87 @@
+"""Webhook events: into the inbox first, on disk before Label Studio gets its 2xx, then whatever they start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from backend.predict import project_id
+from clapboard.errors import NotFoundError, RequestError
+from clapboard.jobs import BATCH, TRAIN, Bell
+from clapboard.store import Store
+from clapboard.store.jobs import JobRequest
+
+START_TRAINING = "START_TRAINING"
+TASKS_CREATED = "TASKS_CREATED"
+TASKS_DELETED = "TASKS_DELETED"
+_SECRETS = frozenset({"access_token", "token", "password", "login", "authorization"})
+
+
+class WebhookService:
+    """Takes every event form of Label Studio's contract, and any it may add."""
+
+    def __init__(self, store: Store, bell: Bell) -> None:
+        self._store = store
+        self._bell = bell
+
+    def receive(self, body: Mapping[str, Any]) -> tuple[int, int | None]:
+        """The event's number in the inbox, and the job that it started, if any. Raises `RequestError`."""
+        action = body.get("action")
+        if not isinstance(action, str) or not action:
+            raise RequestError("The webhook event has no action: send Label Studio's payload as it is.")
+        project = _project_of(body)
+        event = self._store.inbox.append(action, project, _without_secrets(body))
+        if action == START_TRAINING and project:
+            return event, self.train(project)
+        if action == TASKS_CREATED and project:
+            return event, self._prelabel(project)
+        if action == TASKS_DELETED and project:
+            self._store.predictions.forget_tasks(project, _ids(body.get("tasks")))
+        return event, None
+
+    def train(self, project: int) -> int:
+        """The project's training job: a new one, or the one that is open already."""
+        (job,) = self._store.jobs.add(TRAIN, [JobRequest("train", project)])
+        self._bell.ring(TRAIN)
+        return job
+
+    def _prelabel(self, project: int) -> int | None:
+        """New tasks of a connected project get their suggestions without anybody asking."""
+        try:
+            known = self._store.catalog.project(project)
+        except NotFoundError:
+            return None
+        if not known.connected:
+            return None
+        (job,) = self._store.jobs.add(BATCH, [JobRequest("prelabel", project)])
+        self._bell.ring(BATCH)
+        return job
+
+
+def _project_of(body: Mapping[str, Any]) -> int | None:
+    """The event's project: an object with an id in most events, an id in some, in the annotation or task in others."""
+    holders = [body, *(part for name in ("annotation", "task") for part in _objects(body.get(name)))]
+    for holder in holders:
+        project = holder.get("project")
+        number = project.get("id") if isinstance(project, Mapping) else project
+        if isinstance(number, int | str) and not isinstance(number, bool):
+            return project_id(number)
+    return None
+
+
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, Mapping)]
+
+
+def _ids(value: Any) -> list[int]:
+    found = [
+        item.get("id") if isinstance(item, Mapping) else item for item in (value if isinstance(value, list) else [])
+    ]
+    return [number for number in found if isinstance(number, int)]
+
+
+def _without_secrets(value: Any) -> Any:
+    """The body as it came, less any credentials: the inbox is kept for good."""
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(item) for key, item in value.items() if str(key).lower() not in _SECRETS}
+    return [_without_secrets(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,5 @@
+"""`python -m clapboard`."""
+
+from clapboard.cli import main
+
+main()

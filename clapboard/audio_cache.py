@@ -1,0 +1,203 @@
+"""Fetched audio on disk: bounded in bytes, shared by threads and processes, whole or absent.
+
+    <folder>/ab/<key>.<sha256>    a file, named by its key and by what it holds, so that a hit needs no hashing
+    <folder>/ab/<key>.part        one that is being written
+    <folder>/locks/abc.lock       whoever writes a key that starts with abc; as many as there are beginnings, no more
+
+Files are written beside their place, synced and renamed. A reader holds a shared lock on its file, which the
+system drops with the process: what is in use is never evicted, and nothing has to be tidied up after a crash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from filelock import FileLock, Timeout
+
+from clapboard.errors import SourceTooLarge, SourceUnavailable
+
+_PART = "part"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A fetched file. It stays on disk at least as long as this object lives."""
+
+    path: Path
+    sha256: str
+
+
+class Sink:
+    """Where a download writes to: counts and hashes the bytes, and refuses more than `max_bytes`."""
+
+    def __init__(self, file: IO[bytes], max_bytes: int) -> None:
+        self._file = file
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._hash = hashlib.sha256()
+
+    def write(self, chunk: bytes) -> None:
+        """Appends the chunk. Raises `SourceTooLarge`."""
+        self.require(self.num_bytes + len(chunk))
+        self._file.write(chunk)
+        self._hash.update(chunk)
+        self.num_bytes += len(chunk)
+
+    def require(self, num_bytes: int) -> None:
+        """Raises `SourceTooLarge` where a file of so many bytes is over the cap."""
+        if num_bytes > self.max_bytes:
+            raise SourceTooLarge(
+                f"The task's audio is over {self.max_bytes / 1e6:g} MB, the most that CLAPBOARD_MAX_AUDIO_MB allows."
+            )
+
+    def restart(self) -> None:
+        """Forgets what was written."""
+        self._file.seek(0)
+        self._file.truncate()
+        self.num_bytes = 0
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of all bytes written, in hexadecimal."""
+        return self._hash.hexdigest()
+
+
+class AudioCache:
+    """Files by key, each filled once by whoever asks first."""
+
+    def __init__(self, folder: Path, *, max_bytes: int, max_file_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._max_file_bytes = max_file_bytes
+        # Looking at every file is slow where there are many, so it's done only when this many bytes came in, and
+        # makes room for as many more: the bound holds.
+        self._slack_bytes = max_bytes // 64
+        self._num_bytes_unseen = self._slack_bytes
+        self._counter_lock = threading.Lock()
+
+    def get(self, key: str, fill: Callable[[Sink], None], timeout_s: float) -> SourceFile:
+        """The file of the key, written by `fill` if it isn't there. `key` is a sha256 in hexadecimal.
+
+        Raises what `fill` raises, `SourceUnavailable` when another thread or process doesn't finish filling the
+        key in `timeout_s`, or when the disk can't be written.
+        """
+        try:
+            held = self._held(key)
+            if held is not None:
+                return held
+            with self._lock(key, timeout_s):
+                held = self._held(key)
+                if held is not None:
+                    return held
+                held, num_bytes = self._filled(key, fill)
+            self._make_room(num_bytes)
+        except Timeout:
+            raise SourceUnavailable(
+                f"The audio was not there after {timeout_s:g} s: another worker is still fetching it."
+            ) from None
+        except OSError as error:
+            raise SourceUnavailable(f"The audio cache {self._folder} can't be written: {error.strerror}.") from error
+        return held
+
+    def _lock(self, key: str, timeout_s: float) -> FileLock:
+        locks = self._folder / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(locks / f"{key[:3]}.lock", timeout=timeout_s)
+
+    def _held(self, key: str) -> SourceFile | None:
+        """The key's file, marked as in use and as just used; None if there is none."""
+        for path in (self._folder / key[:2]).glob(f"{key}.*"):
+            if path.suffix == f".{_PART}":
+                continue
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            if _try_lock(descriptor, fcntl.LOCK_SH) and os.fstat(descriptor).st_nlink:
+                os.utime(descriptor)
+                return _holding(SourceFile(path, path.suffix.removeprefix(".")), descriptor)
+            os.close(descriptor)
+        return None
+
+    def _filled(self, key: str, fill: Callable[[Sink], None]) -> tuple[SourceFile, int]:
+        """The key's new file, marked as in use, and its size in bytes."""
+        part = self._folder / key[:2] / f"{key}.{_PART}"
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                sink = Sink(file, self._max_file_bytes)
+                fill(sink)
+                file.flush()
+                os.fsync(file.fileno())
+            descriptor = os.open(part, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            held = _holding(SourceFile(part.with_name(f"{key}.{sink.sha256}"), sink.sha256), descriptor)
+            part.rename(held.path)
+        finally:
+            part.unlink(missing_ok=True)
+        return held, sink.num_bytes
+
+    def _make_room(self, num_new_bytes: int) -> None:
+        """Removes what was left unfinished and, least recently used first, what is too much."""
+        with self._counter_lock:
+            self._num_bytes_unseen += num_new_bytes
+            if self._num_bytes_unseen < self._slack_bytes:
+                return
+            self._num_bytes_unseen = 0
+        files = []
+        for path in self._files():
+            if path.suffix == f".{_PART}":
+                self._remove_idle(path)
+                continue
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue
+            files.append((stat.st_mtime_ns, stat.st_size, path))
+        num_bytes_over = sum(size for _, size, _ in files) - (self._max_bytes - self._slack_bytes)
+        for _, size, path in sorted(files):
+            if num_bytes_over <= 0:
+                return
+            if self._remove_idle(path):
+                num_bytes_over -= size
+
+    def _files(self) -> Iterator[Path]:
+        return self._folder.glob("[0-9a-f][0-9a-f]/*")
+
+    def _remove_idle(self, path: Path) -> bool:
+        """Removes the file unless somebody reads or writes it; says whether it did."""
+        try:
+            with self._lock(path.name, timeout_s=0):
+                descriptor = os.open(path, os.O_RDWR)
+                try:
+                    if not _try_lock(descriptor, fcntl.LOCK_EX):
+                        return False
+                    path.unlink()
+                finally:
+                    os.close(descriptor)
+        except (Timeout, FileNotFoundError):
+            return False
+        return True
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holding(source: SourceFile, descriptor: int) -> SourceFile:
+    """The source, whose end closes the descriptor and so gives up the lock on it."""
+    weakref.finalize(source, os.close, descriptor)
+    return source

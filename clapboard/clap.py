@@ -1,0 +1,255 @@
+"""ClapEncoder: windows and texts → unit-norm embeddings. The only importer of transformers outside training.
+
+Any CLAP checkpoint in transformers' layout works: a local folder, a hub id (`laion/clap-htsat-unfused`, `-fused`,
+`larger_clap_*`), or `mini`, the small one inside this package. Weights are read from safetensors alone.
+
+A window's embedding depends on nothing but its samples: no random crop, no random `is_longer` (a 10 s window is
+never «longer»), and no neighbour in the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, ClapModel
+from transformers.utils import logging as transformers_logging
+
+from clapboard.audio import WINDOW_SAMPLES, Waveform
+from clapboard.errors import ModelError
+from clapboard.features import LogMel
+
+Embeddings = npt.NDArray[np.float32]
+"""Unit-norm rows `[N, D]`, float32."""
+
+MINI = "mini"
+RECIPE = "1"
+"""Part of every encoder version: counted up when windows, features or pooling change what an embedding means."""
+
+_MINI_FOLDER = Path(__file__).parent / "models" / MINI
+_HUB_FILES = ("*.json", "*.safetensors", "*.txt")
+_TEXTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class EncoderIdentity:
+    """What names an encoder: `model` as the operator wrote it, `version` a hash of all that decides an embedding."""
+
+    model: str
+    version: str
+    dtype: str
+    dim: int
+    logit_scale: float
+
+
+class ClapEncoder:
+    """A CLAP checkpoint on a device. Threads may share one: forward passes take turns."""
+
+    def __init__(
+        self, model: ClapModel, tokenizer: Any, log_mel: LogMel, identity: EncoderIdentity, *, batch_size: int = 16
+    ) -> None:
+        self.identity = identity
+        self.batch_size = batch_size
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._log_mel = log_mel
+        self._fused = bool(model.config.audio_config.enable_fusion)
+        self._turn = threading.Lock()
+        self._text_cache: dict[str, Embeddings] = {}
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        device: str = "auto",
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        batch_size: int = 16,
+    ) -> Self:
+        """The encoder of a hub id, a local folder, or `mini`.
+
+        Raises `ModelError` if the checkpoint can't be found, reached or read, is no CLAP, or lacks weights.
+        """
+        folder = checkpoint_folder(model)
+        place = _device(device)
+        half = dtype == "bfloat16" or (dtype == "auto" and place.type == "cuda")
+        clap = _load_model(model, folder).to(place)
+        identity = EncoderIdentity(
+            model=model,
+            version=_fingerprint(folder),
+            dtype="bfloat16" if half else "float32",
+            dim=clap.config.projection_dim,
+            logit_scale=math.exp(clap.logit_scale_a.item()),
+        )
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"Model {model} has no tokenizer that can be read: copy all its files.") from error
+        return cls(clap, tokenizer, _log_mel(clap, folder).to(place), identity, batch_size=batch_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self._model.device
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor from cosine to logit, as learnt by the checkpoint."""
+        return self.identity.logit_scale
+
+    def embed_windows(self, waveforms: Waveform) -> Embeddings:
+        """Audio embeddings of windows `[N, 480000]` → `[N, D]`, in batches that the device's memory can hold.
+
+        When memory runs out, the batch size is halved, for good, and the batch is done again.
+        Raises `ModelError` if not even one window fits.
+        """
+        parts = []
+        done = 0
+        while done < len(waveforms):
+            part = waveforms[done : done + self.batch_size]
+            try:
+                parts.append(self._forward_audio(part))
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._shrink_batch(len(part))
+                continue
+            done += len(part)
+        return np.concatenate(parts) if parts else np.zeros((0, self.identity.dim), np.float32)
+
+    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Text embeddings `[len(texts), D]`; each text is computed once and then remembered."""
+        missing = sorted({text for text in texts if text not in self._text_cache})
+        for start in range(0, len(missing), _TEXTS_AT_ONCE):
+            batch = missing[start : start + _TEXTS_AT_ONCE]
+            self._text_cache.update(zip(batch, self._forward_text(batch), strict=True))
+        rows = [self._text_cache[text] for text in texts]
+        return np.stack(rows) if rows else np.zeros((0, self.identity.dim), np.float32)
+
+    def _forward_audio(self, waveforms: Waveform) -> Embeddings:
+        if waveforms.ndim != 2 or waveforms.shape[1] != WINDOW_SAMPLES:
+            raise ValueError(f"windows must be [N, {WINDOW_SAMPLES}], not {list(waveforms.shape)}")
+        with self._turn, torch.inference_mode(), self._autocast():
+            features = self._log_mel(torch.from_numpy(np.ascontiguousarray(waveforms)).to(self.device))[:, None]
+            if self._fused:
+                features = features.expand(-1, 4, -1, -1)  # [B, 1, 1001, 64] → [B, 4, 1001, 64]
+            is_longer = torch.zeros(len(features), 1, dtype=torch.bool, device=self.device)
+            output = self._model.get_audio_features(input_features=features, is_longer=is_longer)
+            return _unit_rows(output.pooler_output)
+
+    def _forward_text(self, texts: list[str]) -> Embeddings:
+        longest = self._model.config.text_config.max_position_embeddings - 2
+        tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        with self._turn, torch.inference_mode():
+            output = self._model.get_text_features(
+                input_ids=tokens["input_ids"].to(self.device), attention_mask=tokens["attention_mask"].to(self.device)
+            )
+            return _unit_rows(output.pooler_output)
+
+    def _autocast(self) -> torch.autocast:
+        # Autocast, not a bfloat16 model: the BatchNorm that comes first sees decibels, which need float32.
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.identity.dtype == "bfloat16")
+
+    def _shrink_batch(self, tried: int) -> None:
+        if tried == 1:
+            raise ModelError(
+                f"Device {self.device} has too little memory for one window of {self.identity.model}: free some, or "
+                "choose a smaller model or another device."
+            )
+        self.batch_size = max(1, tried // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def checkpoint_folder(model: str) -> Path:
+    """The local folder of a checkpoint, fetched from the hub where it isn't here yet.
+
+    Raises `ModelError` if it can't be had.
+    """
+    if model == MINI:
+        return _MINI_FOLDER
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if model.startswith((".", "/", "~")):
+        raise ModelError(f"Model folder {model} doesn't exist: check CLAPBOARD_MODEL or --model.")
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(_HUB_FILES)))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        raise ModelError(
+            f"Model {model} is not on this machine and can't be fetched from the hub: copy its folder here and set "
+            "CLAPBOARD_MODEL (or --model) to that folder, or use the embedded model with CLAPBOARD_MODEL=mini."
+        ) from error
+
+
+def _load_model(model: str, folder: Path) -> ClapModel:
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise ModelError(f"Model {model} lacks config.json or safetensors weights: convert it with save_pretrained.")
+    transformers_logging.disable_progress_bar()
+    try:
+        if json.loads((folder / "config.json").read_text("utf-8")).get("model_type") != "clap":
+            raise ModelError(f"Model {model} is not a CLAP checkpoint: its config.json names another type.")
+        loaded, report = ClapModel.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"Model {model} can't be read: its files are damaged or don't fit each other.") from error
+    if report["missing_keys"] or report["mismatched_keys"]:
+        raise ModelError(f"Model {model} lacks weights that its config asks for: it is damaged or no whole CLAP.")
+    return loaded
+
+
+def _log_mel(model: ClapModel, folder: Path) -> LogMel:
+    """The features that the checkpoint was trained on; where it doesn't say, CLAP's usual 50–14,000 Hz."""
+    file = folder / "preprocessor_config.json"
+    recipe = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    recipe = recipe.get("feature_extractor", recipe)
+    return LogMel(
+        "htk" if model.config.audio_config.enable_fusion else "slaney",
+        min_hz=float(recipe.get("frequency_min", 50.0)),
+        max_hz=float(recipe.get("frequency_max", 14_000.0)),
+    )
+
+
+def _fingerprint(folder: Path) -> str:
+    """12 hex digits over everything in the folder that decides an embedding."""
+    digest = hashlib.sha256(RECIPE.encode())
+    for file in sorted(folder.iterdir()):
+        if file.suffix in {".json", ".safetensors", ".txt"} and file.is_file():
+            digest.update(file.name.encode())
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"Device {name} is unknown: set CLAPBOARD_DEVICE to auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ModelError(f"Device {name} is not there: set CLAPBOARD_DEVICE to auto, cpu or a GPU that exists.")
+    return device
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _unit_rows(vectors: torch.Tensor) -> Embeddings:
+    rows: Embeddings = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+    return rows

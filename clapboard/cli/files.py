@@ -1,0 +1,81 @@
+"""`predict`: files on disk, no server at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from clapboard.cli.output import AsJson, Model, console, errors_console, progress_bar, settings_with, write_json
+from clapboard.errors import AudioError
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register this module's commands."""
+    app.command()(predict)
+
+
+def predict(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Audio files.")],
+    labels: Annotated[str, typer.Option(help="Comma-separated labels, such as “dog bark,rain”.")],
+    model: Model = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score audio files against labels: a line per file. Exit code 1 if one of them can't be read."""
+    from clapboard import prediction
+    from clapboard.clap import ClapEncoder
+    from clapboard.labels import label_space_of
+    from workers.batch import compute_class_weights
+
+    label_space = label_space_of(labels.split(","))
+    (control,) = label_space.controls
+    settings = settings_with(model=model)
+    encoder = ClapEncoder.load(
+        settings.model, device=settings.device, dtype=settings.dtype, batch_size=settings.batch_size
+    )
+    weights = compute_class_weights(encoder, label_space)
+    version = prediction.model_version(encoder.identity, label_space)
+    failed = False
+    with progress_bar() as bar:
+        for path in bar.track(paths, description="predict"):
+            line: dict[str, Any] = {"path": str(path)}
+            try:
+                embeddings = _embed(encoder, path)
+            except AudioError as error:
+                failed = True
+                line["error"] = str(error)
+            else:
+                scores = prediction.control_scores(control, embeddings, weights[:-1], weights[-1], encoder.logit_scale)
+                named = zip([label.value for label in control.labels], scores.tolist(), strict=True)
+                line |= {"scores": dict(named), "model_version": version}
+            _write(line, as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _embed(encoder: Any, path: Path) -> Any:
+    """The file's embeddings `[W, D]`, read and embedded piece by piece."""
+    from clapboard import audio
+
+    parts, batch = [], []
+    for window in audio.windows(path):
+        batch.append(window.waveform)
+        if len(batch) == encoder.batch_size:
+            parts.append(encoder.embed_windows(np.stack(batch)))
+            batch = []
+    if batch:
+        parts.append(encoder.embed_windows(np.stack(batch)))
+    return np.concatenate(parts)
+
+
+def _write(line: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        write_json(line)
+    elif "error" in line:
+        errors_console().print(f"[red]{line['path']}[/]: {line['error']}", highlight=False)
+    else:
+        best = sorted(line["scores"].items(), key=lambda item: -item[1])
+        told = "  ".join(f"{label} {score:.2f}" for label, score in best[:5])
+        console().print(f"{line['path']}: {told}", highlight=False)

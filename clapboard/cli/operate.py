@@ -1,0 +1,92 @@
+"""`jobs`, `config`: what is going on, and what is in force."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from pydantic import SecretStr
+from rich.table import Table
+
+from clapboard.cli.output import AsJson, console, settings_with, write_json
+from clapboard.settings import env_name, provenance
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register this module's commands."""
+    app.command()(jobs)
+    app.command()(config)
+
+
+def jobs(
+    project: Annotated[int | None, typer.Option("--project", "-p", help="Only this project's.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only queued, running, done or failed ones.")] = None,
+    limit: Annotated[int, typer.Option(help="How many, newest first.", min=1)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """What is queued, running, done, failed, and why."""
+    from clapboard.errors import SettingsError
+    from clapboard.store import Store
+    from clapboard.store.jobs import State
+
+    if state is not None and state not in set(State):
+        raise SettingsError(f"State {state} doesn't exist: choose from {', '.join(State)}.")
+    store = Store.open(settings_with())
+    found = store.jobs.newest(project=project, state=State(state) if state else None, limit=limit)
+    counts = store.jobs.counts(project=project)
+    if as_json:
+        totals: dict[str, dict[str, int]] = {}
+        for (queue, kind), count in counts.items():
+            totals.setdefault(queue, {})[kind] = count
+        write_json({"counts": totals, "jobs": [_shown(asdict(job)) for job in found]})
+        return
+    table = Table("job", "queue", "kind", "project", "task", "state", "tries", "age")
+    table.add_column("why, or what came of it", min_width=40)
+    colours = {State.FAILED: "red", State.RUNNING: "cyan", State.DONE: "green", State.QUEUED: "yellow"}
+    for job in found:
+        table.add_row(
+            *(str(job.id), job.queue, job.kind, str(job.project), str(job.task or "")),
+            f"[{colours[job.state]}]{job.state}[/]",
+            *(str(job.attempts), _ago(job.created_at), job.error or ""),
+        )
+    console().print(table)
+    console().print(
+        ", ".join(f"{queue}: {count} {kind}" for (queue, kind), count in sorted(counts.items())) or "no jobs"
+    )
+
+
+def config(as_json: AsJson = False) -> None:
+    """The settings in force and where each came from, secrets masked."""
+    settings, origins = settings_with(), provenance()
+    rows = [
+        {"setting": env_name(field), "value": _masked(getattr(settings, field)), "from": origins[field]}
+        for field in type(settings).model_fields
+    ]
+    if as_json:
+        write_json(rows)
+        return
+    table = Table("setting", "value", "from", title="Settings")
+    for row in rows:
+        table.add_row(row["setting"], str(row["value"]), row["from"])
+    console().print(table)
+
+
+def _shown(job: dict[str, Any]) -> dict[str, Any]:
+    """Less the payload's URI, which may hold a signature."""
+    return {name: value for name, value in job.items() if name != "payload"}
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "********" if value.get_secret_value() else ""
+    return ", ".join(value) if isinstance(value, tuple) else value if isinstance(value, int | float) else str(value)
+
+
+def _ago(at: float) -> str:
+    seconds = max(0.0, time.time() - at)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,170 @@
+"""What can be wrong between Label Studio and the backend, each as one line with its remedy. Changes nothing."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from clapboard.errors import LabelStudioError
+from clapboard.label_studio import LabelStudioClient
+from clapboard.label_studio_errors import ALLOW_PRIVATE, public_url
+from clapboard.label_studio_records import Backend, Project, Webhook
+from clapboard.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of `clapboard doctor`: what was looked at, whether it is as it must be, and what to do if not."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A project's side of the connection, as Label Studio tells it at one moment."""
+
+    project: Project
+    backends: tuple[Backend, ...]
+    webhooks: tuple[Webhook, ...]
+    settings: Settings
+
+    @classmethod
+    def look(cls, client: LabelStudioClient, settings: Settings, project_id: int) -> Self:
+        """The connection as it is now; Label Studio asks every backend of the project for it."""
+        backends = tuple(client.backends(project_id))
+        return cls(client.project(project_id), backends, tuple(client.webhooks(project_id)), settings)
+
+    @property
+    def backend(self) -> Backend | None:
+        """The backend with our address."""
+        return next((b for b in self.backends if b.url.rstrip("/") == self.settings.backend_url), None)
+
+    @property
+    def webhook(self) -> Webhook | None:
+        """The webhook with our address."""
+        return next((w for w in self.webhooks if w.url == webhook_url(self.settings)), None)
+
+    def checks(self, model_version: str) -> list[Check]:
+        """What the records alone tell: predictions are shown, backend, webhook, versions."""
+        return [self._shown(), self._backend(), self._webhook(), self._versions(model_version)]
+
+    def _shown(self) -> Check:
+        name, shown = "predictions shown", self.project.shows_predictions
+        remedy = "hides predictions: switch on «Use predictions to prelabel tasks» in its settings"
+        return Check(name, shown, f"Project {self.project.id} {'shows predictions' if shown else remedy}.")
+
+    def _backend(self) -> Check:
+        url, backend = public_url(self.settings.backend_url), self.backend
+        if backend is None:
+            return Check("backend", False, f"Project {self.project.id} has no backend at {url}: {self._remedy}.")
+        if not backend.is_connected:
+            because = f" ({backend.error})" if backend.error else ""
+            advice = "is it running, and is CLAPBOARD_URL the address at which Label Studio reaches it?"
+            return Check("backend", False, f"Label Studio can't use the backend at {url}{because}: {advice}")
+        if self.backends[0].id != backend.id:
+            first = public_url(self.backends[0].url)
+            return Check(
+                "backend",
+                False,
+                f"Project {self.project.id} has another backend, {first}, before ours, and Label Studio asks the first "
+                "alone: remove that one in the project's settings.",
+            )
+        return Check("backend", True, f"Label Studio asks {url} for predictions")
+
+    def _webhook(self) -> Check:
+        url, webhook = public_url(webhook_url(self.settings)), self.webhook
+        if webhook is None:
+            fault = "does not exist"
+        elif not webhook.sends_everything:
+            fault = "is switched off, or does not send every event with its content"
+        elif not webhook.has(auth_headers(self.settings)):
+            fault = "lacks the password that the backend asks for"
+        else:
+            return Check("webhook", True, f"every event goes to {url}")
+        return Check("webhook", False, f"The webhook {url} {fault}, so corrections do not arrive: {self._remedy}.")
+
+    def _versions(self, model_version: str) -> Check:
+        backend = self.backend
+        bears = {"the project shows": self.project.model_version}
+        if backend is not None:
+            bears |= {"the backend's title is": backend.title, "the backend answers": backend.model_version}
+        wrong = [f"{who} {f'«{has}»' if has else 'none'}" for who, has in bears.items() if has != model_version]
+        if not wrong:
+            return Check("model version", True, f"all say {model_version}")
+        remedy = self._remedy
+        if backend is not None and backend.model_version != model_version:
+            remedy = f"start the backend with the settings of this command, then {remedy}"
+        faults = ", ".join(wrong)
+        return Check("model version", False, f"The model version is «{model_version}», but {faults}: {remedy}.")
+
+    @property
+    def _remedy(self) -> str:
+        return f"run `clapboard connect --project {self.project.id}`"
+
+
+def inspect_connection(
+    client: LabelStudioClient, settings: Settings, project_id: int, model_version: str
+) -> list[Check]:
+    """Every check in the order in which to mend things; ends early where the token or the project is the fault."""
+    checks = [check_token(client)]
+    if not checks[0].ok:
+        return checks
+    try:
+        connection = Connection.look(client, settings, project_id)
+    except LabelStudioError as error:
+        return [*checks, Check("project", False, str(error))]
+    return [
+        *checks,
+        Check("project", True, f"project {project_id} is «{connection.project.title}»"),
+        check_address(client, "backend", settings.backend_url),
+        check_address(client, "webhook", webhook_url(settings)),
+        *connection.checks(model_version),
+    ]
+
+
+def check_token(client: LabelStudioClient) -> Check:
+    """Whether Label Studio answers and accepts the token."""
+    try:
+        user = client.check_token()
+        return Check("token", True, f"Label Studio {client.version()} accepts the {client.token_kind} token of {user}")
+    except LabelStudioError as error:
+        return Check("token", False, str(error))
+
+
+def check_address(client: LabelStudioClient, kind: Literal["backend", "webhook"], url: str) -> Check:
+    """Whether Label Studio's address rules let it use the URL: a network it may reach, a host name it accepts."""
+    name = f"{kind} address"
+    try:
+        refusal = client.why_refused(kind, url)
+    except LabelStudioError as error:
+        return Check(name, False, str(error))
+    if not refusal:
+        return Check(name, True, f"Label Studio's address rules allow {public_url(url)}")
+    host = urlsplit(url).hostname or ""
+    if "reserved network" in refusal:
+        advice = ALLOW_PRIVATE
+    elif kind == "webhook" and "." not in host:
+        advice = (
+            f"it takes no host name without a dot, and «{host}» has none: give the backend a name such as "
+            "backend.clapboard, or its IP address, in CLAPBOARD_URL"
+        )
+    else:
+        advice = "set CLAPBOARD_URL to the address at which Label Studio reaches the backend"
+    return Check(name, False, f"Label Studio refuses {public_url(url)} for a {kind} ({refusal}): {advice}.")
+
+
+def webhook_url(settings: Settings) -> str:
+    """Where Label Studio sends a project's events; it derives the same from the backend's URL."""
+    return f"{settings.backend_url}/webhook"
+
+
+def auth_headers(settings: Settings) -> dict[str, str]:
+    """The headers that the backend asks for; Label Studio does not give them to the webhook by itself."""
+    if not settings.basic_auth_user:
+        return {}
+    credentials = f"{settings.basic_auth_user}:{settings.basic_auth_pass.get_secret_value()}"
+    return {"Authorization": f"Basic {base64.b64encode(credentials.encode()).decode()}"}

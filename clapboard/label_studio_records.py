@@ -1,0 +1,92 @@
+"""What Label Studio's API tells us, as small frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project as far as Clapboard needs it."""
+
+    id: int
+    title: str
+    label_config: str
+    model_version: str  # the one whose predictions people see; empty where none is chosen
+    num_tasks: int
+    shows_predictions: bool
+
+    @classmethod
+    def from_sdk(cls, project: Any) -> Self:
+        """The record of an SDK project."""
+        return cls(
+            id=int(project.id),
+            title=project.title or "",
+            label_config=project.label_config or "",
+            model_version=project.model_version or "",
+            num_tasks=int(project.task_number or 0),
+            shows_predictions=bool(project.show_collab_predictions),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task's id and data; storage URIs stand there as they were imported."""
+
+    id: int
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """An ML backend of a project."""
+
+    id: int
+    url: str
+    title: str
+    model_version: str  # what the backend answered at `/setup` during the call that returned this record
+    is_connected: bool
+    error: str  # why not, in Label Studio's words
+    auth_user: str
+    has_password: bool
+
+    @classmethod
+    def from_sdk(cls, backend: Any) -> Self:
+        """The record of an SDK backend."""
+        return cls(
+            id=int(backend.id),
+            url=backend.url or "",
+            title=backend.title or "",
+            model_version=backend.model_version or "",
+            is_connected=backend.state == "CO",
+            error=backend.error_message or "",
+            auth_user=backend.basic_auth_user or "",
+            has_password=bool(backend.basic_auth_pass_is_set),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A webhook of a project."""
+
+    id: int
+    url: str
+    sends_everything: bool  # active, for every event, with its payload
+    headers: dict[str, str] = field(repr=False)  # one of them is a password
+
+    @classmethod
+    def from_sdk(cls, webhook: Any) -> Self:
+        """The record of an SDK webhook."""
+        return cls(
+            id=int(webhook.id),
+            url=webhook.url or "",
+            sends_everything=bool(webhook.is_active and webhook.send_payload and webhook.send_for_all_actions),
+            headers=dict(webhook.headers or {}),
+        )
+
+    def has(self, headers: Mapping[str, str]) -> bool:
+        """Whether it sends each of these headers with exactly this value."""
+        sent = {name.lower(): value for name, value in self.headers.items()}
+        return all(sent.get(name.lower()) == value for name, value in headers.items())

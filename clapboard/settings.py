@@ -1,0 +1,159 @@
+"""Settings: the only reader of the environment.
+
+Names that Label Studio's ML backends already use are kept (`LABEL_STUDIO_URL`, `MODEL_DIR`, `PORT`, …); all
+others start with `CLAPBOARD_`. An unknown `CLAPBOARD_` name is refused, so that a typo never passes in silence.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from clapboard.errors import SettingsError
+
+DOTENV = Path(".env")
+
+
+def _named(env: str, default: Any, description: str, **constraints: Any) -> Any:
+    """A settings field that is read from the environment variable `env`."""
+    return Field(default=default, validation_alias=env, description=description, **constraints)
+
+
+class Settings(BaseSettings):
+    """What an operator can decide. Frozen: made once by `load_settings` and handed on as an argument."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_file_encoding="utf-8")
+
+    # Label Studio
+    label_studio_url: str = _named("LABEL_STUDIO_URL", "http://localhost:8080", "address of Label Studio")
+    label_studio_api_key: SecretStr = _named(
+        "LABEL_STUDIO_API_KEY", SecretStr(""), "its access token, legacy or personal; goes to that address alone"
+    )
+
+    # Model
+    model: str = _named(
+        "CLAPBOARD_MODEL", "laion/clap-htsat-unfused", "CLAP checkpoint: a hub id, a local folder, or `mini`"
+    )
+    device: str = _named("CLAPBOARD_DEVICE", "auto", "`auto`, `cpu`, `cuda` or `cuda:N`")
+    dtype: Literal["auto", "float32", "bfloat16"] = _named(
+        "CLAPBOARD_DTYPE", "auto", "`float32`, `bfloat16`, or `auto`: bfloat16 on CUDA, float32 on a CPU"
+    )
+    batch_size: int = _named("CLAPBOARD_BATCH_SIZE", 16, "windows in one forward pass at most", ge=1, le=4096)
+
+    # HTTP backend
+    host: str = _named("CLAPBOARD_HOST", "127.0.0.1", "address that the backend listens on")
+    port: int = _named("PORT", 9090, "port that the backend listens on", ge=1, le=65535)
+    url: str = _named(
+        "CLAPBOARD_URL", "", "address at which Label Studio reaches the backend; empty: http://localhost:PORT"
+    )
+    basic_auth_user: str = _named("BASIC_AUTH_USER", "", "user name that the backend asks for; empty: none")
+    basic_auth_pass: SecretStr = _named("BASIC_AUTH_PASS", SecretStr(""), "its password")
+    predict_wait_s: float = _named(
+        "CLAPBOARD_PREDICT_WAIT_S", 20.0, "seconds that /predict waits for what is not cached", ge=0, le=90
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _named("LOG_LEVEL", "INFO", "least level that is logged")
+
+    # State
+    model_dir: Path = _named("MODEL_DIR", Path.home() / ".clapboard", "folder of everything Clapboard keeps on disk")
+    database_url: SecretStr = _named(
+        "CLAPBOARD_DATABASE_URL", SecretStr(""), "SQLAlchemy address of the store; empty: SQLite in MODEL_DIR"
+    )
+    broker_url: SecretStr = _named(
+        "CLAPBOARD_BROKER_URL", SecretStr(""), "Celery broker, such as redis://…; empty: a folder in MODEL_DIR"
+    )
+    job_lease_s: float = _named(
+        "CLAPBOARD_JOB_LEASE_S", 30.0, "seconds without a heartbeat after which a job is queued again", ge=0.5
+    )
+    job_attempts: int = _named("CLAPBOARD_JOB_ATTEMPTS", 3, "times a job is tried before it counts as failed", ge=1)
+
+    # Audio sources
+    fetch_timeout_s: float = _named("CLAPBOARD_FETCH_TIMEOUT_S", 60.0, "seconds to fetch one file, all in all", gt=0)
+    max_audio_mb: float = _named("CLAPBOARD_MAX_AUDIO_MB", 2048.0, "largest audio file that is fetched, in MB", gt=0)
+    cache_mb: float = _named("CLAPBOARD_CACHE_MB", 4096.0, "size of the cache of fetched audio, in MB", ge=0)
+    allow_private_urls: bool = _named(
+        "CLAPBOARD_ALLOW_PRIVATE_URLS", False, "fetch task audio from loopback, link-local and private addresses too"
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = _named(
+        "CLAPBOARD_ALLOWED_HOSTS", (), "comma-separated hosts, addresses or networks that may be private all the same"
+    )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("label_studio_url", "url", mode="after")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("model_dir", mode="after")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy URL of the store."""
+        return self.database_url.get_secret_value() or f"sqlite:///{self.model_dir / 'clapboard.db'}"
+
+    @property
+    def backend_url(self) -> str:
+        """Address at which Label Studio reaches the backend."""
+        return self.url or f"http://localhost:{self.port}"
+
+    @property
+    def audio_cache_dir(self) -> Path:
+        """Folder of the cache of fetched audio."""
+        return self.model_dir / "audio"
+
+    @property
+    def broker_dir(self) -> Path:
+        """Folder of the filesystem transport's messages."""
+        return self.model_dir / "broker"
+
+    def with_overrides(self, **overrides: Any) -> Self:
+        """A copy in which the given fields that are not None are replaced, and validated like any other."""
+        given = {key: value for key, value in overrides.items() if value is not None}
+        return self.model_validate(self.model_dump(by_alias=False) | given, by_name=True) if given else self
+
+
+def env_name(field: str) -> str:
+    """The environment variable that sets the field, as in README's table."""
+    return str(Settings.model_fields[field].validation_alias)
+
+
+def load_settings() -> Settings:
+    """Settings from the environment, then from `.env` in the working directory, then the defaults.
+
+    Raises `SettingsError`, naming every unknown or malformed variable at once.
+    """
+    known = {env_name(field) for field in Settings.model_fields}
+    unknown = sorted(name for name in {**dotenv_values(DOTENV), **os.environ} if _is_ours(name) and name not in known)
+    if unknown:
+        raise SettingsError(f"Unknown setting {', '.join(unknown)}: `clapboard config` lists the ones there are.")
+    try:
+        return Settings(_env_file=DOTENV)  # type: ignore[call-arg]  # a pydantic-settings argument that mypy can't see
+    except ValidationError as error:
+        faults = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_input=False))
+        raise SettingsError(f"Setting not usable: {faults}.") from None
+
+
+def provenance() -> dict[str, str]:
+    """For each field, where its value came from: `environment`, `.env` or `default`."""
+    from_file = dotenv_values(DOTENV)
+    return {
+        field: "environment" if env_name(field) in os.environ else ".env" if env_name(field) in from_file else "default"
+        for field in Settings.model_fields
+    }
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("CLAPBOARD_")

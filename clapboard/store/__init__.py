@@ -1,0 +1,47 @@
+"""Everything that must survive a restart, on SQLAlchemy Core: SQLite by default, PostgreSQL by URL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from clapboard.settings import Settings
+from clapboard.store.catalog import Catalog
+from clapboard.store.database import Database
+from clapboard.store.embeddings import EmbeddingStore
+from clapboard.store.inbox import Inbox
+from clapboard.store.jobs import Job, JobStore
+from clapboard.store.predictions import PredictionStore, StoredPrediction
+
+__all__ = ["Store"]
+
+
+class Store:
+    """All tables, opened once per process and shared by its threads."""
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.time, max_attempts: int = 3) -> None:
+        self.database = Database(url)
+        self.clock = clock
+        self.catalog = Catalog(self.database, clock)
+        self.embeddings = EmbeddingStore(self.database)
+        self.inbox = Inbox(self.database, clock)
+        self.jobs = JobStore(self.database, clock, max_attempts)
+        self.predictions = PredictionStore(self.database, clock)
+
+    @classmethod
+    def open(cls, settings: Settings) -> Store:
+        """The store that the settings name. Raises `SettingsError` if it can't be opened."""
+        return cls(settings.database, max_attempts=settings.job_attempts)
+
+    def finish_with_prediction(self, job: Job, prediction: StoredPrediction) -> bool:
+        """End the job and keep what came of it, as one: whether the prediction is now owed through the API."""
+        with self.database.write() as connection:
+            push = self.jobs.finish(connection, job)
+            if push is None:
+                return False
+            self.predictions.put(connection, prediction, push=push)
+            return push
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.database.close()

@@ -1,0 +1,150 @@
+"""Who is there: encoders that workers announced, workers, projects, label spaces and their class weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import delete, select, update
+
+from clapboard.errors import NotFoundError
+from clapboard.store.database import Database
+from clapboard.store.schema import class_weights, encoders, label_spaces, projects, workers
+
+FORGET_WORKER_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder as a worker announced it; `model` is what CLAPBOARD_MODEL says."""
+
+    model: str
+    version: str
+    dtype: str
+    dim: int
+    logit_scale: float
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process and when it was last heard of."""
+
+    name: str
+    model: str
+    device: str
+    queues: str
+    started_at: float
+    heartbeat_at: float
+
+
+@dataclass(frozen=True)
+class Project:
+    """A Label Studio project as it last introduced itself."""
+
+    id: int
+    label_config: str
+    model_version: str
+    connected: bool
+
+
+class Catalog:
+    """The small tables that say who and what there is."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._db = database
+        self._clock = clock
+
+    def announce_encoder(self, encoder: Encoder) -> None:
+        """A worker has loaded this encoder."""
+        fresh = asdict(encoder) | {"announced_at": self._clock()}
+        self._upsert(encoders, ["model"], fresh)
+
+    def encoder(self, model: str) -> Encoder | None:
+        """The encoder last announced for CLAPBOARD_MODEL's value."""
+        with self._db.read() as connection:
+            row = connection.execute(select(encoders).where(encoders.c.model == model)).one_or_none()
+        return Encoder(row.model, row.version, row.dtype, row.dim, row.logit_scale) if row else None
+
+    def worker_alive(self, name: str, model: str, device: str, queues: str) -> None:
+        """The worker is there and works; workers silent for a day are forgotten."""
+        now = self._clock()
+        fresh = {"model": model, "device": device, "queues": queues, "heartbeat_at": now}
+        beat = self._db.insert(workers).values(name=name, started_at=now, **fresh)
+        with self._db.write() as connection:
+            connection.execute(beat.on_conflict_do_update(index_elements=["name"], set_=fresh))
+            connection.execute(delete(workers).where(workers.c.heartbeat_at < now - FORGET_WORKER_S))
+
+    def worker_gone(self, name: str) -> None:
+        """The worker has stopped in good order."""
+        with self._db.write() as connection:
+            connection.execute(delete(workers).where(workers.c.name == name))
+
+    def workers(self, within_s: float) -> list[Worker]:
+        """The workers heard of in the last `within_s` seconds."""
+        query = select(workers).where(workers.c.heartbeat_at >= self._clock() - within_s).order_by(workers.c.name)
+        with self._db.read() as connection:
+            return [Worker(**row._mapping) for row in connection.execute(query)]
+
+    def put_project(self, project: int, label_config: str, model_version: str) -> None:
+        """The project's label config and the model version that answers it."""
+        fresh = {"label_config": label_config, "model_version": model_version, "updated_at": self._clock()}
+        statement = self._db.insert(projects).values(id=project, connected=False, **fresh)
+        with self._db.write() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=[projects.c.id], set_=fresh))
+
+    def set_connected(self, project: int) -> None:
+        """`clapboard connect` has tied the project to this backend."""
+        with self._db.write() as connection:
+            connection.execute(update(projects).where(projects.c.id == project).values(connected=True))
+
+    def project(self, project: int) -> Project:
+        """The project. Raises `NotFoundError`."""
+        with self._db.read() as connection:
+            row = connection.execute(select(projects).where(projects.c.id == project)).one_or_none()
+        if row is None:
+            raise NotFoundError(f"Project {project} is unknown here: run `clapboard connect --project {project}`.")
+        return Project(row.id, row.label_config, row.model_version, row.connected)
+
+    def put_label_space(self, head_id: str, label_config: str) -> None:
+        """Keep a label config, for the jobs that name it by its head id."""
+        statement = self._db.insert(label_spaces).values(head_id=head_id, label_config=label_config)
+        with self._db.write() as connection:
+            connection.execute(statement.on_conflict_do_nothing())
+
+    def label_config(self, head_id: str) -> str:
+        """The label config of a head id. Raises `NotFoundError`."""
+        query = select(label_spaces.c.label_config).where(label_spaces.c.head_id == head_id)
+        with self._db.read() as connection:
+            found = connection.scalar(query)
+        if found is None:
+            raise NotFoundError(f"Label space {head_id} is unknown here: open the project's ML settings once.")
+        return str(found)
+
+    def put_class_weights(self, encoder_version: str, head_id: str, matrix: npt.NDArray[np.float32]) -> None:
+        """Keep the class weights `[L, D]` of a label space under an encoder."""
+        statement = self._db.insert(class_weights).values(
+            encoder_version=encoder_version,
+            head_id=head_id,
+            num_rows=len(matrix),
+            matrix=np.ascontiguousarray(matrix, "<f4").tobytes(),
+        )
+        with self._db.write() as connection:
+            connection.execute(statement.on_conflict_do_nothing())
+
+    def class_weights(self, encoder_version: str, head_id: str) -> npt.NDArray[np.float32] | None:
+        """The class weights `[L, D]`, if a worker has computed them."""
+        query = select(class_weights).where(
+            class_weights.c.encoder_version == encoder_version, class_weights.c.head_id == head_id
+        )
+        with self._db.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return np.frombuffer(row.matrix, "<f4").reshape(row.num_rows, -1) if row else None
+
+    def _upsert(self, table: Any, key: list[str], row: dict[str, Any]) -> None:
+        fresh = {name: value for name, value in row.items() if name not in key}
+        statement = self._db.insert(table).values(row)
+        with self._db.write() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=key, set_=fresh))

@@ -1,0 +1,107 @@
+"""Opening the database: SQLite in WAL mode, or PostgreSQL, behind the same two verbs, `read` and `write`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
+
+from clapboard.errors import SettingsError
+from clapboard.store import schema
+
+_LOCK_WAIT_S = 30
+
+
+class Database:
+    """The connection pool. `read()` and `write()` each give a connection inside one transaction."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = _engine(url)
+        try:
+            with self.write() as connection:
+                _create_tables(connection)
+        except (OperationalError, ProgrammingError) as error:
+            raise SettingsError(
+                f"The store {self} can't be opened ({type(error.orig).__name__}): check CLAPBOARD_DATABASE_URL, that "
+                "the server runs, and that the folder can be written to."
+            ) from None
+
+    def __str__(self) -> str:
+        return self.engine.url.render_as_string(hide_password=True)
+
+    def read(self) -> AbstractContextManager[Connection]:
+        """A consistent view; never waits for writers."""
+        return self.engine.begin()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write: committed at the end, rolled back on an exception."""
+        with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
+
+    def insert(self, table: Table) -> Any:
+        """An INSERT of the dialect, which can say `on_conflict_do_nothing` and `on_conflict_do_update`."""
+        statement: type[Insert] = postgresql.Insert if self.engine.dialect.name == "postgresql" else sqlite.Insert
+        return statement(table)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+            raise ArgumentError
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() == "postgresql")
+    except (ArgumentError, ModuleNotFoundError):
+        raise SettingsError(
+            "CLAPBOARD_DATABASE_URL is not usable: write sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME with "
+            "the extra `clapboard[postgres]` installed."
+        ) from None
+    if engine.dialect.name == "sqlite":
+        _configure_sqlite(engine)
+    return engine
+
+
+def _configure_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where `begun` says, not where sqlite3 guesses
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {_LOCK_WAIT_S * 1000}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")  # what a person accepted survives a power cut
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        # A writer takes its lock at once: one that read first could never get it after another writer's commit.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _create_tables(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(4302017)")  # several processes may start at once
+    schema.metadata.create_all(connection)
+    found = connection.scalar(select(schema.schema_versions.c.version))
+    if found is None:
+        connection.execute(insert(schema.schema_versions).values(version=schema.SCHEMA_VERSION))
+    elif found != schema.SCHEMA_VERSION:
+        raise SettingsError(
+            f"The store was written by another release of Clapboard (schema {found}, this one has "
+            f"{schema.SCHEMA_VERSION}): use that release, or a new database."
+        )

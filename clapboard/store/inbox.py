@@ -1,0 +1,53 @@
+"""The inbox: every webhook event as it arrived, on disk before Label Studio gets its 2xx. Append-only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+
+from clapboard.store.database import Database
+from clapboard.store.schema import inbox
+
+
+@dataclass(frozen=True)
+class Event:
+    """One webhook call."""
+
+    id: int
+    received_at: float
+    action: str
+    project: int | None
+    body: Mapping[str, Any]
+
+
+class Inbox:
+    """The inbox table."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._db = database
+        self._clock = clock
+
+    def append(self, action: str, project: int | None, body: Mapping[str, Any]) -> int:
+        """The event's id, once it is on disk."""
+        statement = inbox.insert().values(received_at=self._clock(), action=action, project=project, body=dict(body))
+        with self._db.write() as connection:
+            return int(connection.scalar(statement.returning(inbox.c.id)) or 0)
+
+    def events(self, *, after_id: int = 0, project: int | None = None, limit: int = 1000) -> list[Event]:
+        """The oldest events after `after_id`."""
+        query = select(inbox).where(inbox.c.id > after_id).order_by(inbox.c.id).limit(limit)
+        if project is not None:
+            query = query.where(inbox.c.project == project)
+        with self._db.read() as connection:
+            return [Event(**row._mapping) for row in connection.execute(query)]
+
+    def counts(self, project: int | None = None) -> dict[str, int]:
+        """How many events of each action have arrived."""
+        query = select(inbox.c.action, func.count()).group_by(inbox.c.action)
+        if project is not None:
+            query = query.where(inbox.c.project == project)
+        with self._db.read() as connection:
+            return {row.action: row[1] for row in connection.execute(query)}

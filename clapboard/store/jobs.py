@@ -1,0 +1,329 @@
+"""What is owed: the queue's truth. The broker only rings; a job is claimed, heart-beaten and finished here.
+
+A job is open (`queued`, `running`) or ended (`done`, `failed`). There is at most one open job for one subject (kind,
+project, task, model version). A running job whose heartbeat stops is queued again, so that a killed worker loses
+nothing; a job that was tried before is handed out alone, so that one which kills workers takes no neighbour along.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, func, select, update
+
+from clapboard.errors import ClapboardError, NotFoundError
+from clapboard.store.database import Database
+from clapboard.store.schema import jobs
+
+RETRY_DELAY_S = 2.0
+_INSERT_AT_ONCE = 500
+
+
+class State(enum.StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+OPEN = (State.QUEUED, State.RUNNING)
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What somebody asks for. `task` is 0 where the job is about a whole project."""
+
+    kind: str
+    project: int
+    task: int = 0
+    model_version: str = ""
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    push: bool = False
+
+    @property
+    def subject(self) -> tuple[str, int, int, str]:
+        """What there is one open job for."""
+        return self.kind, self.project, self.task, self.model_version
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of the queue."""
+
+    id: int
+    queue: str
+    kind: str
+    project: int
+    task: int
+    model_version: str
+    payload: Mapping[str, Any]
+    push: bool
+    state: State
+    attempts: int
+    worker: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    error_code: str | None
+    error: str | None
+
+
+class JobStore:
+    """The jobs table."""
+
+    def __init__(self, database: Database, clock: Callable[[], float], max_attempts: int) -> None:
+        self._db = database
+        self._clock = clock
+        self._max_attempts = max_attempts
+
+    def add(self, queue: str, requests: Sequence[JobRequest]) -> list[int]:
+        """Ids of the open jobs for the requests, in their order: new ones, or those that were open already.
+
+        An open job that is asked for by a more urgent queue moves there; one that somebody wants pushed is pushed.
+        """
+        ids: list[int] = []
+        for start in range(0, len(requests), _INSERT_AT_ONCE):
+            some = requests[start : start + _INSERT_AT_ONCE]
+            with self._db.write() as connection:
+                # All who wait for several rows take them in the order of their subjects, so that no two wait for each
+                # other.
+                in_order = sorted(some, key=lambda request: request.subject)
+                found = {request.subject: self._add_one(connection, queue, request) for request in in_order}
+            ids += [found[request.subject] for request in some]
+        return ids
+
+    def record_failure(self, queue: str, request: JobRequest, error: ClapboardError) -> None:
+        """Keep the reason why a request can't even be queued, as a job that has failed."""
+        now = self._clock()
+        row = _row(queue, request, now) | {"state": State.FAILED, "finished_at": now, "attempts": 1}
+        with self._db.write() as connection:
+            same = _same_subject(request) & (jobs.c.state == State.FAILED) & (jobs.c.error == _reason(error))
+            if connection.scalar(select(jobs.c.id).where(same)) is None:
+                connection.execute(jobs.insert().values(row | {"error_code": error.code, "error": _reason(error)}))
+
+    def claim(self, worker: str, queue: str, limit: int) -> list[Job]:
+        """Up to `limit` of the queue's oldest jobs, now running for this worker and for no other."""
+        now = self._clock()
+        waiting = (
+            select(jobs.c.id, jobs.c.attempts)
+            .where(jobs.c.state == State.QUEUED, jobs.c.queue == queue, jobs.c.not_before <= now)
+            .order_by(jobs.c.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        with self._db.write() as connection:
+            rows = connection.execute(waiting).all()
+            if not rows:
+                return []
+            chosen = [row.id for row in rows[:1] if row.attempts] or [row.id for row in rows if row.attempts == 0]
+            claimed = connection.execute(
+                update(jobs)
+                .where(jobs.c.id.in_(chosen))
+                .values(
+                    state=State.RUNNING, worker=worker, attempts=jobs.c.attempts + 1, started_at=now, heartbeat_at=now
+                )
+                .returning(*jobs.c)
+            ).all()
+        return sorted(map(_job, claimed), key=lambda job: job.id)
+
+    def heartbeat(self, worker: str) -> None:
+        """Say that the worker and all its running jobs are alive."""
+        held = select(jobs.c.id).where(jobs.c.worker == worker, jobs.c.state == State.RUNNING)
+        with self._db.write() as connection:
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.id.in_(held.with_for_update(skip_locked=True)))
+                .values(heartbeat_at=self._clock())
+            )
+
+    def finish(self, connection: Connection, job: Job) -> bool | None:
+        """End the job as done, in the caller's transaction; whether its result is owed through the API.
+
+        None if the job is no longer this worker's, because its heartbeat had stopped: the caller discards its work.
+        """
+        return connection.scalar(
+            update(jobs)
+            .where(_still_held(job))
+            .values(state=State.DONE, finished_at=self._clock(), error=None, error_code=None)
+            .returning(jobs.c.push)
+        )
+
+    def done(self, job: Job, outcome: str | None = None) -> None:
+        """End a job that leaves no prediction behind, with a word on what came of it."""
+        with self._db.write() as connection:
+            if self.finish(connection, job) is not None and outcome:
+                connection.execute(update(jobs).where(jobs.c.id == job.id).values(error=outcome))
+
+    def fail(self, job: Job, error: ClapboardError) -> None:
+        """End the job as failed with its reason, or queue it again where another try may help."""
+        again = error.retryable and job.attempts < self._max_attempts
+        now = self._clock()
+        values: dict[str, Any] = {"error_code": error.code, "error": _reason(error), "heartbeat_at": None}
+        if again:
+            values |= {"state": State.QUEUED, "worker": None, "not_before": now + RETRY_DELAY_S * 2**job.attempts}
+        else:
+            values |= {"state": State.FAILED, "finished_at": now}
+        with self._db.write() as connection:
+            connection.execute(update(jobs).where(_still_held(job)).values(values))
+
+    def requeue_lost(self, lease_s: float) -> set[str]:
+        """Queue again every running job without a heartbeat for `lease_s`; the queues that now hold one.
+
+        A job whose worker was lost `max_attempts` times counts as failed.
+        """
+        now = self._clock()
+        silent = select(jobs.c.id).where(jobs.c.state == State.RUNNING, jobs.c.heartbeat_at < now - lease_s)
+        reason = "The worker was lost each time it tried this job: look at its log and at the machine's memory."
+        with self._db.write() as connection:
+            ids = connection.scalars(silent.with_for_update(skip_locked=True)).all()
+            lost = jobs.c.id.in_(ids) & (jobs.c.state == State.RUNNING)
+            connection.execute(
+                update(jobs)
+                .where(lost, jobs.c.attempts >= self._max_attempts)
+                .values(state=State.FAILED, finished_at=now, error_code="worker_lost", error=reason)
+            )
+            queues = connection.scalars(
+                update(jobs).where(lost).values(state=State.QUEUED, worker=None).returning(jobs.c.queue)
+            ).all()
+        return set(queues)
+
+    def owe_push(self, project: int, tasks: Sequence[int], model_version: str) -> None:
+        """Have the results of the tasks' open jobs pushed through the API when they are there."""
+        of_tasks = and_(
+            jobs.c.project == project,
+            jobs.c.task.in_(tasks),
+            jobs.c.model_version == model_version,
+            jobs.c.state.in_(OPEN),
+        )
+        in_order = select(jobs.c.id).where(of_tasks).order_by(jobs.c.kind, jobs.c.task).with_for_update()
+        with self._db.write() as connection:
+            ids = connection.scalars(in_order).all()
+            connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(push=True))
+
+    def open_ids(self, ids: Sequence[int]) -> set[int]:
+        """Those of the jobs that haven't ended."""
+        with self._db.read() as connection:
+            return set(connection.scalars(select(jobs.c.id).where(jobs.c.id.in_(ids), jobs.c.state.in_(OPEN))))
+
+    def get(self, job_id: int) -> Job:
+        """The job. Raises `NotFoundError`."""
+        with self._db.read() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+        if row is None:
+            raise NotFoundError(f"Job {job_id} doesn't exist: `clapboard jobs` lists the ones there are.")
+        return _job(row)
+
+    def newest(self, *, project: int | None = None, state: State | None = None, limit: int = 50) -> list[Job]:
+        """The newest jobs first."""
+        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
+        if project is not None:
+            query = query.where(jobs.c.project == project)
+        if state is not None:
+            query = query.where(jobs.c.state == state)
+        with self._db.read() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def counts(self, *, project: int | None = None, since_id: int = 0) -> dict[tuple[str, State], int]:
+        """How many jobs each queue holds in each state."""
+        query = select(jobs.c.queue, jobs.c.state, func.count()).where(jobs.c.id > since_id)
+        if project is not None:
+            query = query.where(jobs.c.project == project)
+        with self._db.read() as connection:
+            rows = connection.execute(query.group_by(jobs.c.queue, jobs.c.state)).all()
+        return {(queue, State(state)): count for queue, state, count in rows}
+
+    def num_open(self, project: int, model_version: str) -> int:
+        """How many of the project's jobs for the version haven't ended."""
+        of_version = (jobs.c.project == project) & (jobs.c.model_version == model_version)
+        with self._db.read() as connection:
+            query = select(func.count()).where(of_version, jobs.c.state.in_(OPEN))
+            return int(connection.scalar(query) or 0)
+
+    def failed_since(self, project: int, model_version: str, since: float) -> list[Job]:
+        """The project's jobs for the version that have failed since then."""
+        of_version = (jobs.c.project == project) & (jobs.c.model_version == model_version)
+        late = (jobs.c.state == State.FAILED) & (jobs.c.finished_at >= since)
+        with self._db.read() as connection:
+            rows = connection.execute(select(jobs).where(of_version, late).order_by(jobs.c.task))
+            return [_job(row) for row in rows]
+
+    def failures(self) -> dict[str, int]:
+        """How many jobs failed, by the error's code."""
+        query = select(jobs.c.error_code, func.count()).where(jobs.c.state == State.FAILED).group_by(jobs.c.error_code)
+        with self._db.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def oldest_queued_s(self) -> dict[str, float]:
+        """For each queue that holds any, how long its oldest queued job has waited, in seconds."""
+        query = select(jobs.c.queue, func.min(jobs.c.created_at)).where(jobs.c.state == State.QUEUED)
+        with self._db.read() as connection:
+            rows = connection.execute(query.group_by(jobs.c.queue)).all()
+        return {queue: self._clock() - created_at for queue, created_at in rows}
+
+    def queues_with_work(self, queues: Iterable[str]) -> list[str]:
+        """Those of the queues that hold a job which may be claimed now."""
+        query = select(jobs.c.queue).distinct().where(jobs.c.state == State.QUEUED, jobs.c.not_before <= self._clock())
+        with self._db.read() as connection:
+            found = set(connection.scalars(query))
+        return [queue for queue in queues if queue in found]
+
+    def _add_one(self, connection: Connection, queue: str, request: JobRequest) -> int:
+        statement = self._db.insert(jobs).values(_row(queue, request, self._clock()))
+        job_id = connection.scalar(statement.on_conflict_do_nothing().returning(jobs.c.id))
+        if job_id is not None:
+            return int(job_id)
+        changes: dict[str, Any] = {"push": jobs.c.push | request.push, "payload": dict(request.payload)}
+        if queue == "interactive":
+            changes["queue"] = queue
+        joined = update(jobs).where(_same_subject(request), jobs.c.state.in_(OPEN)).values(changes)
+        job_id = connection.scalar(joined.returning(jobs.c.id))
+        # The open job may have ended between the two statements, where writers don't exclude each other.
+        return int(job_id) if job_id is not None else self._add_one(connection, queue, request)
+
+
+def _row(queue: str, request: JobRequest, now: float) -> dict[str, Any]:
+    return {
+        "queue": queue,
+        "kind": request.kind,
+        "project": request.project,
+        "task": request.task,
+        "model_version": request.model_version,
+        "payload": dict(request.payload),
+        "push": request.push,
+        "state": State.QUEUED,
+        "attempts": 0,
+        "not_before": 0.0,
+        "created_at": now,
+    }
+
+
+def _same_subject(request: JobRequest) -> Any:
+    kind, project, task, model_version = request.subject
+    return and_(
+        jobs.c.kind == kind, jobs.c.project == project, jobs.c.task == task, jobs.c.model_version == model_version
+    )
+
+
+def _still_held(job: Job) -> Any:
+    """The job's row, while it is running at this very try."""
+    return and_(
+        jobs.c.id == job.id,
+        jobs.c.state == State.RUNNING,
+        jobs.c.worker == job.worker,
+        jobs.c.attempts == job.attempts,
+    )
+
+
+def _reason(error: ClapboardError) -> str:
+    """The error's sentence without what no database can hold: a file's name may have any character in it."""
+    return str(error).encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
+
+
+def _job(row: Row[Any]) -> Job:
+    shown = {name: value for name, value in row._mapping.items() if name not in {"not_before", "heartbeat_at"}}
+    return Job(**shown | {"state": State(row.state)})

@@ -1,0 +1,236 @@
+"""Predictions, and the rule that brings each to Label Studio exactly once.
+
+A prediction reaches Label Studio in one of two ways: inside an answer to `/predict`, which Label Studio stores itself,
+or pushed through its API because nobody waits for it any more. `delivery` says which way it goes, and every change of
+it is one atomic statement, so that two requests, two workers or a request and a worker can't both take it:
+
+    ready ──► answered          taken by a request that was open
+    owed ──► pushing ──► pushed  taken by a worker; Label Studio is asked first, so that doing it again is harmless
+
+A request never answers what was delivered since the request began: that copy is already on its way.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, or_, select, update
+
+from clapboard.store.database import Database
+from clapboard.store.schema import predictions
+
+
+class Delivery(enum.StrEnum):
+    """How far a prediction has come towards Label Studio."""
+
+    READY = "ready"
+    ANSWERED = "answered"
+    OWED = "owed"
+    PUSHING = "pushing"
+    PUSHED = "pushed"
+
+
+@dataclass(frozen=True)
+class StoredPrediction:
+    """One task's prediction by one model version; `result` is Label Studio's list of results."""
+
+    project: int
+    task: int
+    model_version: str
+    uri_key: str
+    score: float
+    result: list[dict[str, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        """What Label Studio takes for the task, in an answer."""
+        return {"result": self.result, "score": self.score, "model_version": self.model_version}
+
+
+class PredictionStore:
+    """The predictions table."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._db = database
+        self._clock = clock
+
+    def put(self, connection: Connection, prediction: StoredPrediction, *, push: bool) -> None:
+        """Write the task's prediction, or replace that of another URI, in the caller's transaction.
+
+        One that is there for the same URI stays as it is, so that what was delivered is not delivered again because
+        two computed it; but it becomes owed if it still waits to be taken.
+        """
+        delivery = Delivery.OWED if push else Delivery.READY
+        fresh = {
+            "uri_key": prediction.uri_key,
+            "score": prediction.score,
+            "result": prediction.result,
+            "delivery": delivery,
+            "delivered_at": 0.0,
+        }
+        row = fresh | {
+            "project": prediction.project,
+            "task": prediction.task,
+            "model_version": prediction.model_version,
+        }
+        news = predictions.c.uri_key != prediction.uri_key
+        if push:
+            news |= predictions.c.delivery == Delivery.READY
+        statement = self._db.insert(predictions).values(row)
+        connection.execute(statement.on_conflict_do_update(index_elements=_KEY, set_=fresh, where=news))
+
+    def put_ready(self, found: Sequence[StoredPrediction]) -> None:
+        """Write predictions that somebody is waiting for."""
+        with self._db.write() as connection:
+            for prediction in sorted(found, key=lambda one: (one.project, one.task, one.model_version)):
+                self.put(connection, prediction, push=False)
+
+    def cached(self, project: int, wanted: dict[int, str], model_version: str) -> set[int]:
+        """Those of the tasks (task → URI key) that have a prediction of this version for that very URI."""
+        query = select(predictions.c.task, predictions.c.uri_key).where(_of(project, list(wanted), model_version))
+        with self._db.read() as connection:
+            return {task for task, uri_key in connection.execute(query) if wanted[task] == uri_key}
+
+    def take_for_answer(
+        self, project: int, tasks: Sequence[int], model_version: str, *, since: float
+    ) -> dict[int, StoredPrediction]:
+        """The tasks' predictions that the request which began at `since` may answer; they count as answered."""
+        if not tasks:
+            return {}
+        free = predictions.c.delivery.in_([Delivery.READY, Delivery.OWED])
+        delivered = predictions.c.delivery.in_([Delivery.ANSWERED, Delivery.PUSHED])
+        earlier = delivered & (predictions.c.delivered_at < since)
+        with self._db.write() as connection:
+            _lock(connection, _of(project, tasks, model_version))
+            rows = connection.execute(
+                update(predictions)
+                .where(_of(project, tasks, model_version), or_(free, earlier))
+                .values(delivery=Delivery.ANSWERED, delivered_at=self._clock())
+                .returning(*predictions.c)
+            ).all()
+        return {row.task: _prediction(row) for row in rows}
+
+    def owe(self, project: int, tasks: Sequence[int], model_version: str, *, since: float | None = None) -> set[int]:
+        """Have the tasks' predictions pushed by a worker, as far as they exist; which ones do.
+
+        With `since`, not those that were delivered after it.
+        """
+        may = predictions.c.delivery != Delivery.PUSHING
+        if since is not None:
+            may &= predictions.c.delivery.in_([Delivery.READY, Delivery.OWED])
+        with self._db.write() as connection:
+            _lock(connection, _of(project, tasks, model_version))
+            rows = connection.scalars(
+                update(predictions)
+                .where(_of(project, tasks, model_version), may)
+                .values(delivery=Delivery.OWED)
+                .returning(predictions.c.task)
+            )
+            return set(rows)
+
+    def take_for_push(self, limit: int, lease_s: float) -> list[StoredPrediction]:
+        """Up to `limit` owed predictions of one project and version, for this worker to push.
+
+        Also those that another worker took longer than `lease_s` ago and never finished.
+        """
+        now = self._clock()
+        lost = (predictions.c.delivery == Delivery.PUSHING) & (predictions.c.delivered_at < now - lease_s)
+        due = (predictions.c.delivery == Delivery.OWED) & (predictions.c.delivered_at <= now)
+        waiting = (
+            select(predictions.c.project, predictions.c.task, predictions.c.model_version)
+            .where(or_(due, lost))
+            .order_by(predictions.c.project, predictions.c.model_version, predictions.c.task)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        with self._db.write() as connection:
+            rows = connection.execute(waiting).all()
+            if not rows:
+                return []
+            first = rows[0]
+            tasks = [r.task for r in rows if (r.project, r.model_version) == (first.project, first.model_version)]
+            taken = connection.execute(
+                update(predictions)
+                .where(_of(first.project, tasks, first.model_version))
+                .values(delivery=Delivery.PUSHING, delivered_at=now)
+                .returning(*predictions.c)
+            ).all()
+        return sorted(map(_prediction, taken), key=lambda prediction: prediction.task)
+
+    def pushed(self, project: int, tasks: Sequence[int], model_version: str) -> None:
+        """The tasks' predictions are in Label Studio."""
+        self._leave_pushing(project, tasks, model_version, Delivery.PUSHED, self._clock())
+
+    def push_later(self, project: int, tasks: Sequence[int], model_version: str, delay_s: float) -> None:
+        """Label Studio didn't take them: they are owed again, in `delay_s`."""
+        self._leave_pushing(project, tasks, model_version, Delivery.OWED, self._clock() + delay_s)
+
+    def give_up_push(self, project: int, tasks: Sequence[int], model_version: str) -> None:
+        """Label Studio will never take them (the task or the project is gone): keep them for who asks."""
+        self._leave_pushing(project, tasks, model_version, Delivery.READY, 0.0)
+
+    def forget_tasks(self, project: int, tasks: Sequence[int]) -> None:
+        """Drop all predictions of tasks that no longer exist."""
+        with self._db.write() as connection:
+            of_tasks = (predictions.c.project == project) & predictions.c.task.in_(tasks)
+            _lock(connection, of_tasks)
+            connection.execute(delete(predictions).where(of_tasks))
+
+    def counts(self, project: int, model_version: str) -> dict[Delivery, int]:
+        """How many of the project's predictions of the version stand where."""
+        query = (
+            select(predictions.c.delivery, func.count())
+            .where(predictions.c.project == project, predictions.c.model_version == model_version)
+            .group_by(predictions.c.delivery)
+        )
+        with self._db.read() as connection:
+            return {Delivery(delivery): count for delivery, count in connection.execute(query)}
+
+    def num_owed(self, project: int | None = None) -> int:
+        """How many predictions wait to be pushed, of one project or of all."""
+        query = select(func.count()).where(predictions.c.delivery.in_([Delivery.OWED, Delivery.PUSHING]))
+        if project is not None:
+            query = query.where(predictions.c.project == project)
+        with self._db.read() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def model_versions(self, project: int | None) -> list[str]:
+        """The model versions that have predicted anything, in order."""
+        query = select(predictions.c.model_version).distinct().order_by(predictions.c.model_version)
+        if project is not None:
+            query = query.where(predictions.c.project == project)
+        with self._db.read() as connection:
+            return list(connection.scalars(query))
+
+    def _leave_pushing(
+        self, project: int, tasks: Sequence[int], model_version: str, delivery: Delivery, delivered_at: float
+    ) -> None:
+        with self._db.write() as connection:
+            _lock(connection, _of(project, tasks, model_version))
+            connection.execute(
+                update(predictions)
+                .where(_of(project, tasks, model_version), predictions.c.delivery == Delivery.PUSHING)
+                .values(delivery=delivery, delivered_at=delivered_at)
+            )
+
+
+_KEY = [predictions.c.project, predictions.c.task, predictions.c.model_version]
+
+
+def _of(project: int, tasks: Sequence[int], model_version: str) -> Any:
+    return (
+        (predictions.c.project == project)
+        & (predictions.c.model_version == model_version)
+        & predictions.c.task.in_(tasks)
+    )
+
+
+def _lock(connection: Connection, condition: Any) -> None:
+    """Wait for the rows in the order of their keys, as all do who write several, so that no two wait for each other."""
+    connection.execute(select(predictions.c.task).where(condition).order_by(*_KEY).with_for_update())
+
+
+def _prediction(row: Row[Any]) -> StoredPrediction:
+    return StoredPrediction(row.project, row.task, row.model_version, row.uri_key, row.score, row.result)

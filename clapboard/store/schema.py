@@ -1,0 +1,157 @@
+"""The tables. Times are seconds since 1970 (float); JSON columns hold only what Clapboard wrote itself."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+# SQLite counts up only a column of type INTEGER.
+_BigId = BigInteger().with_variant(Integer, "sqlite")
+
+schema_versions = Table("schema_versions", metadata, Column("version", Integer, primary_key=True))
+
+encoders = Table(
+    "encoders",
+    metadata,
+    Column("model", String, primary_key=True),  # as in CLAPBOARD_MODEL
+    Column("version", String, nullable=False),
+    Column("dtype", String, nullable=False),
+    Column("dim", Integer, nullable=False),
+    Column("logit_scale", Float, nullable=False),
+    Column("announced_at", Float, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("device", String, nullable=False),
+    Column("queues", String, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("heartbeat_at", Float, nullable=False),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),  # Label Studio's
+    Column("label_config", Text, nullable=False),
+    Column("model_version", String, nullable=False),
+    Column("connected", Boolean, nullable=False, default=False),  # `clapboard connect` was run
+    Column("updated_at", Float, nullable=False),
+)
+
+label_spaces = Table(
+    "label_spaces",
+    metadata,
+    Column("head_id", String, primary_key=True),
+    Column("label_config", Text, nullable=False),
+)
+
+class_weights = Table(
+    "class_weights",
+    metadata,
+    Column("encoder_version", String, primary_key=True),
+    Column("head_id", String, ForeignKey("label_spaces.head_id"), primary_key=True),
+    Column("num_rows", Integer, nullable=False),
+    Column("matrix", LargeBinary, nullable=False),  # [num_rows, D] float32
+)
+
+recordings = Table(
+    "recordings",
+    metadata,
+    Column("uri_key", String, primary_key=True),
+    Column("sha256", String, nullable=False),
+    Column("num_windows", Integer, nullable=False),
+    Column("duration_s", Float, nullable=False),
+    Index("recordings_by_content", "sha256"),
+)
+
+embeddings = Table(
+    "embeddings",
+    metadata,
+    Column("sha256", String, primary_key=True),
+    Column("encoder_version", String, primary_key=True),
+    Column("dtype", String, primary_key=True),
+    Column("window_index", Integer, primary_key=True),
+    Column("vector", LargeBinary, nullable=False),  # [D] float32, unit norm
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("task", BigInteger, primary_key=True, autoincrement=False),
+    Column("model_version", String, primary_key=True),
+    Column("uri_key", String, nullable=False),
+    Column("score", Float, nullable=False),
+    Column("result", JSON, nullable=False),
+    Column("delivery", String, nullable=False),  # see predictions.Delivery
+    Column("delivered_at", Float, nullable=False, default=0.0),
+    Index("predictions_by_delivery", "delivery", "project"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _BigId, primary_key=True, autoincrement=True),
+    Column("queue", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("project", BigInteger, nullable=False),
+    Column("task", BigInteger, nullable=False),
+    Column("model_version", String, nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("push", Boolean, nullable=False),  # the result is owed to Label Studio through its API
+    Column("state", String, nullable=False),  # see jobs.State
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("worker", String),
+    Column("not_before", Float, nullable=False, default=0.0),
+    Column("heartbeat_at", Float),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("error_code", String),
+    Column("error", Text),
+    Index("jobs_to_claim", "state", "queue", "id"),
+    Index("jobs_by_subject", "project", "task", "model_version"),
+)
+# One open job for one subject: whoever asks again joins it.
+Index(
+    "jobs_open_once",
+    jobs.c.kind,
+    jobs.c.project,
+    jobs.c.task,
+    jobs.c.model_version,
+    unique=True,
+    sqlite_where=jobs.c.state.in_(["queued", "running"]),
+    postgresql_where=jobs.c.state.in_(["queued", "running"]),
+)
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("id", _BigId, primary_key=True, autoincrement=True),
+    Column("received_at", Float, nullable=False),
+    Column("action", String, nullable=False),
+    Column("project", BigInteger),
+    Column("body", JSON, nullable=False),
+    Index("inbox_by_project", "project", "id"),
+)

@@ -1,0 +1,174 @@
+"""`make demo`: a real Label Studio whose clips arrive with CLAP's suggestions, from nothing, in minutes.
+
+On a terminal everything stays up to be looked at; anywhere else the demo checks itself and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from clapboard.label_studio import LabelStudioClient
+from clapboard.settings import Settings
+from demo.clips import Clip, make_clips
+from demo.label_studio_server import LabelStudioServer, free_port
+
+STATE = Path(__file__).parent.parent / ".demo"
+Suggestion = tuple[str, float]
+
+LEAST_ACCURACY = 0.6  # far above the chance of about 0.06: below it something is broken, not merely imperfect
+_UP_TIMEOUT_S = 90.0
+
+
+def main() -> int:
+    """0 if every clip got exactly one suggestion and most of them are right."""
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    began = time.monotonic()
+    shutil.rmtree(STATE, ignore_errors=True)
+    with console.status("synthesising clips"):
+        clips = make_clips(STATE / "clips")
+    told = ", ".join(f"{count} {origin}" for origin, count in Counter(clip.origin for clip in clips).items())
+    console.print(f"Clips: {told}")
+    with console.status("starting Label Studio (the first start prepares its database)"):
+        server = LabelStudioServer(STATE / "label-studio").__enter__()
+    try:
+        console.print(f"Label Studio runs at {server.url}")
+        environment = _environment(server)
+        with console.status("starting backend and worker"), _clapboard_up(environment):
+            settings = _settings(server, environment)
+            return _pre_label(console, server, settings, environment, clips, began)
+    finally:
+        server.stop()
+
+
+def _pre_label(
+    console: Console,
+    server: LabelStudioServer,
+    settings: Settings,
+    environment: dict[str, str],
+    clips: list[Clip],
+    began: float,
+) -> int:
+    client = LabelStudioClient(settings)
+    project = client.create_project("Clapboard demo", _label_config(sorted({clip.label for clip in clips})))
+    tasks = dict(zip(client.import_files(project.id, [clip.path for clip in clips]), clips, strict=True))
+    _clapboard(environment, "connect", "--project", str(project.id))
+    _clapboard(environment, "prelabel", "--project", str(project.id))
+    suggestions = _suggestions(server, project.id)
+    accuracy = _show(console, tasks, suggestions)
+    console.print(f"{len(tasks)} tasks pre-labelled, {time.monotonic() - began:.0f} s after `make demo` began.")
+    console.print(
+        f"\nLook at them: {server.url}/projects/{project.id}/\n    log in as {server.email}, password {server.password}"
+    )
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        console.input("\nEverything is up. Press Enter to stop.")
+    twice_or_never = [task for task, held in suggestions.items() if len(held) != 1]
+    if twice_or_never:
+        console.print(f"[red]Tasks {twice_or_never} don't have exactly one suggestion.[/]")
+    if accuracy < LEAST_ACCURACY:
+        console.print(f"[red]The accuracy is below {LEAST_ACCURACY}.[/]")
+    return int(bool(twice_or_never) or accuracy < LEAST_ACCURACY)
+
+
+def _show(console: Console, tasks: dict[int, Clip], suggestions: dict[int, list[Suggestion]]) -> float:
+    """Print the table; the share of tasks whose suggestion is right."""
+    table = Table("task", "suggestion", "score", "truth", "source", title="What CLAP suggests")
+    num_right = 0
+    for task, clip in tasks.items():
+        held = suggestions.get(task, [])
+        label, score = held[0] if held else ("–", 0.0)
+        num_right += label == clip.label
+        colour = "green" if label == clip.label else "red"
+        table.add_row(str(task), f"[{colour}]{label}[/]", f"{score:.2f}", clip.label, clip.origin)
+    console.print(table)
+    accuracy = num_right / len(tasks)
+    console.print(f"Accuracy: {num_right} of {len(tasks)} = {accuracy:.2f}")
+    return accuracy
+
+
+def _suggestions(server: LabelStudioServer, project: int) -> dict[int, list[Suggestion]]:
+    """For each task, the choice and score of every prediction that Label Studio holds."""
+    answer = httpx.get(
+        f"{server.url}/api/tasks",
+        params={"project": project, "page_size": 1000, "fields": "all"},
+        headers={"Authorization": f"Token {server.token}"},
+        timeout=60,
+    )
+    answer.raise_for_status()
+    return {
+        task["id"]: [
+            (held["result"][0]["value"]["choices"][0], float(held["score"]))
+            for held in task["predictions"]
+            if held["result"]
+        ]
+        for task in answer.json()["tasks"]
+    }
+
+
+def _label_config(labels: list[str]) -> str:
+    choices = "\n".join(f'    <Choice value="{label}"/>' for label in labels)
+    return f"""<View>
+  <Header value="What do you hear?"/>
+  <Audio name="audio" value="$audio"/>
+  <Choices name="sound" toName="audio" choice="single-radio" showInline="true">
+{choices}
+  </Choices>
+</View>"""
+
+
+def _environment(server: LabelStudioServer) -> dict[str, str]:
+    """Clapboard's settings for the demo; the user's own don't get in."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLAPBOARD_", "LABEL_STUDIO_"))}
+    return kept | {
+        "CLAPBOARD_MODEL": "mini",
+        "LABEL_STUDIO_URL": server.url,
+        "LABEL_STUDIO_API_KEY": server.token,
+        "LOG_LEVEL": "WARNING",
+        "MODEL_DIR": str(STATE / "clapboard"),
+        "PORT": str(free_port()),
+    }
+
+
+def _settings(server: LabelStudioServer, environment: dict[str, str]) -> Settings:
+    return Settings(LABEL_STUDIO_URL=server.url, LABEL_STUDIO_API_KEY=server.token, MODEL_DIR=environment["MODEL_DIR"])
+
+
+@contextmanager
+def _clapboard_up(environment: dict[str, str]) -> Iterator[None]:
+    """`clapboard up` runs inside the context, from when its worker has loaded the model."""
+    process = subprocess.Popen([sys.executable, "-m", "clapboard", "up"], env=environment)
+    try:
+        ends_at = time.monotonic() + _UP_TIMEOUT_S
+        while subprocess.run(
+            _command("worker", "--ping"), env=environment, capture_output=True, check=False
+        ).returncode:
+            if process.poll() is not None or time.monotonic() > ends_at:
+                raise RuntimeError("`clapboard up` did not start: its messages stand above.")
+            time.sleep(0.5)
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _clapboard(environment: dict[str, str], *arguments: str) -> None:
+    subprocess.run(_command(*arguments), env=environment, check=True)
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "clapboard", *arguments]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The demo's clips: synthetic sounds of many kinds, and real ones from ESC-10 where that lies beside the project."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from clapboard.audio import SAMPLE_RATE
+from training.synthesis import synthesise
+
+SYNTHETIC_KINDS = (
+    *("dog bark", "rooster", "rain", "sea waves", "fire crackling", "clock tick", "helicopter", "chainsaw"),
+    *("bird chirp", "cricket", "applause", "bell", "siren", "phone ring", "music", "white noise"),
+)
+SEED = 90_000  # far from every seed that the embedded checkpoint was trained on
+_ESC10 = Path(__file__).parent.parent.parent / "shared" / "esc10"
+_HELD_OUT_FOLD = "4"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An audio file and what is to be heard in it."""
+
+    path: Path
+    label: str
+    origin: str  # «synthetic» or «ESC-10»
+
+
+def make_clips(folder: Path, num_clips: int = 40) -> list[Clip]:
+    """Clips in `folder`: one real one per ESC-10 class where they are there, the rest synthesised."""
+    folder.mkdir(parents=True)
+    clips = _real_clips()
+    for number in range(num_clips - len(clips)):
+        kind = SYNTHETIC_KINDS[number % len(SYNTHETIC_KINDS)]
+        rng = np.random.default_rng(SEED + number)
+        path = folder / f"{kind.replace(' ', '_')}-{number}.flac"
+        soundfile.write(path, synthesise(kind, SEED + number, rng.uniform(3.0, 9.0)), SAMPLE_RATE)
+        clips.append(Clip(path, kind, "synthetic"))
+    return clips
+
+
+def _real_clips() -> list[Clip]:
+    """One clip per class from the fold that the embedded checkpoint was not trained on."""
+    if not (_ESC10 / "esc10.csv").is_file():
+        return []
+    with (_ESC10 / "esc10.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["fold"] == _HELD_OUT_FOLD]
+    by_label = {row["category"]: row for row in reversed(rows)}  # the first of each
+    return [Clip(_ESC10 / "audio" / row["filename"], label, "ESC-10") for label, row in sorted(by_label.items())]

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from clapboard.store import Store
+from tests.together import together
+
+CREATED, DELETED = "ANNOTATION_CREATED", "ANNOTATIONS_DELETED"
+
+
+def test_events_are_read_in_the_order_in_which_they_came(store: Store, clock: Callable[..., float]) -> None:
+    ids = []
+    for number in range(5):
+        ids.append(store.inbox.append(CREATED, 1, {"number": number}))
+        clock.advance(1)
+    events = store.inbox.events()
+    assert [event.id for event in events] == ids == sorted(ids)
+    assert [event.body["number"] for event in events] == list(range(5))
+    assert [event.received_at - events[0].received_at for event in events] == list(range(5))
+    assert [event.id for event in store.inbox.events(after_id=ids[1], limit=2)] == ids[2:4]
+
+
+def test_the_same_event_twice_is_two_events(store: Store) -> None:
+    body = {"action": CREATED, "annotation": {"id": 1}}
+    assert store.inbox.append(CREATED, 1, body) != store.inbox.append(CREATED, 1, body)
+    assert [event.body for event in store.inbox.events()] == [body, body]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"text": "ключ «1» 🐕 \u2028 \x00 \ud83d"},
+        {"nested": [[{"a": None, "b": True, "c": -1e308, "d": 2**63}]]},
+        {"huge": "x" * 3_000_000},
+        {"many": [{"id": number, "result": []} for number in range(20_000)]},
+    ],
+    ids=["empty", "unicode", "nested", "huge", "many"],
+)
+def test_any_body_comes_back_as_it_was(store: Store, body: dict[str, Any]) -> None:
+    store.inbox.append(CREATED, 1, body)
+    (event,) = store.inbox.events()
+    assert event.body == body
+    assert list(event.body) == list(body)
+
+
+def test_events_and_counts_are_those_of_a_project(store: Store) -> None:
+    for action, project in [(CREATED, 1), (DELETED, 1), (CREATED, 2), ("PROJECT_DELETED", None), (CREATED, 1)]:
+        store.inbox.append(action, project, {})
+    assert [event.project for event in store.inbox.events()] == [1, 1, 2, None, 1]
+    assert [event.action for event in store.inbox.events(project=1)] == [CREATED, DELETED, CREATED]
+    assert store.inbox.counts(1) == {CREATED: 2, DELETED: 1}
+    assert store.inbox.counts() == {CREATED: 3, DELETED: 1, "PROJECT_DELETED": 1}
+
+
+def test_concurrent_events_are_all_kept(open_store: Callable[[], Store]) -> None:
+    stores = [open_store() for _ in range(4)]
+
+    def append_all(store: Store, sender: int) -> list[int]:
+        return [store.inbox.append(CREATED, 1, {"sender": sender, "number": number}) for number in range(15)]
+
+    ids = together([lambda store=store, i=i: append_all(store, i) for i, store in enumerate(stores)])
+    events = stores[0].inbox.events()
+    assert [event.id for event in events] == sorted(event_id for some in ids for event_id in some)
+    for sender in range(4):
+        assert [e.body["number"] for e in events if e.body["sender"] == sender] == list(range(15))

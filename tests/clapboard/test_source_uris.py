@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from clapboard.errors import SourceError, SourceRefused
+from clapboard.source_uris import data_content, read_uri, resolve_url
+
+LABEL_STUDIO = httpx.URL("http://ls.example:8080")
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("/data/upload/3/1a2b-dog.ogg", "http://ls.example:8080/data/upload/3/1a2b-dog.ogg"),
+        ("/data/local-files/?d=a%20b/c.wav", "http://ls.example:8080/data/local-files/?d=a%20b/c.wav"),
+        ("/tasks/7/resolve/?fileuri=czM6Ly9i", "http://ls.example:8080/tasks/7/resolve/?fileuri=czM6Ly9i"),
+        ("  http://Cdn.Example:80/a.wav#t=3  ", "http://cdn.example/a.wav"),
+        ("https://cdn.example:443/a b.wav?sig=1", "https://cdn.example/a%20b.wav?sig=1"),
+        ("HTTPS://bücher.example/ü.wav", "https://xn--bcher-kva.example/%C3%BC.wav"),
+    ],
+)
+def test_addresses_are_read_into_one_form(uri: str, address: str) -> None:
+    source = read_uri(uri, LABEL_STUDIO)
+    assert (source.form, source.canonical) == ("http", address)
+
+
+@pytest.mark.parametrize("uri", ["/data/upload/1/a.wav", "/studio/data/upload/1/a.wav"])
+def test_paths_are_joined_to_label_studio_s_base_path_once(uri: str) -> None:
+    label_studio = httpx.URL("https://example.com/studio")
+    assert read_uri(uri, label_studio).canonical == "https://example.com/studio/data/upload/1/a.wav"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:///etc/passwd",
+        "ftp://example.com/a.wav",
+        "gopher://example.com/a",
+        "javascript:alert(1)",
+        "/etc/passwd",
+        "/home/me/dog.wav",
+        "/projects/1/data",
+        "/api/projects/1/export",
+        "//evil.example/data/upload/1/a.wav",
+        "\\\\server\\share\\a.wav",
+        "C:\\sounds\\dog.wav",
+        "dog.wav",
+        "../dog.wav",
+        "",
+        "s3://bucket-only",
+        "http://",
+        "http:///a.wav",
+        "http:example.com/a.wav",
+        "http://user:secret@example.com/a.wav",
+        "http://example.com\\@ls.example:8080/a.wav",
+        "http://example.com:99999/a.wav",
+        "http://exa mple.com/a.wav",
+        "http://１２７.0.0.1/a.wav",
+        "http://%31%32%37.0.0.1/a.wav",
+        "http://example.com/\ud800.wav",
+        "http://example.com/a\nb.wav",
+        "http://[fe80::1%25eth0]/a.wav",
+    ],
+)
+def test_everything_else_is_refused_in_a_sentence_without_secrets(uri: str) -> None:
+    with pytest.raises(SourceRefused) as caught:
+        read_uri(uri, LABEL_STUDIO)
+    sentence = str(caught.value)
+    assert sentence.endswith(".")
+    assert "secret" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("https://bucket.example/a.wav?X-Amz-Signature=secret#x", "https://bucket.example/a.wav"),
+        ("/data/local-files/?d=my%20sounds/a.wav&x=1", "http://ls.example:8080/data/local-files/?d=my sounds/a.wav"),
+        ("s3://bucket/dir/a.wav?versionId=secret", "s3://bucket/dir/a.wav"),
+        ("data:audio/wav;base64,c2VjcmV0", "data: URI"),
+        ("http://x.example/" + "a" * 1000, "http://x.example/" + "a" * 183 + "…"),
+    ],
+)
+def test_names_hold_no_secrets(uri: str, name: str) -> None:
+    assert read_uri(uri, LABEL_STUDIO).name == name
+
+
+def test_cloud_storage_files_are_asked_of_label_studio() -> None:
+    source = read_uri("azure-blob://box/ü/dog bark.wav", LABEL_STUDIO)
+    assert source.form == "cloud"
+    url = resolve_url(source, httpx.URL("http://ls.example/studio"), 12)
+    assert url.path == "/studio/tasks/12/resolve/"
+    assert url.params["fileuri"] == "YXp1cmUtYmxvYjovL2JveC_DvC9kb2cgYmFyay53YXY="
+
+
+def test_cloud_storage_files_need_a_task() -> None:
+    with pytest.raises(SourceError, match=r"s3://bucket/a\.wav"):
+        resolve_url(read_uri("s3://bucket/a.wav", LABEL_STUDIO), LABEL_STUDIO, None)
+
+
+@pytest.mark.parametrize(
+    ("uri", "content"),
+    [
+        ("data:audio/wav;base64,UklGRg==", b"RIFF"),
+        ("data:audio/wav;base64,UklGRg", b"RIFF"),
+        ("data:;base64,UklG%0AUg%3D%3D", b"RIFR"),
+        ("DATA:audio/wav;BASE64,UklG\nRg==", b"RIFF"),
+        ("data:,a%00b%ffc", b"a\x00b\xffc"),
+        ("data:audio/x;charset=utf-8,", b""),
+    ],
+)
+def test_data_uris_are_decoded(uri: str, content: bytes) -> None:
+    assert data_content(uri) == content
+
+
+@pytest.mark.parametrize("uri", ["data:audio/wav;base64", "data:audio/wav;base64,!!!!", "data:;base64,A"])
+def test_malformed_data_uris_are_errors(uri: str) -> None:
+    with pytest.raises(SourceError, match="data: URI"):
+        data_content(uri)

@@ -1,0 +1,30 @@
+"""The symmetric contrastive loss, aware of several right answers."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import log_softmax, normalize
+
+
+def affinity(shares: torch.Tensor, caption_shares: torch.Tensor) -> torch.Tensor:
+    """How well each caption fits each clip, `[B, T]` in [0, 1]: the cosine of what they share of each kind."""
+    return normalize(shares, dim=-1) @ normalize(caption_shares, dim=-1).T
+
+
+def contrastive_loss(
+    audio: torch.Tensor, text: torch.Tensor, fit: torch.Tensor, audio_scale: torch.Tensor, text_scale: torch.Tensor
+) -> torch.Tensor:
+    """Mean cross-entropy of clip → captions and caption → clips; unit-norm `[B, D]`, `[T, D]`, affinities `[B, T]`.
+
+    The target is the affinity, normalised over a clip's captions and over a caption's clips: two clips of one kind
+    are no negatives of each other. A caption that fits no clip of the batch takes part as a negative alone.
+    """
+    cosines = audio @ text.T  # [B, T]
+    return (_cross_entropy(cosines * audio_scale, fit) + _cross_entropy(cosines.T * text_scale, fit.T)) / 2
+
+
+def _cross_entropy(logits: torch.Tensor, fit: torch.Tensor) -> torch.Tensor:
+    total = fit.sum(dim=1, keepdim=True)
+    answered = total[:, 0] > 0
+    targets = fit[answered] / total[answered]
+    return -(targets * log_softmax(logits[answered], dim=1)).sum(dim=1).mean()

@@ -1,0 +1,34 @@
+"""A byte-level BPE tokenizer of our own, in the layout that transformers reads for CLAP (RoBERTa's)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import numpy as np
+from tokenizers import ByteLevelBPETokenizer
+from transformers import RobertaTokenizer
+
+from clapboard import prompts
+
+MAX_TOKENS = 62
+_SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # RoBERTa's order: <s> is 0, <pad> 1, </s> 2
+_CAPTIONS_PER_KIND = 400
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 1500) -> RobertaTokenizer:
+    """A tokenizer whose merges follow the texts; other text is spelt out in smaller pieces, byte by byte at worst."""
+    learner = ByteLevelBPETokenizer(add_prefix_space=True)
+    learner.train_from_iterator(texts, vocab_size, min_frequency=2, show_progress=False, special_tokens=_SPECIAL_TOKENS)
+    model = json.loads(learner.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    return RobertaTokenizer(
+        vocab=model["vocab"], merges=merges, add_prefix_space=True, model_max_length=MAX_TOKENS, padding_side="right"
+    )
+
+
+def caption_corpus(kinds: Iterable[str], seed: int) -> list[str]:
+    """Many captions of each kind, and the neutral ones: what the tokenizer learns from."""
+    rng = np.random.default_rng(seed)
+    corpus = [prompts.caption(kind, rng) for kind in kinds for _ in range(_CAPTIONS_PER_KIND)]
+    return [*corpus, *(text.lower() for text in corpus[::3]), *prompts.NEGATIVES]

@@ -1,0 +1,56 @@
+"""Owed predictions → Label Studio's API, each exactly once.
+
+Label Studio takes a second prediction of the same version without a word, so the client asks what it holds before
+anything is sent. A worker that dies in between leaves its predictions `pushing`; whoever takes them over asks again.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from clapboard.errors import LabelStudioError
+from clapboard.label_studio import LabelStudioClient
+from clapboard.prediction_checks import PredictionsDropped
+from clapboard.store import Store
+from clapboard.store.predictions import StoredPrediction
+
+PUSH_AT_ONCE = 200
+RETRY_S = 15.0
+RETRY_REFUSED_S = 300.0  # a wrong token, a project that is gone: somebody has to do something first
+
+log = logging.getLogger(__name__)
+
+
+class Pusher:
+    """Brings owed predictions to Label Studio."""
+
+    def __init__(self, store: Store, client: LabelStudioClient, *, lease_s: float) -> None:
+        self._store = store
+        self._client = client
+        self._lease_s = lease_s
+
+    def push_owed(self) -> int:
+        """Push what is owed now, until there is no more; how many predictions Label Studio holds for it."""
+        num_pushed = 0
+        while taken := self._store.predictions.take_for_push(PUSH_AT_ONCE, self._lease_s):
+            num_pushed += self._push(taken)
+        return num_pushed
+
+    def _push(self, taken: list[StoredPrediction]) -> int:
+        """Every prediction taken leaves here pushed, put off, or given up."""
+        project, version = taken[0].project, taken[0].model_version
+        tasks = {prediction.task for prediction in taken}
+        items = [{"task": prediction.task} | prediction.as_json() for prediction in taken]
+        refused: set[int] = set()
+        try:
+            self._client.push_predictions(project, items)
+        except PredictionsDropped as error:
+            refused = tasks & set(error.dropped)
+            log.warning("%s", error, extra={"project": project, "model_version": version})
+            self._store.predictions.give_up_push(project, sorted(refused), version)
+        except LabelStudioError as error:
+            log.warning("predictions wait: %s", error, extra={"project": project, "model_version": version})
+            self._store.predictions.push_later(project, sorted(tasks), version, RETRY_S if error.retryable else RETRY_REFUSED_S)
+            return 0
+        self._store.predictions.pushed(project, sorted(tasks - refused), version)
+        return len(tasks - refused)
