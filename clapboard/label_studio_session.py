@@ -12,6 +12,7 @@ from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
 from clapboard.errors import LabelStudioError
+from clapboard.label_studio_auth import is_personal_access_token
 from clapboard.label_studio_errors import failures_as_ours
 from clapboard.label_studio_records import Project
 from clapboard.settings import Settings
@@ -47,7 +48,7 @@ class LabelStudioSession:
                 base_url=self.url + "/", api_key=token, httpx_client=self._http, max_retries=max_retries
             )
             on_failure.pop_all()
-        self.token_kind: Literal["legacy", "personal"] = "personal" if token.count(".") == 2 else "legacy"
+        self.token_kind: Literal["legacy", "personal"] = "personal" if is_personal_access_token(token) else "legacy"
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -17,6 +17,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from clapboard.errors import SettingsError
 
 DOTENV = Path(".env")
+
+_AnySettings = TypeVar("_AnySettings", bound="Settings")
 
 
 def _named(env: str, default: Any, description: str, **constraints: Any) -> Any:
@@ -27,7 +29,9 @@ def _named(env: str, default: Any, description: str, **constraints: Any) -> Any:
 class Settings(BaseSettings):
     """What an operator can decide. Frozen: made once by `load_settings` and handed on as an argument."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_file_encoding="utf-8")
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", case_sensitive=True, validate_default=True, env_file_encoding="utf-8"
+    )
 
     # Label Studio
     label_studio_url: str = _named("LABEL_STUDIO_URL", "http://localhost:8080", "address of Label Studio")
@@ -59,7 +63,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _named("LOG_LEVEL", "INFO", "least level that is logged")
 
     # State
-    model_dir: Path = _named("MODEL_DIR", Path.home() / ".clapboard", "folder of everything Clapboard keeps on disk")
+    model_dir: Path = _named("MODEL_DIR", Path("~/.clapboard"), "folder of everything Clapboard keeps on disk")
     database_url: SecretStr = _named(
         "CLAPBOARD_DATABASE_URL", SecretStr(""), "SQLAlchemy address of the store; empty: SQLite in MODEL_DIR"
     )
@@ -97,7 +101,10 @@ class Settings(BaseSettings):
     @field_validator("model_dir", mode="after")
     @classmethod
     def _expand(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        try:
+            return value.expanduser().absolute()
+        except RuntimeError:
+            raise ValueError("names a home folder, which this user doesn't have") from None
 
     @property
     def database(self) -> str:
@@ -120,9 +127,13 @@ class Settings(BaseSettings):
         return self.model_dir / "broker"
 
     def with_overrides(self, **overrides: Any) -> Self:
-        """A copy in which the given fields that are not None are replaced, and validated like any other."""
-        given = {key: value for key, value in overrides.items() if value is not None}
-        return self.model_validate(self.model_dump(by_alias=False) | given, by_name=True) if given else self
+        """A copy in which the given fields that are not None are replaced, and validated like any other.
+
+        Raises `SettingsError`, naming every malformed one by its variable.
+        """
+        given = {field: value for field, value in overrides.items() if value is not None}
+        values = {env_name(field): value for field, value in (dict(self) | given).items()}
+        return _validated(type(self), values)
 
 
 def env_name(field: str) -> str:
@@ -139,11 +150,7 @@ def load_settings() -> Settings:
     unknown = sorted(name for name in {**dotenv_values(DOTENV), **os.environ} if _is_ours(name) and name not in known)
     if unknown:
         raise SettingsError(f"Unknown setting {', '.join(unknown)}: `clapboard config` lists the ones there are.")
-    try:
-        return Settings(_env_file=DOTENV)  # type: ignore[call-arg]  # a pydantic-settings argument that mypy can't see
-    except ValidationError as error:
-        faults = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_input=False))
-        raise SettingsError(f"Setting not usable: {faults}.") from None
+    return _validated(Settings, {"_env_file": DOTENV})
 
 
 def provenance() -> dict[str, str]:
@@ -155,5 +162,17 @@ def provenance() -> dict[str, str]:
     }
 
 
+def _validated(settings: type[_AnySettings], values: dict[str, Any]) -> _AnySettings:
+    try:
+        return settings(**values)
+    except ValidationError as error:
+        names = {field: env_name(field) for field in Settings.model_fields}  # a bad default is told by its field's name
+        faults = "; ".join(
+            f"{names.get(str(item['loc'][0]), item['loc'][0])}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_input=False)
+        )
+        raise SettingsError(f"Setting not usable: {faults}.") from None
+
+
 def _is_ours(name: str) -> bool:
-    return name.startswith("CLAPBOARD_")
+    return name.upper().startswith("CLAPBOARD_")

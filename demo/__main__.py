@@ -5,14 +5,11 @@ On a terminal everything stays up to be looked at; anywhere else the demo checks
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -21,14 +18,14 @@ from rich.table import Table
 
 from clapboard.label_studio import LabelStudioClient
 from clapboard.settings import Settings
+from demo.clapboard_up import ClapboardUp
 from demo.clips import Clip, make_clips
-from demo.label_studio_server import LabelStudioServer, free_port
+from demo.label_studio_server import LabelStudioServer
 
 STATE = Path(__file__).parent.parent / ".demo"
 Suggestion = tuple[str, float]
 
 LEAST_ACCURACY = 0.6  # far above the chance of about 0.06: below it something is broken, not merely imperfect
-_UP_TIMEOUT_S = 90.0
 
 
 def main() -> int:
@@ -44,27 +41,24 @@ def main() -> int:
         server = LabelStudioServer(STATE / "label-studio").__enter__()
     try:
         console.print(f"Label Studio runs at {server.url}")
-        environment = _environment(server)
-        with console.status("starting backend and worker"), _clapboard_up(environment):
-            settings = _settings(server, environment)
-            return _pre_label(console, server, settings, environment, clips, began)
+        with ExitStack() as stack:
+            with console.status("starting backend and worker"):
+                clapboard = stack.enter_context(ClapboardUp(server, STATE / "clapboard"))
+            console.print(f"Clapboard runs at {clapboard.url}")
+            return _pre_label(console, server, clapboard, clips, began)
     finally:
         server.stop()
 
 
 def _pre_label(
-    console: Console,
-    server: LabelStudioServer,
-    settings: Settings,
-    environment: dict[str, str],
-    clips: list[Clip],
-    began: float,
+    console: Console, server: LabelStudioServer, clapboard: ClapboardUp, clips: list[Clip], began: float
 ) -> int:
-    client = LabelStudioClient(settings)
+    client = LabelStudioClient(Settings(LABEL_STUDIO_URL=server.url, LABEL_STUDIO_API_KEY=server.token))
     project = client.create_project("Clapboard demo", _label_config(sorted({clip.label for clip in clips})))
     tasks = dict(zip(client.import_files(project.id, [clip.path for clip in clips]), clips, strict=True))
-    _clapboard(environment, "connect", "--project", str(project.id))
-    _clapboard(environment, "prelabel", "--project", str(project.id))
+    for command in ("connect", "prelabel"):
+        console.print(f"[bold]$ clapboard {command} --project {project.id}[/]")
+        console.print(clapboard.run(command, "--project", str(project.id)).stdout, end="", markup=False)
     suggestions = _suggestions(server, project.id)
     accuracy = _show(console, tasks, suggestions)
     console.print(f"{len(tasks)} tasks pre-labelled, {time.monotonic() - began:.0f} s after `make demo` began.")
@@ -125,49 +119,6 @@ def _label_config(labels: list[str]) -> str:
 {choices}
   </Choices>
 </View>"""
-
-
-def _environment(server: LabelStudioServer) -> dict[str, str]:
-    """Clapboard's settings for the demo; the user's own don't get in."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLAPBOARD_", "LABEL_STUDIO_"))}
-    return kept | {
-        "CLAPBOARD_MODEL": "mini",
-        "LABEL_STUDIO_URL": server.url,
-        "LABEL_STUDIO_API_KEY": server.token,
-        "LOG_LEVEL": "WARNING",
-        "MODEL_DIR": str(STATE / "clapboard"),
-        "PORT": str(free_port()),
-    }
-
-
-def _settings(server: LabelStudioServer, environment: dict[str, str]) -> Settings:
-    return Settings(LABEL_STUDIO_URL=server.url, LABEL_STUDIO_API_KEY=server.token, MODEL_DIR=environment["MODEL_DIR"])
-
-
-@contextmanager
-def _clapboard_up(environment: dict[str, str]) -> Iterator[None]:
-    """`clapboard up` runs inside the context, from when its worker has loaded the model."""
-    process = subprocess.Popen([sys.executable, "-m", "clapboard", "up"], env=environment)
-    try:
-        ends_at = time.monotonic() + _UP_TIMEOUT_S
-        while subprocess.run(
-            _command("worker", "--ping"), env=environment, capture_output=True, check=False
-        ).returncode:
-            if process.poll() is not None or time.monotonic() > ends_at:
-                raise RuntimeError("`clapboard up` did not start: its messages stand above.")
-            time.sleep(0.5)
-        yield
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def _clapboard(environment: dict[str, str], *arguments: str) -> None:
-    subprocess.run(_command(*arguments), env=environment, check=True)
-
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "clapboard", *arguments]
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import torch
 import typer
@@ -50,10 +51,25 @@ class Schedule:
     evaluate_every: int = 10
 
 
+class Batches(Protocol):
+    """What `BatchMaker` offers to the loop."""
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The kinds that the text tower has to know."""
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The epoch's batches: the same ones whenever they are asked for."""
+
+
 def pretrain(
     model: ClapModel,
     tokenizer: RobertaTokenizer,
-    batches: BatchMaker,
+    batches: Batches,
     validation: list[Recording],
     schedule: Schedule,
     out: Path,

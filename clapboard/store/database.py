@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, insert, select
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, insert, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
 
 from clapboard.errors import SettingsError
 from clapboard.store import schema
@@ -26,14 +26,18 @@ class Database:
         try:
             with self.write() as connection:
                 _create_tables(connection)
-        except (OperationalError, ProgrammingError) as error:
+        except DBAPIError as error:
+            self.close()
             raise SettingsError(
                 f"The store {self} can't be opened ({type(error.orig).__name__}): check CLAPBOARD_DATABASE_URL, that "
                 "the server runs, and that the folder can be written to."
             ) from None
+        except SettingsError:
+            self.close()
+            raise
 
     def __str__(self) -> str:
-        return self.engine.url.render_as_string(hide_password=True)
+        return self.engine.url.set(query={}).render_as_string(hide_password=True)
 
     def read(self) -> AbstractContextManager[Connection]:
         """A consistent view; never waits for writers."""
@@ -65,10 +69,10 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() == "postgresql")
-    except (ArgumentError, ModuleNotFoundError):
+    except (ArgumentError, InvalidRequestError, ModuleNotFoundError, OSError, ValueError):
         raise SettingsError(
-            "CLAPBOARD_DATABASE_URL is not usable: write sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME with "
-            "the extra `clapboard[postgres]` installed."
+            "CLAPBOARD_DATABASE_URL is not usable: write sqlite:///FILE in a folder that can be written to, or "
+            "postgresql://USER:PASSWORD@HOST/NAME with the extra `clapboard[postgres]` installed."
         ) from None
     if engine.dialect.name == "sqlite":
         _configure_sqlite(engine)
@@ -96,6 +100,12 @@ def _configure_sqlite(engine: Engine) -> None:
 def _create_tables(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(4302017)")  # several processes may start at once
+    present = set(inspect(connection).get_table_names())
+    if schema.schema_versions.name not in present and (foreign := present & set(schema.metadata.tables)):
+        raise SettingsError(
+            f"The store's database holds a table `{min(foreign)}` of another program: set CLAPBOARD_DATABASE_URL to a "
+            "database of Clapboard's own."
+        )
     schema.metadata.create_all(connection)
     found = connection.scalar(select(schema.schema_versions.c.version))
     if found is None:

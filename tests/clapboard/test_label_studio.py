@@ -165,6 +165,11 @@ class TestPredictions:
         assert "'cat'" in error.value.dropped[task_ids[4]]
         assert [task for task, ids in client.predictions(project.id) if ids] == [good]
 
+    def test_one_of_very_many_tasks_gets_its_prediction_too(self, client: LabelStudioClient, project: Project) -> None:
+        ids = client.import_tasks(project.id, [{"audio": f"/clip{i}.wav"} for i in range(1500)])
+        assert client.push_predictions(project.id, [prediction(ids[1234])]) == 1
+        assert [task for task, stored in client.predictions(project.id) if stored] == [ids[1234]]
+
     def test_duplicates_are_removed_down_to_the_oldest(
         self, client: LabelStudioClient, project: Project, task_ids: list[int], label_studio_api: httpx.Client
     ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from transformers import RobertaTokenizer
 
 from clapboard.clap import ClapEncoder
 from training.augment import Augment
-from training.dataset import BatchMaker, Recording
+from training.dataset import Batch, BatchMaker, Recording
 from training.mini import new_model
-from training.pretrain import Schedule, Trainer, pretrain
+from training.pretrain import Batches, Schedule, Trainer, pretrain
 from training.synthesis import synthesise
 from training.texts import pretrain_texts
 from training.tokenizer import caption_corpus, train_tokenizer
@@ -33,11 +34,20 @@ def tokenizer() -> RobertaTokenizer:
     return train_tokenizer(caption_corpus(KINDS, seed=0), vocab_size=400)
 
 
-def run(out: Path, recordings: list[Recording], tokenizer: RobertaTokenizer, schedule: Schedule = TINY) -> None:
+def batch_maker(recordings: list[Recording]) -> BatchMaker:
+    return BatchMaker(recordings, [], synthetic_per_epoch=0, batch_size=2, seed=TINY.seed)
+
+
+def run(
+    out: Path,
+    recordings: list[Recording],
+    tokenizer: RobertaTokenizer,
+    schedule: Schedule = TINY,
+    batches: Batches | None = None,
+) -> None:
     torch.manual_seed(schedule.seed)
     model = new_model(len(tokenizer), width=8, depths=(1, 1, 1, 1))
-    batches = BatchMaker(recordings, [], synthetic_per_epoch=0, batch_size=2, seed=schedule.seed)
-    pretrain(model, tokenizer, batches, [], schedule, out)
+    pretrain(model, tokenizer, batches or batch_maker(recordings), [], schedule, out)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -45,20 +55,32 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_a_run_is_the_same_twice_and_when_it_was_interrupted(
+class InterruptedOnce:
+    """Batches that break off, the first time, when the second epoch is asked for."""
+
+    def __init__(self, batches: BatchMaker) -> None:
+        self._batches = batches
+        self._interrupted = False
+        self.kinds, self.num_batches = batches.kinds, batches.num_batches
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        if number == 1 and not self._interrupted:
+            self._interrupted = True
+            raise KeyboardInterrupt
+        return self._batches.epoch(number)
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(
     tmp_path: Path, recordings: list[Recording], tokenizer: RobertaTokenizer
 ) -> None:
-    once, twice, resumed = tmp_path / "once", tmp_path / "twice", tmp_path / "resumed"
-    run(once, recordings, tokenizer)
-    run(twice, recordings, tokenizer)
-    # Two epochs of four are the constant part of the rate, so a shorter schedule's first epoch is the longer one's.
-    longer = replace(TINY, epochs=4)
-    run(tmp_path / "longer", recordings, tokenizer, longer)
-    run(resumed, recordings, tokenizer, replace(TINY, epochs=2, cooldown=0.5, evaluate_every=10))
-    expected = weights(once)
-    assert all(torch.equal(value, weights(twice)[name]) for name, value in expected.items())
-    assert all(torch.equal(value, weights(resumed)[name]) for name, value in expected.items())
-    assert any(not torch.equal(value, weights(tmp_path / "longer")[name]) for name, value in expected.items())
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(whole, recordings, tokenizer)
+    interrupted = InterruptedOnce(batch_maker(recordings))
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, recordings, tokenizer, batches=interrupted)
+    run(broken, recordings, tokenizer, batches=interrupted)
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(broken).items())
 
 
 def test_the_published_folder_is_what_the_encoder_loads(
@@ -100,9 +122,8 @@ def test_texts_of_one_kind_move_together_before_any_sound(tokenizer: RobertaToke
         model.train()
         return float(left @ right)
 
-    pretrain_texts(model, tokenizer, KINDS, steps=60, seed=0)
-    assert cosine("This is a sound of rain.", "Heavy rain") > 0.8
-    assert cosine("This is a sound of rain.", "A church bell") < 0.5
+    pretrain_texts(model, tokenizer, KINDS, steps=30, seed=0)
+    assert cosine("This is a sound of rain.", "Heavy rain") > cosine("This is a sound of rain.", "A church bell") + 0.3
 
 
 def test_augmented_features_keep_their_shape_and_lose_no_more_than_the_masks() -> None:

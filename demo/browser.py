@@ -1,0 +1,104 @@
+"""What a person sees: opens a task in Label Studio's labelling page with headless Chromium."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Page, Route, sync_playwright
+
+WIDTH, HEIGHT = 1280, 600
+TIMEOUT_MS = 60_000
+
+# Choices are drawn as checkboxes whose name is the choice's value.
+_TICKED = "boxes => boxes.filter(box => box.checked).map(box => box.name)"
+# The ruler is drawn above the waveform: only what is below counts.
+_WAVEFORM_IS_DRAWN = """() => {
+  const canvas = document.querySelector("#waveform-layer-main");
+  if (!canvas || !canvas.width) return false;
+  const half = Math.floor(canvas.height / 2);
+  const {data} = canvas.getContext("2d").getImageData(0, half, canvas.width, canvas.height - half);
+  const shades = new Set();
+  for (let i = 0; i < data.length; i += 4) shades.add(data[i] + 256 * data[i + 3]);
+  return shades.size > 2;
+}"""
+
+
+@dataclass(frozen=True)
+class PageFacts:
+    """What the labelling page shows of a task."""
+
+    ticked: tuple[str, ...]  # choices that are ticked in the annotation that a person would submit
+    version_shown: str  # on the suggestion's tab; Label Studio puts «...» into the middle of a long one
+    score_shown: str  # beside it, such as «91.00%»
+    clip_s: float  # length of the audio as the page decoded it
+
+    def shows_version(self, model_version: str) -> bool:
+        """Whether the tab bears that model version, be it shortened."""
+        head, _, tail = self.version_shown.partition("...")
+        return model_version == self.version_shown or (
+            bool(tail) and model_version.startswith(head) and model_version.endswith(tail)
+        )
+
+
+def screenshot_task(
+    url: str, email: str, password: str, project: int, task: int, out: Path, *, chromium: Path
+) -> PageFacts:
+    """What the labelling page of the task shows, also written to `out` as a PNG, whether or not all of it appeared.
+
+    Raises playwright's `TimeoutError` where the waveform or the suggestion does not appear.
+    """
+    with sync_playwright() as playwright:
+        # Chromium's sandbox does not work as root, as in containers; the pages are our own.
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        try:
+            page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+            page.set_default_timeout(TIMEOUT_MS)
+            page.route("**/*", lambda route: _only_from(url, route))
+            _log_in(page, url, email, password)
+            page.goto(f"{url}/projects/{project}/data?task={task}", wait_until="domcontentloaded")
+            try:
+                return _facts(page)
+            finally:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                page.screenshot(path=out)
+        finally:
+            browser.close()
+
+
+def _log_in(page: Page, url: str, email: str, password: str) -> None:
+    page.goto(f"{url}/user/login/", wait_until="domcontentloaded")
+    page.fill("input[name=email]", email)
+    page.fill("input[name=password]", password)
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda there: "/user/login" not in there, wait_until="commit")
+
+
+def _facts(page: Page) -> PageFacts:
+    page.wait_for_function(_WAVEFORM_IS_DRAWN)
+    score = page.locator("[title^='Prediction score']").first
+    score.wait_for()
+    tab = page.locator(".lsf-annotation-button", has=score)
+    page.locator(".lsf-choice input").first.wait_for()
+    return PageFacts(
+        ticked=tuple(page.locator(".lsf-choice input").evaluate_all(_TICKED)),
+        version_shown=tab.locator(".lsf-annotation-button__name").inner_text(),
+        score_shown=score.inner_text().strip(" ·\u00a0"),
+        clip_s=_seconds(page.locator("[data-testid=timebox-end-time] input").input_value()),
+    )
+
+
+def _seconds(clock: str) -> float:
+    """Seconds of a clock such as 00:00:05:003."""
+    hours, minutes, seconds, milliseconds = map(int, clock.split(":"))
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+
+
+def _only_from(url: str, route: Route) -> None:
+    """Lets requests through to Label Studio alone: its pages also ask for things from the internet."""
+    wanted = urlsplit(route.request.url)
+    if wanted.scheme in ("data", "blob") or wanted.netloc == urlsplit(url).netloc:
+        route.continue_()
+    else:
+        route.abort()

@@ -1,0 +1,191 @@
+"""The whole slice on real parts: Label Studio, `clapboard up`, the embedded checkpoint, real files."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import soundfile
+
+from clapboard.audio import SAMPLE_RATE
+from clapboard.label_studio import LabelStudioClient
+from clapboard.label_studio_records import Project
+from demo.clapboard_up import ClapboardUp
+from demo.label_studio_server import LabelStudioServer
+from training.synthesis import synthesise
+
+pytestmark = pytest.mark.e2e
+
+KINDS = ("dog bark", "rain", "siren", "white noise")
+CONFIG = """<View><Audio name="audio" value="$audio"/>
+<Choices name="sound" toName="audio" choice="single">
+  <Choice value="dog bark"/><Choice value="rain"/><Choice value="siren"/><Choice value="white noise"/>
+</Choices></View>"""
+
+
+@pytest.fixture(scope="module")
+def clapboard(label_studio: LabelStudioServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClapboardUp]:
+    """Backend and worker on the embedded checkpoint, behind basic auth."""
+    settings = {"BASIC_AUTH_USER": "studio", "BASIC_AUTH_PASS": "e2e-secret"}
+    with ClapboardUp(label_studio, tmp_path_factory.mktemp("clapboard"), settings=settings) as up:
+        yield up
+
+
+@pytest.fixture
+def project(
+    label_studio_client: LabelStudioClient, clapboard: ClapboardUp, tmp_path: Path
+) -> Iterator[tuple[Project, dict[int, str]]]:
+    """A connected project with one uploaded clip of each kind, and one file that is no audio; task → kind."""
+    made = label_studio_client.create_project("End to end", CONFIG)
+    paths = []
+    for kind in KINDS:
+        paths.append(tmp_path / f"{kind.replace(' ', '-')}.flac")
+        soundfile.write(paths[-1], synthesise(kind, 77_000, 4.0), SAMPLE_RATE)
+    broken = tmp_path / "broken.wav"
+    broken.write_text("this is text")
+    tasks = label_studio_client.import_files(made.id, [*paths, broken])
+    report = json.loads(clapboard.run("connect", "--project", str(made.id), "--json").stdout)
+    assert report["warnings"] == []
+    yield made, dict(zip(tasks, [*KINDS, "broken"], strict=True))
+    label_studio_client.delete_project(made.id)
+
+
+def test_prelabel_gives_every_task_one_suggestion_with_its_score(
+    clapboard: ClapboardUp, project: tuple[Project, dict[int, str]], label_studio_api: httpx.Client
+) -> None:
+    made, kinds = project
+    done = clapboard.run("prelabel", "--project", str(made.id), "--json", check=False)
+    told = json.loads(done.stdout)
+    assert done.returncode == 1  # one file is no audio
+    assert told["num_in_label_studio"] == len(KINDS)
+    ((failure),) = told["failures"]
+    assert kinds[failure["task"]] == "broken"
+    assert "decoded" in failure["error"]
+    held = _predictions(label_studio_api, made.id)
+    assert {task: len(found) for task, found in held.items()} == {t: int(k != "broken") for t, k in kinds.items()}
+    right = [_choice(held[task][0]) == kind for task, kind in kinds.items() if kind != "broken"]
+    assert sum(right) >= 3
+    again = json.loads(clapboard.run("prelabel", "--project", str(made.id), "--json", check=False).stdout)
+    assert again["num_present"] == len(KINDS)
+    assert {t: len(found) for t, found in _predictions(label_studio_api, made.id).items()} == {
+        t: int(k != "broken") for t, k in kinds.items()
+    }
+
+
+def test_opening_a_task_and_retrieving_predictions_store_exactly_one_each(
+    project: tuple[Project, dict[int, str]], label_studio_api: httpx.Client
+) -> None:
+    made, kinds = project
+    tasks = list(kinds)
+    opened = label_studio_api.get(f"/api/tasks/{tasks[0]}", params={"project": made.id}).json()
+    assert len(opened["predictions"]) == 1
+    retrieve = {"selectedItems": {"all": True, "excluded": []}, "project": made.id}
+    for _ in range(2):
+        answer = label_studio_api.post(
+            "/api/dm/actions", params={"id": "retrieve_tasks_predictions", "project": made.id}, json=retrieve
+        )
+        assert answer.status_code == 200
+    held = _predictions(label_studio_api, made.id)
+    assert {task: len(found) for task, found in held.items()} == {t: int(k != "broken") for t, k in kinds.items()}
+    versions = {found["model_version"] for predictions in held.values() for found in predictions}
+    assert versions == {label_studio_api.get(f"/api/projects/{made.id}").json()["model_version"]}
+
+
+def test_scores_fill_the_data_managers_column_and_order_uncertainty_sampling(
+    clapboard: ClapboardUp, project: tuple[Project, dict[int, str]], label_studio_api: httpx.Client
+) -> None:
+    made, _ = project
+    clapboard.run("prelabel", "--project", str(made.id), check=False)
+    rows = label_studio_api.get("/api/tasks", params={"project": made.id, "fields": "all"}).json()["tasks"]
+    scores = {row["id"]: row["predictions_score"] for row in rows if row["predictions_score"] is not None}
+    assert len(scores) == len(KINDS)
+    assert all(0.0 < score <= 1.0 for score in scores.values())
+    label_studio_api.patch(f"/api/projects/{made.id}", json={"sampling": "Uncertainty sampling"}).raise_for_status()
+    order = []
+    for _ in KINDS:
+        task = label_studio_api.get(f"/api/projects/{made.id}/next").json()
+        order.append(task["id"])
+        skipped = {"result": [], "was_cancelled": True, "lead_time": 1.0}
+        label_studio_api.post(f"/api/tasks/{task['id']}/annotations", json=skipped).raise_for_status()
+    assert order == sorted(scores, key=scores.__getitem__)
+
+
+def test_events_reach_the_inbox_through_the_authorised_webhook(
+    clapboard: ClapboardUp, project: tuple[Project, dict[int, str]], label_studio_api: httpx.Client
+) -> None:
+    made, kinds = project
+    before = _events(clapboard)
+    annotation = {"result": [], "was_cancelled": True, "lead_time": 2.0}
+    label_studio_api.post(f"/api/tasks/{next(iter(kinds))}/annotations", json=annotation).raise_for_status()
+    _until(lambda: _events(clapboard).get("ANNOTATION_CREATED", 0) == before.get("ANNOTATION_CREATED", 0) + 1)
+    trained = label_studio_api.get(f"/api/ml/?project={made.id}").json()[0]["id"]
+    label_studio_api.post(f"/api/ml/{trained}/train", json={}).raise_for_status()
+    _until(lambda: _events(clapboard).get("START_TRAINING", 0) == before.get("START_TRAINING", 0) + 1)
+
+
+def test_tasks_imported_later_get_their_suggestions_by_themselves(
+    project: tuple[Project, dict[int, str]],
+    label_studio_client: LabelStudioClient,
+    label_studio_api: httpx.Client,
+    tmp_path: Path,
+) -> None:
+    made, _ = project
+    path = tmp_path / "late.flac"
+    soundfile.write(path, synthesise("rain", 77_001, 5.0), SAMPLE_RATE)
+    (task,) = label_studio_client.import_files(made.id, [path])
+    _until(lambda: len(_predictions(label_studio_api, made.id)[task]) == 1)
+
+
+def test_a_changed_label_config_is_answered_by_a_new_aligned_version(
+    clapboard: ClapboardUp, project: tuple[Project, dict[int, str]], label_studio_api: httpx.Client
+) -> None:
+    made, kinds = project
+    task = next(iter(kinds))
+    old = label_studio_api.get(f"/api/projects/{made.id}").json()["model_version"]
+    config = CONFIG.replace('<Choice value="siren"/>', '<Choice value="siren" predicted_values="ambulance"/>')
+    label_studio_api.patch(f"/api/projects/{made.id}", json={"label_config": config}).raise_for_status()
+    label_studio_api.get(f"/api/tasks/{task}", params={"project": made.id}).raise_for_status()
+    _until(lambda: label_studio_api.get(f"/api/projects/{made.id}").json()["model_version"] != old)
+    new = label_studio_api.get(f"/api/projects/{made.id}").json()["model_version"]
+    assert new.split(".")[0] == old.split(".")[0]  # the same encoder
+    assert clapboard.run("doctor", "--project", str(made.id), check=False).stdout.count("NO ") == 0
+
+
+def test_doctor_finds_nothing_wrong_with_a_connected_project(
+    clapboard: ClapboardUp, project: tuple[Project, dict[int, str]]
+) -> None:
+    made, _ = project
+    lines = [
+        json.loads(line) for line in clapboard.run("doctor", "--project", str(made.id), "--json").stdout.splitlines()
+    ]
+    assert {"token", "webhook", "model version", "audio", "worker", "broker"} <= {line["name"] for line in lines}
+    assert all(line["ok"] for line in lines)
+
+
+def _predictions(api: httpx.Client, project: int) -> dict[int, list[dict[str, Any]]]:
+    answer = api.get("/api/tasks", params={"project": project, "fields": "all", "page_size": 1000})
+    return {task["id"]: task["predictions"] for task in answer.json()["tasks"]}
+
+
+def _choice(prediction: dict[str, Any]) -> str:
+    return str(prediction["result"][0]["value"]["choices"][0])
+
+
+def _events(clapboard: ClapboardUp) -> dict[str, float]:
+    """How many events of each action the backend has counted."""
+    auth = (clapboard.environment["BASIC_AUTH_USER"], clapboard.environment["BASIC_AUTH_PASS"])
+    text = httpx.get(f"{clapboard.url}/metrics", auth=auth, trust_env=False).text
+    lines = [line for line in text.splitlines() if line.startswith("clapboard_webhook_events_total{")]
+    return {line.split('"')[1]: float(line.rsplit(" ", 1)[1]) for line in lines}
+
+
+def _until(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    ends_at = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < ends_at, "it did not happen in time"
+        time.sleep(0.2)

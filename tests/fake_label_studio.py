@@ -1,0 +1,163 @@
+"""The part of Label Studio's API that pushes use, on loopback: with its carelessness, and with failures on demand.
+
+As measured on 1.23.2: predictions are stored unvalidated, a second one of the same version too, and those for tasks that
+don't exist are dropped without a word.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+CHOICES = """
+<View>
+  <Audio name="audio" value="$audio"/>
+  <Choices name="clip" toName="audio"><Choice value="dog"/><Choice value="rain"/></Choices>
+</View>
+"""
+
+
+class FakeLabelStudio:
+    """Context manager. Fields may be changed while it runs."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[int, dict[int, dict[str, Any]]] = {}  # project → task → its data
+        self.stored: list[dict[str, Any]] = []  # predictions, in the order in which they came
+        self.is_down = False  # every connection breaks off
+        self.label_config = CHOICES
+        self.store_delay_s = 0.0
+        self.hang_after_storing = threading.Event()
+        self.has_stored = threading.Event()
+        self._ended = threading.Event()
+        self._turn = threading.Lock()
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        server.daemon_threads = True
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        """Address of the server."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def add_tasks(self, project: int, *tasks: dict[str, Any]) -> None:
+        """The project has these tasks (too)."""
+        self.tasks.setdefault(project, {}).update({task["id"]: task["data"] for task in tasks})
+
+    def count(self, model_version: str, *tasks: int) -> dict[int, int]:
+        """How many predictions of the version each of the tasks has."""
+        with self._turn:
+            found = Counter(stored["task"] for stored in self.stored if stored["model_version"] == model_version)
+        return {task: found[task] for task in tasks}
+
+    def store(self, item: dict[str, Any]) -> bool:
+        """Whether the prediction's task exists; if so, it is stored."""
+        with self._turn:
+            exists = any(item["task"] in tasks for tasks in self.tasks.values())
+            if exists:
+                self.stored.append(item | {"id": next(self._numbers)})
+            return exists
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                if fake.is_down:
+                    self.close_connection = True
+                    return
+                if self.headers.get("authorization") != f"Token {TOKEN}":
+                    status, answer = 401, {"detail": "Invalid token."}
+                else:
+                    url = urlsplit(self.path)
+                    query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+                    status, answer = fake._answer(
+                        self.command, url.path.strip("/").split("/")[1:], query, json.loads(body or "null")
+                    )
+                content = json.dumps(answer).encode()
+                try:
+                    self.send_response(status)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+                except OSError:  # whoever asked was killed meanwhile
+                    self.close_connection = True
+
+            do_POST = do_GET  # noqa: N815  # the name that http.server calls
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        return Handler
+
+    def _answer(self, method: str, path: list[str], query: dict[str, str], body: Any) -> tuple[int, Any]:
+        match method, path:
+            case "GET", ["version"]:
+                return 200, {"release": "1.23.2"}
+            case "GET", ["current-user", "whoami"]:
+                return 200, {"id": 1, "email": "annotator@example.org"}
+            case "GET", ["projects", number] if int(number) in self.tasks:
+                return 200, self._project(int(number))
+            case "GET", ["tasks"]:
+                return 200, self._task_page(query)
+            case "POST", ["predictions"]:
+                return self._receive([body]) and (201, body | {"id": 1}) or (400, {"detail": "no such task"})
+            case "POST", ["projects", _, "import", "predictions"]:
+                return 201, {"created": self._receive(body)}
+        return 404, {"detail": "Not found."}
+
+    def _project(self, project: int) -> dict[str, Any]:
+        return {
+            "id": project,
+            "title": f"Project {project}",
+            "label_config": self.label_config,
+            "model_version": None,
+            "task_number": len(self.tasks[project]),
+            "show_collab_predictions": True,
+        }
+
+    def _task_page(self, query: dict[str, str]) -> dict[str, Any]:
+        asked = json.loads(query["query"])
+        behind = asked["filters"]["items"][0]["value"]
+        chosen = asked.get("selectedItems", {}).get("included")
+        found = [
+            {"id": task, "data": data}
+            for task, data in sorted(self.tasks[int(query["project"])].items())
+            if task > behind and (chosen is None or task in chosen)
+        ]
+        page = found[: int(query["page_size"])]
+        if "predictions" in query["include"]:
+            with self._turn:
+                for task in page:
+                    task["predictions"] = [stored for stored in self.stored if stored["task"] == task["id"]]
+        return {"tasks": page, "total": len(found), "total_annotations": 0, "total_predictions": 0}
+
+    def _receive(self, items: list[dict[str, Any]]) -> int:
+        time.sleep(self.store_delay_s)
+        num_stored = sum(map(self.store, items))
+        self.has_stored.set()
+        if self.hang_after_storing.is_set():
+            self._ended.wait(60)
+        return num_stored

@@ -1,0 +1,89 @@
+"""What the embedded checkpoint promises in its model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoProcessor, ClapModel, pipeline
+
+from clapboard.clap import ClapEncoder
+from clapboard.prompts import TEMPLATE, prompts_for
+from training.card import PARAPHRASES, held_out_synthetic
+from training.dataset import load_recordings, read_manifest
+from training.evaluate import zero_shot
+from training.synthesis import KINDS, synthesise
+
+ROOT = Path(__file__).parents[2]
+MINI = ROOT / "clapboard" / "models" / "mini"
+ESC10 = ROOT.parent / "shared" / "esc10"
+
+needs_esc10 = pytest.mark.skipif(
+    not (ESC10 / "esc10.csv").is_file(), reason="ESC-10 is not in ../shared/esc10, beside the repository"
+)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> ClapEncoder:
+    return ClapEncoder.load("mini", device="cpu")
+
+
+def test_the_checkpoint_is_at_most_16_mb() -> None:
+    assert sum(file.stat().st_size for file in MINI.iterdir()) <= 16_000_000
+
+
+def test_the_model_card_names_data_command_and_figures() -> None:
+    card = (MINI / "README.md").read_text("utf-8")
+    for part in ("ESC-10", "Karol J. Piczak", "CC0", "CC-BY", "python -m training.pretrain", "| ESC-10 fold 4 |"):
+        assert part in card
+    assert all(kind in card for kind in KINDS)
+
+
+@needs_esc10
+def test_the_model_card_names_every_author_of_the_training_clips() -> None:
+    card = (MINI / "README.md").read_text("utf-8")
+    assert [clip.author for clip in read_manifest(ESC10, [1, 2, 3]) if clip.author not in card] == []
+
+
+def test_synthetic_sounds_of_seeds_never_trained_on_are_recognised(encoder: ClapEncoder) -> None:
+    report = zero_shot(encoder, held_out_synthetic())
+    assert len(report.kinds) == len(KINDS)
+    assert report.accuracy >= 0.9, str(report)
+
+
+@needs_esc10
+def test_real_recordings_of_a_fold_never_trained_on_are_recognised_by_name(encoder: ClapEncoder) -> None:
+    report = zero_shot(encoder, load_recordings(read_manifest(ESC10, [4])))
+    assert len(report.kinds) == 10
+    assert report.accuracy >= 0.8, str(report)
+
+
+def test_a_paraphrase_is_nearest_to_the_name_that_it_paraphrases(encoder: ClapEncoder) -> None:
+    kinds = list(PARAPHRASES)
+    names = encoder.embed_texts([prompts_for(kind)[0] for kind in kinds])  # [10, D]
+    said = [(kind, text) for kind, texts in PARAPHRASES.items() for text in texts]
+    nearest = (encoder.embed_texts([text for _, text in said]) @ names.T).argmax(axis=1)
+    wrong = [text for (kind, text), index in zip(said, nearest, strict=True) if kinds[index] != kind]
+    assert len(wrong) <= 2, wrong
+
+
+def test_transformers_itself_loads_the_folder_and_agrees(encoder: ClapEncoder) -> None:
+    model = ClapModel.from_pretrained(MINI, local_files_only=True)
+    processor = AutoProcessor.from_pretrained(MINI, local_files_only=True)
+    classify = pipeline(
+        "zero-shot-audio-classification",
+        model=model,
+        tokenizer=processor.tokenizer,
+        feature_extractor=processor.feature_extractor,
+    )
+    kinds = ["siren", "bell", "rain", "speech"]
+    waveform = synthesise("siren", 2_000_000_100, 10.0)
+    answers = classify(waveform, candidate_labels=kinds, hypothesis_template=TEMPLATE)
+    logits = encoder.logit_scale * (
+        encoder.embed_windows(waveform[None]) @ encoder.embed_texts([prompts_for(kind)[0] for kind in kinds]).T
+    )
+    scores = np.exp(logits[0] - logits[0].max())
+    ours = dict(zip(kinds, scores / scores.sum(), strict=True))
+    assert answers[0]["label"] == "siren"
+    assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(ours, abs=1e-3)
