@@ -32,6 +32,9 @@ Waveform = npt.NDArray[np.float32]
 
 _BLOCK_SAMPLES = 1 << 16
 _FLOAT_SUBTYPES = frozenset({"FLOAT", "DOUBLE"})
+_FLOAT_CODECS = ("pcm_f", "wavpack")
+_UNKNOWN_FRAMES = (1 << 63) - 1
+_MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
 # Containers that hold audio themselves. Playlists, which could name other files and hosts, stay out.
 _CONTAINERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpeg,mpegts,ogg,"
@@ -55,20 +58,14 @@ def windows(path: Path, *, name: str = "") -> Iterator[Window]:
     Raises `AudioError` if the file is no audio that can be used, on the first window that can't be given.
     """
     name = name or path.name
-    held: Waveform = np.zeros(0, np.float32)  # the last full window already given, then what came after it
-    given = 0
-    for block in blocks(path, name=name):
-        held = np.concatenate([held, block])
-        while held.size >= WINDOW_SAMPLES * (1 + (given > 0)):
-            held = held[WINDOW_SAMPLES * (given > 0) :]
-            yield _window(given, given * WINDOW_SAMPLES, held[:WINDOW_SAMPLES])
-            given += 1
-    if held.size == 0:
-        raise AudioError(f"{name} holds no samples: replace it with a recording that has sound in it.")
-    if given == 0:
-        yield _window(0, 0, held)
-    elif (rest := held.size - WINDOW_SAMPLES) > 0:
-        yield _window(given, (given - 1) * WINDOW_SAMPLES + rest, held[-WINDOW_SAMPLES:])
+    before: Waveform = np.zeros(0, np.float32)
+    for index, piece in enumerate(_regrouped(blocks(path, name=name), WINDOW_SAMPLES)):
+        missing = WINDOW_SAMPLES - piece.size if index else 0
+        whole = np.concatenate([before[WINDOW_SAMPLES - missing :], piece])
+        yield _window(index, index * WINDOW_SAMPLES - missing, whole)
+        before = piece
+    if before.size == 0:
+        raise _no_samples(name)
 
 
 def window_waveform(waveform: Waveform) -> Waveform:
@@ -98,8 +95,10 @@ def read(path: Path) -> Waveform:
 
     Raises `AudioError` if the file is no audio that can be used.
     """
-    parts = list(blocks(path))
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    waveform = np.concatenate([np.zeros(0, np.float32), *blocks(path)])
+    if waveform.size == 0:
+        raise _no_samples(path.name)
+    return waveform
 
 
 def blocks(path: Path, *, name: str = "") -> Iterator[Waveform]:
@@ -111,22 +110,9 @@ def blocks(path: Path, *, name: str = "") -> Iterator[Waveform]:
     Raises `AudioError` if the file can't be decoded, breaks off with an error, or holds NaN or infinite samples.
     """
     name = name or path.name
-    if not path.is_file() or path.stat().st_size == 0:
-        raise AudioError(f"{name} is empty: export or upload it again.")
-    with path.open("rb") as file:
-        try:
-            sound = soundfile.SoundFile(file)
-        except soundfile.LibsndfileError:
-            file.seek(0)
-            yield from _resampled(name, _pyav_blocks(name, file), gain=1.0)
-            return
-        with sound:
-            gain = 1.0
-            if sound.subtype in _FLOAT_SUBTYPES:
-                gain = 1.0 / max(1.0, _peak(_soundfile_blocks(name, sound)))
-                sound.seek(0)
-            rated = ((sound.samplerate, block) for block in _soundfile_blocks(name, sound))
-            yield from _resampled(name, rated, gain=gain)
+    with _open(path, name) as file:
+        sound = _sound_file(file)
+        yield from _from_soundfile(name, sound) if sound else _from_pyav(name, file)
 
 
 def _window(index: int, start: int, waveform: Waveform) -> Window:
@@ -134,25 +120,84 @@ def _window(index: int, start: int, waveform: Waveform) -> Window:
     return Window(index, start / SAMPLE_RATE, end / SAMPLE_RATE, repeat_pad(waveform))
 
 
-def _soundfile_blocks(name: str, sound: soundfile.SoundFile) -> Iterator[Waveform]:
-    """Raw pieces `[t, C]` at the file's own rate."""
+def _regrouped(pieces: Iterable[Waveform], num_samples: int) -> Iterator[Waveform]:
+    """The same samples in pieces of `num_samples`; the last one may be shorter."""
+    held: list[Waveform] = []
+    num_held = 0
+    for piece in pieces:
+        held.append(piece)
+        num_held += piece.size
+        if num_held >= num_samples:
+            joined = np.concatenate(held)
+            num_held %= num_samples
+            full = joined.size - num_held
+            yield from np.split(joined[:full], full // num_samples)
+            held = [joined[full:]]
+    if num_held:
+        yield np.concatenate(held)
+
+
+def _no_samples(name: str) -> AudioError:
+    return AudioError(f"{name} holds no samples: replace it with a recording that has sound in it.")
+
+
+def _open(path: Path, name: str) -> IO[bytes]:
+    if not path.is_file():
+        raise AudioError(f"{name} doesn't exist, or is no file: check its path.")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{name} is empty: export or upload it again.")
     try:
-        while (block := sound.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)).size:
-            yield block
+        return path.open("rb")
+    except OSError as error:
+        raise AudioError(f"{name} can't be opened ({error.strerror}): check its permissions.") from None
+
+
+def _sound_file(file: IO[bytes]) -> soundfile.SoundFile | None:
+    """The file as soundfile sees it, unless that can't read it to its end: then PyAV may."""
+    try:
+        sound = soundfile.SoundFile(file)
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: its name ends in .raw, whatever it holds
+        file.seek(0)
+        return None
+    if sound.frames < _UNKNOWN_FRAMES:
+        return sound
+    sound.close()
+    file.seek(0)
+    return None
+
+
+def _from_soundfile(name: str, sound: soundfile.SoundFile) -> Iterator[Waveform]:
+    with sound:
+        gain = 1.0
+        if sound.subtype in _FLOAT_SUBTYPES:
+            gain = _gain(_soundfile_pieces(name, sound))
+            sound.seek(0)
+        yield from _resampled(name, _soundfile_pieces(name, sound), gain=gain)
+
+
+def _soundfile_pieces(name: str, sound: soundfile.SoundFile) -> Iterator[tuple[int, Waveform]]:
+    """Pairs of sample rate and raw piece `[t, C]`."""
+    num_frames = max(1, _BLOCK_SAMPLES // sound.channels)
+    try:
+        while (piece := sound.read(num_frames, dtype="float32", always_2d=True)).size:
+            yield sound.samplerate, piece
     except soundfile.LibsndfileError:
         raise AudioError(f"{name} is damaged: it can't be decoded to its end. Export or upload it again.") from None
 
 
-def _pyav_blocks(name: str, file: IO[bytes]) -> Iterator[tuple[int, Waveform]]:
-    """Pairs of sample rate and raw piece `[t, C]` from whatever else FFmpeg can read."""
+def _from_pyav(name: str, file: IO[bytes]) -> Iterator[Waveform]:
+    """Whatever else FFmpeg can read."""
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
-        with av.open(file, options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}) as container:
-            if not container.streams.audio:
-                raise AudioError(f"{name} has no audio track: choose a file with sound.")
-            planar = av.AudioResampler(format="fltp")
-            for frame in container.decode(audio=0):
-                for part in planar.resample(frame):
-                    yield part.sample_rate, part.to_ndarray().T
+        with av.open(file, options=options, metadata_errors="ignore") as container:
+            codec = container.streams.audio[0].codec_context if container.streams.audio else None
+            if codec is None:
+                raise AudioError(f"{name} has no audio track that can be decoded: choose a file with sound.")
+            gain = 1.0
+            if codec.name.startswith(_FLOAT_CODECS):
+                gain = _gain(_pyav_pieces(container))
+                container.seek(0)
+            yield from _resampled(name, _pyav_pieces(container), gain=gain)
     except (av.FFmpegError, ValueError):
         raise AudioError(
             f"{name} is no audio that can be decoded: it is damaged, or not what its name says. Export it again, "
@@ -160,8 +205,17 @@ def _pyav_blocks(name: str, file: IO[bytes]) -> Iterator[tuple[int, Waveform]]:
         ) from None
 
 
-def _peak(pieces: Iterable[Waveform]) -> float:
-    return max((float(np.abs(piece).max()) for piece in pieces), default=0.0)
+def _pyav_pieces(container: av.container.InputContainer) -> Iterator[tuple[int, Waveform]]:
+    """Pairs of sample rate and raw piece `[t, C]`."""
+    planar = av.AudioResampler(format="fltp")
+    for frame in container.decode(audio=0):
+        for part in planar.resample(frame):
+            yield part.sample_rate, part.to_ndarray().T
+
+
+def _gain(pieces: Iterable[tuple[int, Waveform]]) -> float:
+    """The factor that brings a recording whose peak is above 1 down to 1."""
+    return 1.0 / max(1.0, max((float(np.abs(piece).max()) for _, piece in pieces), default=0.0))
 
 
 def _resampled(name: str, pieces: Iterable[tuple[int, Waveform]], *, gain: float) -> Iterator[Waveform]:
@@ -172,10 +226,12 @@ def _resampled(name: str, pieces: Iterable[tuple[int, Waveform]], *, gain: float
             raise AudioError(f"{name} holds NaN or infinite samples: repair or re-export it.")
         if resample is None:
             rate = piece_rate
+            if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
+                raise AudioError(f"{name} has a sample rate of {rate} Hz, which is no sound: re-export it at 48 kHz.")
             resample = partial(soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32").resample_chunk)
         elif piece_rate != rate:
             raise AudioError(f"{name} changes its sample rate midway: re-export it at one rate.")
-        mono = piece.mean(axis=1, dtype=np.float32) * np.float32(gain)  # [t, C] → [t]
+        mono = (piece * np.float32(gain)).mean(axis=1, dtype=np.float32)  # [t, C] → [t]
         yield np.clip(mono if rate == SAMPLE_RATE else resample(mono), -1.0, 1.0)
     if resample is not None and rate != SAMPLE_RATE:
         yield np.clip(resample(np.zeros(0, np.float32), last=True), -1.0, 1.0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Protocol
 
 from celery import Celery
@@ -70,7 +69,8 @@ def make_celery(settings: Settings, *, queues: Iterable[str] = QUEUES) -> Celery
     """The Celery app on the settings' broker: the filesystem transport by default, or Redis."""
     app = Celery("clapboard", set_as_current=False)
     app.conf.update(
-        broker_url=settings.broker_url.get_secret_value() or "filesystem://localhost",
+        broker_url=settings.broker_url.get_secret_value() or "folder://localhost",
+        broker_transport=None if settings.broker_url.get_secret_value() else "clapboard.folder_transport:Transport",
         broker_transport_options=_transport_options(settings),
         broker_connection_retry_on_startup=True,
         broker_connection_timeout=4,
@@ -90,13 +90,7 @@ def make_celery(settings: Settings, *, queues: Iterable[str] = QUEUES) -> Celery
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
     if settings.broker_url.get_secret_value():
-        return {"visibility_timeout": _VISIBILITY_S, "socket_connect_timeout": 2, "socket_timeout": 10}
-    messages, control = settings.broker_dir / "messages", settings.broker_dir / "control"
-    for folder in (messages, control):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    return {
-        "data_folder_in": str(messages),
-        "data_folder_out": str(messages),
-        "control_folder": str(control),
-        "polling_interval": _POLL_S,
-    }
+        # Whoever rings doesn't wait until the broker is back: by default, six seconds at each ring.
+        fail_soon = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+        return {"visibility_timeout": _VISIBILITY_S, "socket_connect_timeout": 2, "socket_timeout": 10} | fail_soon
+    return {"folder": str(settings.broker_dir), "polling_interval": _POLL_S}

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Route, sync_playwright
 WIDTH, HEIGHT = 1280, 600
 TIMEOUT_MS = 60_000
 
-# Choices are drawn as checkboxes whose name is the choice's value.
+# Choices are drawn as checkboxes or radio buttons whose name is the choice's value.
 _TICKED = "boxes => boxes.filter(box => box.checked).map(box => box.name)"
 # The ruler is drawn above the waveform: only what is below counts.
 _WAVEFORM_IS_DRAWN = """() => {

@@ -1,7 +1,7 @@
 """The part of Label Studio's API that pushes use, on loopback: with its carelessness, and with failures on demand.
 
-As measured on 1.23.2: predictions are stored unvalidated, a second one of the same version too, and those for tasks that
-don't exist are dropped without a word.
+As measured on 1.23.2: predictions are stored unvalidated, a second one of the same version too, and an import drops those
+for tasks that don't exist without a word.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class FakeLabelStudio:
             case "GET", ["tasks"]:
                 return 200, self._task_page(query)
             case "POST", ["predictions"]:
-                return self._receive([body]) and (201, body | {"id": 1}) or (400, {"detail": "no such task"})
+                return (201, body) if self._receive([body]) else (400, {"detail": "no such task"})
             case "POST", ["projects", _, "import", "predictions"]:
                 return 201, {"created": self._receive(body)}
         return 404, {"detail": "Not found."}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
@@ -87,6 +88,7 @@ class Request:
 
     method: str
     path: str
+    query: dict[str, str]
     headers: dict[str, str]
     body: Any
 
@@ -101,7 +103,7 @@ class Request:
 class Loopback:
     """Context manager: an HTTP server on loopback that records every request and answers with `answer(request)`.
 
-    `answer` returns a status, a content type and a body: text, or what is sent as JSON.
+    `answer` returns a status, a content type and a body: text, or what is sent as JSON; for a redirect, its target.
     """
 
     answer: Callable[[Request], tuple[int, str, Any]]
@@ -148,12 +150,15 @@ class Loopback:
                 content = self.rfile.read(int(self.headers.get("content-length") or 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 body = json.loads(content) if headers.get("content-type", "").startswith("application/json") else None
-                request = Request(self.command, self.path.split("?")[0], headers, body)
+                url = urlsplit(self.path)
+                request = Request(self.command, url.path, dict(parse_qsl(url.query)), headers, body)
                 loopback.requests.append(request)
                 status, content_type, answer = loopback.answer(request)
                 encoded = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", content_type)
+                if 300 <= status < 400:
+                    self.send_header("Location", answer)
                 self.send_header("Content-Length", str(len(encoded)))
                 self.end_headers()
                 self.wfile.write(encoded)

@@ -106,7 +106,12 @@ class Backend:
 
     def setup(self, label_config: str, project: Any = "1.1", **others: Any) -> httpx.Response:
         """`/setup` as Label Studio sends it."""
-        sent = {"project": project, "schema": label_config, "hostname": "http://localhost:8080", "access_token": "t0k3n"}
+        sent = {
+            "project": project,
+            "schema": label_config,
+            "hostname": "http://localhost:8080",
+            "access_token": "t0k3n",
+        }
         return self.client.post("/setup", json=sent | {"extra_params": None} | others)
 
     def predict(self, label_config: str, tasks: Sequence[dict[str, Any]], project: Any = "1.1") -> httpx.Response:

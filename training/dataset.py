@@ -158,11 +158,11 @@ class BatchMaker:
         other = pool[rng.integers(len(pool))]
         if recording.kind == "silence":  # any gain would make a sound of it
             return repeat_pad(sound)[None], self._shares({"silence": 1.0}), prompts.caption("silence", rng)
-        if draw < 0.5 or other.kind == "silence":
+        if draw < 0.55 or other.kind == "silence":
             return self._finished(sound, rng), self._shares({recording.kind: 1.0}), prompts.caption(recording.kind, rng)
         second = excerpt(other.waveform, rng)
         if draw < 0.9:
-            balance = rng.beta(0.8, 0.8)
+            balance = rng.beta(0.5, 0.5)
             sound = mix(sound, second, balance)
             loud, quiet = (recording.kind, other.kind) if balance >= 0.5 else (other.kind, recording.kind)
             text = prompts.mixture(loud, quiet, rng)

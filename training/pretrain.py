@@ -40,14 +40,14 @@ class Schedule:
 
     epochs: int = 100
     seed: int = 0
-    batch_size: int = 16
-    synthetic_per_epoch: int = 112
+    batch_size: int = 8
+    synthetic_per_epoch: int = 80
     text_steps: int = 300
     peak_rate: float = 7e-4
-    warmup_epochs: float = 3
+    warmup_epochs: float = 2
     cooldown: float = 0.3  # the last part of the epochs, in which the rate falls to zero
     weight_decay: float = 0.05
-    averaging: float = 0.995
+    averaging: float = 0.997
     evaluate_every: int = 10
 
 

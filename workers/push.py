@@ -50,7 +50,8 @@ class Pusher:
             self._store.predictions.give_up_push(project, sorted(refused), version)
         except LabelStudioError as error:
             log.warning("predictions wait: %s", error, extra={"project": project, "model_version": version})
-            self._store.predictions.push_later(project, sorted(tasks), version, RETRY_S if error.retryable else RETRY_REFUSED_S)
+            delay_s = RETRY_S if error.retryable else RETRY_REFUSED_S
+            self._store.predictions.push_later(project, sorted(tasks), version, delay_s)
             return 0
         self._store.predictions.pushed(project, sorted(tasks - refused), version)
         return len(tasks - refused)

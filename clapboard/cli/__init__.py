@@ -1,7 +1,7 @@
 """`clapboard …`: the one way in for people. Each command imports its role inside itself, and starts fast.
 
-Exit codes: 0 done · 1 done, but some of it failed (each failure is shown) · 2 wrong usage or settings · 3 something that
-is needed isn't there (Label Studio, a worker, a model).
+Exit codes: 0 done · 1 done, but some of it failed (each failure is shown) · 2 wrong usage or settings · 3 something
+that is needed isn't there (Label Studio, a worker, a model).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -56,7 +57,7 @@ def worker(
     queues: Annotated[str, typer.Option(help="Comma-separated queues to serve.")] = ",".join(QUEUES),
     model: Model = None,
     ping: Annotated[
-        bool, typer.Option("--ping", help="Only say whether a worker is alive; exit code 3 if not.")
+        bool, typer.Option("--ping", help="Only say whether a worker of this machine is alive; exit code 3 if not.")
     ] = False,
     follow: Annotated[int, typer.Option(hidden=True, help="Stop when this parent process is gone.")] = 0,
     as_json: AsJson = False,
@@ -99,10 +100,11 @@ def _ping(settings: Settings, as_json: bool) -> None:
     from clapboard.store import Store
 
     alive = Store.open(settings).catalog.workers(settings.job_lease_s)
+    here = [one.name for one in alive if one.name.endswith(f"@{socket.gethostname()}")]
     if as_json:
-        write_json({"workers": [one.name for one in alive]})
-    if not alive:
-        raise NoWorkerError("No worker is alive: start one with `clapboard worker`.")
+        write_json({"workers": here})
+    if not here:
+        raise NoWorkerError("No worker of this machine is alive: start one with `clapboard worker`.")
 
 
 def _stop_with_parent(parent: int) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, insert, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -16,6 +17,15 @@ from clapboard.errors import SettingsError
 from clapboard.store import schema
 
 _LOCK_WAIT_S = 30
+
+Value = TypeVar("Value")
+
+
+def in_chunks(values: Iterable[Value], size: int = 5_000) -> Iterator[list[Value]]:
+    """The values in lists that fit into one statement: databases bound how many parameters it may have."""
+    iterator = iter(values)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
 
 
 class Database:

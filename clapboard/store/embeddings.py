@@ -9,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import delete, func, select
 
-from clapboard.store.database import Database
+from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import embeddings, recordings
-
-_ROWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,7 @@ class EmbeddingStore:
         """What is known of each URI key; unknown ones are left out."""
         found: dict[str, Recording] = {}
         with self._db.read() as connection:
-            for start in range(0, len(uri_keys), _ROWS_AT_ONCE):
-                some = uri_keys[start : start + _ROWS_AT_ONCE]
+            for some in in_chunks(uri_keys):
                 for row in connection.execute(select(recordings).where(recordings.c.uri_key.in_(some))):
                     found[row.uri_key] = Recording(row.sha256, row.num_windows, row.duration_s)
         return found
@@ -85,13 +82,12 @@ class EmbeddingStore:
         """Embeddings `[W, D]` by content hash, of those recordings for which every window is there."""
         expected = {recording.sha256: recording.num_windows for recording in found}
         rows: dict[str, list[bytes]] = {sha256: [] for sha256 in expected}
-        hashes = list(expected)
         with self._db.read() as connection:
-            for start in range(0, len(hashes), _ROWS_AT_ONCE):
+            for some in in_chunks(expected):
                 query = (
                     select(embeddings.c.sha256, embeddings.c.vector)
                     .where(
-                        embeddings.c.sha256.in_(hashes[start : start + _ROWS_AT_ONCE]),
+                        embeddings.c.sha256.in_(some),
                         embeddings.c.encoder_version == encoder_version,
                         embeddings.c.dtype == dtype,
                     )

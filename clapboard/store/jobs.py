@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, select, update
+from sqlalchemy import Connection, Row, and_, func, select, update
 
 from clapboard.errors import ClapboardError, NotFoundError
-from clapboard.store.database import Database
+from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import jobs
 
 RETRY_DELAY_S = 2.0
@@ -87,8 +87,7 @@ class JobStore:
         An open job that is asked for by a more urgent queue moves there; one that somebody wants pushed is pushed.
         """
         ids: list[int] = []
-        for start in range(0, len(requests), _INSERT_AT_ONCE):
-            some = requests[start : start + _INSERT_AT_ONCE]
+        for some in in_chunks(requests, _INSERT_AT_ONCE):
             with self._db.write() as connection:
                 # All who wait for several rows take them in the order of their subjects, so that no two wait for each
                 # other.
@@ -194,21 +193,20 @@ class JobStore:
 
     def owe_push(self, project: int, tasks: Sequence[int], model_version: str) -> None:
         """Have the results of the tasks' open jobs pushed through the API when they are there."""
-        of_tasks = and_(
-            jobs.c.project == project,
-            jobs.c.task.in_(tasks),
-            jobs.c.model_version == model_version,
-            jobs.c.state.in_(OPEN),
-        )
-        in_order = select(jobs.c.id).where(of_tasks).order_by(jobs.c.kind, jobs.c.task).with_for_update()
+        asked = (jobs.c.project == project) & (jobs.c.model_version == model_version) & jobs.c.state.in_(OPEN)
         with self._db.write() as connection:
-            ids = connection.scalars(in_order).all()
-            connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(push=True))
+            for some in in_chunks(sorted(tasks)):
+                in_order = select(jobs.c.id).where(asked, jobs.c.task.in_(some)).order_by(jobs.c.kind, jobs.c.task)
+                ids = connection.scalars(in_order.with_for_update()).all()
+                connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(push=True))
 
     def open_ids(self, ids: Sequence[int]) -> set[int]:
         """Those of the jobs that haven't ended."""
+        found: set[int] = set()
         with self._db.read() as connection:
-            return set(connection.scalars(select(jobs.c.id).where(jobs.c.id.in_(ids), jobs.c.state.in_(OPEN))))
+            for some in in_chunks(ids):
+                found |= set(connection.scalars(select(jobs.c.id).where(jobs.c.id.in_(some), jobs.c.state.in_(OPEN))))
+        return found
 
     def get(self, job_id: int) -> Job:
         """The job. Raises `NotFoundError`."""

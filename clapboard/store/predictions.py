@@ -19,7 +19,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, or_, select, update
 
-from clapboard.store.database import Database
+from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import predictions
 
 
@@ -89,28 +89,31 @@ class PredictionStore:
 
     def cached(self, project: int, wanted: dict[int, str], model_version: str) -> set[int]:
         """Those of the tasks (task → URI key) that have a prediction of this version for that very URI."""
-        query = select(predictions.c.task, predictions.c.uri_key).where(_of(project, list(wanted), model_version))
+        found: set[int] = set()
         with self._db.read() as connection:
-            return {task for task, uri_key in connection.execute(query) if wanted[task] == uri_key}
+            for tasks in in_chunks(wanted):
+                query = select(predictions.c.task, predictions.c.uri_key).where(_of(project, tasks, model_version))
+                found |= {task for task, uri_key in connection.execute(query) if wanted[task] == uri_key}
+        return found
 
     def take_for_answer(
         self, project: int, tasks: Sequence[int], model_version: str, *, since: float
     ) -> dict[int, StoredPrediction]:
         """The tasks' predictions that the request which began at `since` may answer; they count as answered."""
-        if not tasks:
-            return {}
         free = predictions.c.delivery.in_([Delivery.READY, Delivery.OWED])
         delivered = predictions.c.delivery.in_([Delivery.ANSWERED, Delivery.PUSHED])
         earlier = delivered & (predictions.c.delivered_at < since)
+        taken: dict[int, StoredPrediction] = {}
         with self._db.write() as connection:
-            _lock(connection, _of(project, tasks, model_version))
-            rows = connection.execute(
-                update(predictions)
-                .where(_of(project, tasks, model_version), or_(free, earlier))
-                .values(delivery=Delivery.ANSWERED, delivered_at=self._clock())
-                .returning(*predictions.c)
-            ).all()
-        return {row.task: _prediction(row) for row in rows}
+            for some in in_chunks(sorted(tasks)):
+                rows = connection.execute(
+                    update(predictions)
+                    .where(_of(project, some, model_version), or_(free, earlier))
+                    .values(delivery=Delivery.ANSWERED, delivered_at=self._clock())
+                    .returning(*predictions.c)
+                )
+                taken |= {row.task: _prediction(row) for row in rows}
+        return taken
 
     def owe(self, project: int, tasks: Sequence[int], model_version: str, *, since: float | None = None) -> set[int]:
         """Have the tasks' predictions pushed by a worker, as far as they exist; which ones do.

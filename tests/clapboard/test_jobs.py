@@ -103,17 +103,27 @@ def test_two_workers_get_each_message_once(tmp_path: Path) -> None:
 
 def test_what_is_no_message_is_passed_over(tmp_path: Path) -> None:
     app = make_celery(settings_on(tmp_path))
-    for name, content in [("0_a.interactive.msg", b""), ("1_b.interactive.msg", b"\xff{"), ("2_c.txt", b"hello")]:
-        (tmp_path / "broker" / "messages" / name).write_bytes(content)
+    for name, content in [("0-a.json", b""), ("1-b.json", b"\xff{"), ("2-c.json", b"[]"), ("3-d.txt", b"hello")]:
+        folder = tmp_path / "broker" / INTERACTIVE
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     CeleryBell(app).ring(INTERACTIVE)
     with app.connection() as connection:
         assert heard(connection, INTERACTIVE) == [(RING, [INTERACTIVE])]
 
 
-def test_without_its_folder_the_bell_says_so_and_does_not_raise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
     bell = CeleryBell(make_celery(settings_on(tmp_path)))
     assert bell.ring(INTERACTIVE)
     shutil.rmtree(tmp_path / "broker")
+    assert bell.ring(INTERACTIVE)
+
+
+def test_where_no_folder_can_be_the_bell_says_so_and_does_not_raise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bell = CeleryBell(make_celery(settings_on(tmp_path)))
+    (tmp_path / "broker").write_text("a file, not a folder")
     assert not bell.ring(INTERACTIVE)
     assert "the broker can't be reached" in caplog.text
 

@@ -95,10 +95,6 @@ class TestTasks:
         label_studio_api.delete(f"/api/tasks/{first}/").raise_for_status()
         assert [first, *(task.id for task in tasks)] == task_ids
 
-    def test_storage_uris_stay_as_they_were_imported(self, client: LabelStudioClient, project: Project) -> None:
-        client.import_tasks(project.id, [{"audio": "s3://bucket/a.wav"}])
-        assert [task.data for task in client.tasks(project.id)] == [{"audio": "s3://bucket/a.wav"}]
-
     def test_listing_never_makes_label_studio_ask_the_backend(
         self, client: LabelStudioClient, project: Project, task_ids: list[int], label_studio_api: httpx.Client
     ) -> None:

@@ -124,10 +124,11 @@ class TestPatience:
             assert len(server.received("/api/current-user/whoami")) == 2
             assert len(server.received("/api/projects/")) == len(server.received("/api/projects/1/import")) == 1
 
-    def test_a_redirect_is_not_followed_with_the_token(self) -> None:
+    def test_a_redirect_is_named_but_not_followed_with_the_token(self) -> None:
         with Loopback(lambda _: (200, JSON, {"email": "thief@example.com"})) as thief:
-            with Loopback(lambda _: (301, JSON, "")) as server:
-                assert "redirects" in str(failure(server.url, CALLS["check_token"]))
+            with Loopback(lambda _: (301, JSON, f"{thief.url}/api?signature=1")) as server:
+                error = failure(server.url, CALLS["check_token"])
+            assert f"redirects to {thief.url}: set LABEL_STUDIO_URL" in str(error)
             assert thief.requests == []
 
 
@@ -164,6 +165,12 @@ class TestPushing:
             assert client.push_predictions(1, [prediction(1)]) == 0
             (sent,) = server.received("/api/projects/1/import/predictions")
             assert sent.body == [prediction(1)]
+
+    def test_storage_uris_are_asked_for_as_they_were_imported(self) -> None:
+        with self.fake(created=0) as server, LabelStudioClient(settings_for(server.url, TOKEN)) as client:
+            assert [task.id for task in client.tasks(1)] == [1, 2]
+            (request,) = server.received("/api/tasks/")
+            assert request.query["resolve_uri"] == "false"
 
     def test_many_dropped_tasks_make_a_short_message(self) -> None:
         error = PredictionsDropped(7, 0, dict.fromkeys(range(1000), "no"))

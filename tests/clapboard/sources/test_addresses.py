@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from clapboard.addresses import AddressRule, canonical_host, system_addresses
 from clapboard.errors import SettingsError
+from clapboard.sources.addresses import AddressRule, canonical_host, system_addresses
 
 STRICT = AddressRule(allow_private=False, allowed_hosts=())
 

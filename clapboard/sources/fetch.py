@@ -19,8 +19,6 @@ import certifi
 import httpx
 import tenacity
 
-from clapboard.addresses import AddressRule, system_addresses
-from clapboard.audio_cache import AudioCache, Sink, SourceFile
 from clapboard.errors import (
     LabelStudioError,
     LabelStudioUnreachable,
@@ -28,10 +26,12 @@ from clapboard.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from clapboard.guarded_http import Deadline, GuardedTransport, ResolveHost
 from clapboard.label_studio_auth import LabelStudioAuth, origin
 from clapboard.settings import Settings
-from clapboard.source_uris import SourceUri, data_content, describe_url, parse_url, read_uri, resolve_url
+from clapboard.sources.addresses import AddressRule, system_addresses
+from clapboard.sources.cache import AudioCache, Sink, SourceFile
+from clapboard.sources.guarded_http import Deadline, GuardedTransport, ResolveHost
+from clapboard.sources.uris import SourceUri, data_content, describe_url, parse_url, read_uri, resolve_url
 
 __all__ = ["AudioSources", "SourceFile"]
 

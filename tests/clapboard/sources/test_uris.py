@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from clapboard.errors import SourceError, SourceRefused
-from clapboard.source_uris import data_content, read_uri, resolve_url
+from clapboard.sources.uris import data_content, read_uri, resolve_url
 
 LABEL_STUDIO = httpx.URL("http://ls.example:8080")
 

@@ -19,8 +19,8 @@ from typing import Any
 import httpcore
 import httpx
 
-from clapboard.addresses import AddressRule, canonical_host, is_literal
 from clapboard.errors import SourceError, SourceRefused, SourceUnavailable
+from clapboard.sources.addresses import AddressRule, canonical_host, is_literal
 
 ResolveHost = Callable[[str, int], list[str]]
 _CONNECT_TIMEOUT_S = 10.0

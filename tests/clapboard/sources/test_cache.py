@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clapboard.audio_cache import AudioCache, Sink, SourceFile
 from clapboard.errors import SourceError, SourceTooLarge, SourceUnavailable
+from clapboard.sources.cache import AudioCache, Sink, SourceFile
 
 KB = 1000
 
@@ -109,7 +109,7 @@ def test_a_file_in_use_is_not_evicted_and_one_given_up_is(tmp_path: Path) -> Non
 def test_a_file_that_another_process_uses_is_not_evicted(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib\n"
-        "from clapboard.audio_cache import AudioCache\n"
+        "from clapboard.sources.cache import AudioCache\n"
         "cache = AudioCache(pathlib.Path(sys.argv[1]), max_bytes=0, max_file_bytes=10**6)\n"
         "held = cache.get(sys.argv[2], lambda sink: sink.write(b'a' * 1000), 1.0)\n"
         "print(held.path, flush=True)\n"
@@ -131,7 +131,7 @@ def test_a_file_that_another_process_uses_is_not_evicted(tmp_path: Path) -> None
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib, time\n"
-        "from clapboard.audio_cache import AudioCache\n"
+        "from clapboard.sources.cache import AudioCache\n"
         "def fill(sink):\n"
         "    sink.write(b'half')\n"
         "    print('writing', flush=True)\n"

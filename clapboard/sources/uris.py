@@ -17,8 +17,8 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 
-from clapboard.addresses import canonical_host
 from clapboard.errors import SourceError, SourceRefused
+from clapboard.sources.addresses import canonical_host
 
 _CLOUD = re.compile(r"(s3|gs|azure-blob)://[^/]+/.", re.IGNORECASE)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)

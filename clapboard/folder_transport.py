@@ -1,0 +1,72 @@
+"""A folder as Celery's broker, for one machine without any other server.
+
+kombu's own filesystem transport lets a worker read a message that is still being written, and so is empty: that ends
+the worker's process (1 in 2,500, tried with kombu 5.7). Here a message appears whole, and who removes its file has it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from kombu.transport import virtual
+
+
+class Channel(virtual.Channel):  # type: ignore[misc]  # kombu has no types
+    """Messages as files `<queue>/<time>-<random>.json`, oldest first."""
+
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+        folder = self._folder(queue)
+        name = f"{time.time_ns():020}-{uuid.uuid4().hex}"
+        part = folder / f"{name}.part"
+        part.write_text(json.dumps(message), "utf-8")
+        part.rename(folder / f"{name}.json")
+
+    def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
+        for file in sorted(self._folder(queue).glob("*.json")):
+            try:
+                content = file.read_bytes()
+                file.unlink()
+                message = json.loads(content)
+            except (FileNotFoundError, ValueError):  # another worker's by now, or no message
+                continue
+            if isinstance(message, dict):
+                return message
+        raise Empty
+
+    def _size(self, queue: str) -> int:
+        return sum(1 for _ in self._folder(queue).glob("*.json"))
+
+    def _purge(self, queue: str) -> int:
+        files = list(self._folder(queue).glob("*.json"))
+        for file in files:
+            file.unlink(missing_ok=True)
+        return len(files)
+
+    def _folder(self, queue: str) -> Path:
+        folder = Path(self.connection.client.transport_options["folder"]) / queue
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+class Transport(virtual.Transport):  # type: ignore[misc]
+    """kombu's entry point."""
+
+    Channel = Channel
+    global_state = virtual.BrokerState()
+    implements = virtual.Transport.implements.extend(asynchronous=False, exchange_type=frozenset({"direct"}))
+    default_port = 0
+    driver_type = "folder"
+    driver_name = "folder"
+
+    def __init__(self, client: Any, **options: Any) -> None:
+        super().__init__(client, **options)
+        self.state = self.global_state
+
+    def driver_version(self) -> str:
+        """Asked for by kombu."""
+        return "1"
