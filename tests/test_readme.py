@@ -30,8 +30,6 @@ def test_the_settings_table_gives_each_default(field: str) -> None:
         default = default.get_secret_value()
     if isinstance(default, tuple):
         default = ",".join(default)
-    if isinstance(default, Path):
-        default = f"~/{default.relative_to(Path.home())}"
     if isinstance(default, bool):
         default = str(default).lower()
     if isinstance(default, float):
