@@ -171,7 +171,7 @@ async def _json_object(request: Request) -> dict[str, Any]:
         raise RequestError(f"The webhook event is larger than {_MAX_WEBHOOK_BYTES} bytes: import in smaller parts.")
     try:
         body = await request.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         raise RequestError("The body is no JSON object: send Label Studio's payload as it is.")

@@ -176,7 +176,7 @@ class PredictService:
         """The task's id, its URI noted; or None, with the reason kept, if it can't be predicted."""
         number = task.get("id")
         data = task.get("data")
-        task_id = number if isinstance(number, int) and not isinstance(number, bool) else None
+        task_id = number if isinstance(number, int) and not isinstance(number, bool) and abs(number) < 2**63 else None
         try:
             uri = label_space.audio_uri(data if isinstance(data, Mapping) else {})
             key = self._sources.key(uri)

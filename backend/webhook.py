@@ -14,7 +14,8 @@ from clapboard.store.jobs import JobRequest
 START_TRAINING = "START_TRAINING"
 TASKS_CREATED = "TASKS_CREATED"
 TASKS_DELETED = "TASKS_DELETED"
-_SECRETS = frozenset({"access_token", "token", "password", "login", "authorization"})
+_SECRETS = frozenset({"access_token", "token", "login", "password", "task_data_login", "task_data_password"})
+_PEOPLES = frozenset({"data", "result"})  # what tasks hold and people said is kept to the letter
 
 
 class WebhookService:
@@ -83,5 +84,6 @@ def _ids(value: Any) -> list[int]:
 def _without_secrets(value: Any) -> Any:
     """The body as it came, less any credentials: the inbox is kept for good."""
     if isinstance(value, Mapping):
-        return {key: _without_secrets(item) for key, item in value.items() if str(key).lower() not in _SECRETS}
+        kept = ((key, item) for key, item in value.items() if key not in _SECRETS)
+        return {key: item if key in _PEOPLES else _without_secrets(item) for key, item in kept}
     return [_without_secrets(item) for item in value] if isinstance(value, list) else value

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import httpx
 
 from clapboard import prediction
-from clapboard.connection_checks import Check, check_token, inspect_connection
 from clapboard.errors import ClapboardError, LabelConfigError, SourceError
 from clapboard.jobs import INTERACTIVE, CeleryBell, make_celery
-from clapboard.label_studio import LabelStudioClient
+from clapboard.label_studio.checks import Check, check_token, inspect_connection
+from clapboard.label_studio.client import LabelStudioClient
 from clapboard.labels import LabelSpace, parse_label_config
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources

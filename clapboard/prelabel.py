@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from clapboard import prediction
 from clapboard.errors import LabelConfigError, NoWorkerError, SourceError
 from clapboard.jobs import BATCH, Bell, PredictPayload
-from clapboard.label_studio import LabelStudioClient
-from clapboard.label_studio_records import Task
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.records import Task
 from clapboard.labels import LabelSpace, parse_label_config
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources

@@ -16,7 +16,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from clapboard.label_studio import LabelStudioClient
+from clapboard.label_studio.client import LabelStudioClient
 from clapboard.settings import Settings
 from demo.clapboard_up import ClapboardUp
 from demo.clips import Clip, make_clips

@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 import pytest
 
-from clapboard.label_studio import LabelStudioClient
-from clapboard.label_studio_records import Project
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.records import Project
 from clapboard.settings import Settings
 from demo.label_studio_server import LabelStudioServer, is_installed
 

@@ -112,13 +112,13 @@ class Backend:
             "hostname": "http://localhost:8080",
             "access_token": "t0k3n",
         }
-        return self.client.post("/setup", json=sent | {"extra_params": None} | others)
+        return self._post("/setup", sent | {"extra_params": None} | others)
 
     def predict(self, label_config: str, tasks: Sequence[dict[str, Any]], project: Any = "1.1") -> httpx.Response:
         """`/predict` as Label Studio sends it."""
         params = {"login": None, "password": None, "context": None}
         sent = {"tasks": list(tasks), "project": project, "label_config": label_config, "params": params}
-        return self.client.post("/predict", json=sent)
+        return self._post("/predict", sent)
 
     def results(self, label_config: str, tasks: Sequence[dict[str, Any]], project: Any = "1.1") -> list[Any]:
         """The entries that `/predict` answers."""
@@ -128,6 +128,10 @@ class Backend:
         assert len(found) == len(tasks)
         return list(found)
 
+    def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        # In ASCII, as Label Studio sends it: httpx can't encode half a surrogate pair.
+        return self.client.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+
 
 class Installation:
     """Context manager: one state folder, and every process that is started on it, all ended with it."""
@@ -136,10 +140,10 @@ class Installation:
         """`settings` are named as in `Settings`."""
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
-        chosen = {"model": model, "model_dir": folder / "state", "device": "cpu"} | settings
+        chosen = {"model": str(model), "model_dir": folder / "state", "device": "cpu"} | settings
         self._env = {name: value for name, value in os.environ.items() if name not in _OURS} | _named(chosen)
         self._env |= {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        self.settings = Settings.model_validate(chosen, by_name=True)
+        self.settings = Settings(**{env_name(field): value for field, value in chosen.items()})
         self._started: list[Running] = []
         self._clients: list[httpx.Client] = []
 

@@ -19,13 +19,13 @@ def sweep(duration_s: float, sample_rate: int = 48_000, *, seed: int = 0) -> Sam
     return (tone + noise).astype(np.float32)
 
 
-def encode(path: Path, samples: Samples, sample_rate: int, codec: str, **options: str) -> Path:
+def encode(path: Path, samples: Samples, sample_rate: int, codec: str) -> Path:
     """The path, now a file of mono samples `[T]` in FFmpeg's codec; its name decides on the container."""
-    with av.open(str(path), "w", options={key: value for key, value in options.items() if key in _MUXER}) as container:
+    with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=sample_rate, layout="mono")
         stream.codec_context.open(strict=False)
         frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
-        frame.sample_rate = sample_rate
+        frame.sample_rate, frame.pts = sample_rate, 0
         to_codec = av.AudioResampler(stream.codec_context.format, frame_size=stream.codec_context.frame_size or 1024)
         for part in [*to_codec.resample(frame), *to_codec.resample(None), None]:
             container.mux(stream.encode(part))
@@ -41,6 +41,3 @@ def silent_video(path: Path) -> Path:
             container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
         container.mux(stream.encode(None))
     return path
-
-
-_MUXER = {"write_xing", "id3v2_version"}

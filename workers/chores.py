@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from clapboard.connect import align
 from clapboard.errors import ClapboardError, LabelStudioError
 from clapboard.jobs import Bell
-from clapboard.label_studio import LabelStudioClient
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.connect import align
 from clapboard.prelabel import Prelabeller
 from clapboard.settings import Settings
 from clapboard.store import Store

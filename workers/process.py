@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from clapboard.clap import ClapEncoder
 from clapboard.jobs import INTERACTIVE, QUEUES, RING, CeleryBell, make_celery
-from clapboard.label_studio import LabelStudioClient
+from clapboard.label_studio.client import LabelStudioClient
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store

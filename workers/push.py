@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 
 from clapboard.errors import LabelStudioError
-from clapboard.label_studio import LabelStudioClient
-from clapboard.prediction_checks import PredictionsDropped
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.validation import PredictionsDropped
 from clapboard.store import Store
 from clapboard.store.predictions import StoredPrediction
 
-PUSH_AT_ONCE = 200
+PUSH_AT_ONCE = 1000  # Label Studio recounts the whole project at each import, however small
+PUSH_LEASES = 4  # a push is given up for lost after so many leases: an import of 1,000 may take a minute
 RETRY_S = 15.0
 RETRY_REFUSED_S = 300.0  # a wrong token, a project that is gone: somebody has to do something first
 
@@ -27,7 +28,7 @@ class Pusher:
     def __init__(self, store: Store, client: LabelStudioClient, *, lease_s: float) -> None:
         self._store = store
         self._client = client
-        self._lease_s = lease_s
+        self._lease_s = PUSH_LEASES * lease_s
 
     def push_owed(self) -> int:
         """Push what is owed now, until there is no more; how many predictions Label Studio holds for it."""

@@ -33,9 +33,9 @@ def add_commands(app: typer.Typer) -> None:
 
 def connect(project: ProjectId, model: Model = None, as_json: AsJson = False) -> None:
     """Add the backend to a Label Studio project, repair its webhook, align its versions. Can be run again."""
-    from clapboard import connect as connecting
     from clapboard import prediction
-    from clapboard.label_studio import LabelStudioClient
+    from clapboard.label_studio import connect as connecting
+    from clapboard.label_studio.client import LabelStudioClient
     from clapboard.labels import parse_label_config
     from clapboard.store import Store
 
@@ -95,7 +95,7 @@ def prelabel(
 ) -> None:
     """Put every task of a project through the batch queue and push the predictions. Can be stopped and run again."""
     from clapboard.jobs import CeleryBell, make_celery
-    from clapboard.label_studio import LabelStudioClient
+    from clapboard.label_studio.client import LabelStudioClient
     from clapboard.prelabel import Prelabeller
     from clapboard.store import Store
 

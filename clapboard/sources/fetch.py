@@ -26,7 +26,7 @@ from clapboard.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from clapboard.label_studio_auth import LabelStudioAuth, origin
+from clapboard.label_studio.auth import LabelStudioAuth, origin
 from clapboard.settings import Settings
 from clapboard.sources.addresses import AddressRule, system_addresses
 from clapboard.sources.cache import AudioCache, Sink, SourceFile

@@ -17,10 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, case, delete, func, or_, select, update
 
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import predictions
+
+STORING_S = 5.0
+"""How long Label Studio may take from our answer to having stored it."""
 
 
 class Delivery(enum.StrEnum):
@@ -106,32 +109,37 @@ class PredictionStore:
         taken: dict[int, StoredPrediction] = {}
         with self._db.write() as connection:
             for some in in_chunks(sorted(tasks)):
+                may = _of(project, some, model_version) & or_(free, earlier)
+                _lock(connection, may)
                 rows = connection.execute(
                     update(predictions)
-                    .where(_of(project, some, model_version), or_(free, earlier))
+                    .where(may)
                     .values(delivery=Delivery.ANSWERED, delivered_at=self._clock())
                     .returning(*predictions.c)
                 )
                 taken |= {row.task: _prediction(row) for row in rows}
         return taken
 
-    def owe(self, project: int, tasks: Sequence[int], model_version: str, *, since: float | None = None) -> set[int]:
+    def owe(self, project: int, tasks: Sequence[int], model_version: str) -> set[int]:
         """Have the tasks' predictions pushed by a worker, as far as they exist; which ones do.
 
-        With `since`, not those that were delivered after it.
+        One that was just answered waits a little: Label Studio may be storing it at this moment.
         """
-        may = predictions.c.delivery != Delivery.PUSHING
-        if since is not None:
-            may &= predictions.c.delivery.in_([Delivery.READY, Delivery.OWED])
+        just_answered = (predictions.c.delivery == Delivery.ANSWERED, predictions.c.delivered_at + STORING_S)
+        due_at = case(just_answered, else_=predictions.c.delivered_at)
+        found: set[int] = set()
         with self._db.write() as connection:
-            _lock(connection, _of(project, tasks, model_version))
-            rows = connection.scalars(
-                update(predictions)
-                .where(_of(project, tasks, model_version), may)
-                .values(delivery=Delivery.OWED)
-                .returning(predictions.c.task)
-            )
-            return set(rows)
+            for some in in_chunks(sorted(tasks)):
+                may = _of(project, some, model_version) & (predictions.c.delivery != Delivery.PUSHING)
+                _lock(connection, may)
+                rows = connection.scalars(
+                    update(predictions)
+                    .where(may)
+                    .values(delivery=Delivery.OWED, delivered_at=due_at)
+                    .returning(predictions.c.task)
+                )
+                found |= set(rows)
+        return found
 
     def take_for_push(self, limit: int, lease_s: float) -> list[StoredPrediction]:
         """Up to `limit` owed predictions of one project and version, for this worker to push.

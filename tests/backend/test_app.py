@@ -85,9 +85,7 @@ class TestCredentials:
         ],
     )
     def test_a_malformed_header_is_no_way_in(self, backend: Backend, header: bytes) -> None:
-        answer = httpx.get(
-            f"{backend.client.base_url}/versions", headers=[(b"Authorization", header)], trust_env=False
-        )
+        answer = httpx.get(f"{backend.client.base_url}/versions", headers=[(b"Authorization", header)], trust_env=False)
         assert answer.status_code == 401
 
     def test_the_api_is_described_behind_them(self, backend: Backend) -> None:
@@ -232,11 +230,7 @@ class TestMalformedRequests:
         ],
     )
     def test_a_strange_task_gets_an_empty_entry(self, backend: Backend, task: dict[str, Any]) -> None:
-        answer = backend.client.post(
-            "/predict",
-            content=json.dumps({"tasks": [task], "label_config": CHOICES, "project": "40.1"}),
-            headers={"Content-Type": "application/json"},
-        )
+        answer = backend.predict(CHOICES, [task], "40.1")
         assert answer.status_code == 200, answer.text
         assert answer.json() == {"results": [[]], "model_version": VERSION}
 

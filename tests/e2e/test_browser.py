@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clapboard.label_studio import LabelStudioClient
+from clapboard.label_studio.client import LabelStudioClient
 from demo.browser import screenshot_task
 from demo.label_studio_server import LabelStudioServer
 from tests.fixtures_label_studio import prediction

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from clapboard.audio import SAMPLE_RATE
-from clapboard.label_studio import LabelStudioClient
-from clapboard.label_studio_records import Project
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.records import Project
 from demo.clapboard_up import ClapboardUp
 from demo.label_studio_server import LabelStudioServer
 from training.synthesis import synthesise

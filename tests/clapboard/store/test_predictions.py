@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from clapboard.store import Store
-from clapboard.store.predictions import Delivery, StoredPrediction
+from clapboard.store.predictions import STORING_S, Delivery, StoredPrediction
 from tests.together import together
 
 LEASE_S = 30.0
@@ -245,13 +245,15 @@ def test_owing_names_those_that_exist_and_arent_on_their_way(store: Store, clock
     assert store.predictions.num_owed() == 3
 
 
-def test_owing_with_since_leaves_what_was_delivered_alone(store: Store, clock: Callable[..., float]) -> None:
+def test_one_that_was_just_answered_is_pushed_only_after_label_studio_had_time_to_store_it(
+    store: Store, clock: Callable[..., float]
+) -> None:
     put(store, [1, 2], push=False)
-    began = clock()
-    clock.advance(1)
     assert take(store, [2], clock()) == [2]
-    assert store.predictions.owe(1, [1, 2], "v1", since=began) == {1}
+    assert store.predictions.owe(1, [1, 2], "v1") == {1, 2}
     assert pushing(store) == [1]
+    clock.advance(STORING_S)
+    assert pushing(store) == [2]
 
 
 @pytest.mark.parametrize("attempt", range(6))

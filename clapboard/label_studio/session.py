@@ -12,9 +12,9 @@ from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
 from clapboard.errors import LabelStudioError
-from clapboard.label_studio_auth import is_personal_access_token
-from clapboard.label_studio_errors import failures_as_ours
-from clapboard.label_studio_records import Project
+from clapboard.label_studio.auth import is_personal_access_token
+from clapboard.label_studio.failures import failures_as_ours
+from clapboard.label_studio.records import Project
 from clapboard.settings import Settings
 
 CONNECT_TIMEOUT_S = 5.0

@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from clapboard.errors import LabelStudioError
-from clapboard.label_studio import LabelStudioClient
-from clapboard.label_studio_records import Project
-from clapboard.prediction_checks import PredictionsDropped
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.records import Project
+from clapboard.label_studio.validation import PredictionsDropped
 from demo.label_studio_server import LabelStudioServer
 from tests.fixtures_label_studio import CHOICES, RecordingBackend, prediction, settings_for
 

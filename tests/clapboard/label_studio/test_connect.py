@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from clapboard.connect import align, connect
-from clapboard.connection_checks import Check, inspect_connection, webhook_url
 from clapboard.errors import LabelStudioError
-from clapboard.label_studio import LabelStudioClient
-from clapboard.label_studio_records import Project
+from clapboard.label_studio.checks import Check, inspect_connection, webhook_url
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.connect import align, connect
+from clapboard.label_studio.records import Project
 from clapboard.settings import Settings
 from demo.label_studio_server import LabelStudioServer
 from tests.fixtures_label_studio import CHOICES, RecordingBackend, needs_label_studio, prediction, settings_for

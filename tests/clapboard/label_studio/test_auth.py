@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from clapboard.errors import LabelStudioError, LabelStudioUnreachable
-from clapboard.label_studio_auth import LabelStudioAuth, is_personal_access_token
+from clapboard.label_studio.auth import LabelStudioAuth, is_personal_access_token
 
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
 PERSONAL = ".".join(

@@ -10,9 +10,9 @@ import jwt
 import pytest
 
 from clapboard.errors import LabelStudioError, LabelStudioUnreachable
-from clapboard.label_studio import LabelStudioClient
-from clapboard.label_studio_errors import public_url, reason_in
-from clapboard.prediction_checks import PredictionsDropped, is_cheaper_one_by_one
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.failures import public_url, reason_in
+from clapboard.label_studio.validation import PredictionsDropped, is_cheaper_one_by_one
 from tests.fixtures_label_studio import CHOICES, Loopback, Request, prediction, settings_for
 from tests.fixtures_services import free_port
 

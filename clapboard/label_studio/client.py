@@ -14,10 +14,10 @@ from typing import Any, Literal
 from label_studio_sdk.core.api_error import ApiError
 
 from clapboard.errors import LabelStudioError
-from clapboard.label_studio_errors import public_url, reason_in
-from clapboard.label_studio_predictions import ITEMS_PER_IMPORT, PredictionCalls, chunks_of
-from clapboard.label_studio_records import Backend, Project, Task, Webhook
-from clapboard.label_studio_session import IMPORT_ONCE, ONCE
+from clapboard.label_studio.failures import public_url, reason_in
+from clapboard.label_studio.predictions import ITEMS_PER_IMPORT, PredictionCalls, chunks_of
+from clapboard.label_studio.records import Backend, Project, Task, Webhook
+from clapboard.label_studio.session import IMPORT_ONCE, ONCE
 
 FILES_PER_IMPORT = 50  # Label Studio takes 100 at most
 

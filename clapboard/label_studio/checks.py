@@ -8,9 +8,9 @@ from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from clapboard.errors import LabelStudioError
-from clapboard.label_studio import LabelStudioClient
-from clapboard.label_studio_errors import ALLOW_PRIVATE, public_url
-from clapboard.label_studio_records import Backend, Project, Webhook
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.failures import ALLOW_PRIVATE, public_url
+from clapboard.label_studio.records import Backend, Project, Webhook
 from clapboard.settings import Settings
 
 

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from label_studio_sdk.core.api_error import ApiError
 
-from clapboard.label_studio_errors import reason_in
-from clapboard.label_studio_session import IMPORT_ONCE, ONCE, LabelStudioSession
-from clapboard.prediction_checks import PredictionsDropped, invalid_items, is_cheaper_one_by_one
+from clapboard.label_studio.failures import reason_in
+from clapboard.label_studio.session import IMPORT_ONCE, ONCE, LabelStudioSession
+from clapboard.label_studio.validation import PredictionsDropped, invalid_items, is_cheaper_one_by_one
 
 IDS_PER_QUERY = 200  # they travel in the URL
 ITEMS_PER_IMPORT = 1000

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clapboard.connection_checks import Connection, auth_headers, check_address, webhook_url
 from clapboard.errors import LabelStudioError
-from clapboard.label_studio import LabelStudioClient
-from clapboard.label_studio_errors import public_url
-from clapboard.label_studio_records import Backend, Project
+from clapboard.label_studio.checks import Connection, auth_headers, check_address, webhook_url
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.failures import public_url
+from clapboard.label_studio.records import Backend, Project
 from clapboard.settings import Settings
 
 

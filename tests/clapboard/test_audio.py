@@ -1,0 +1,437 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from transformers import ClapFeatureExtractor
+
+from clapboard import audio
+from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES
+from clapboard.errors import AudioError
+from tests.recordings import Samples, encode, silent_video, sweep
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def write(path: Path, samples: Samples, sample_rate: int = SAMPLE_RATE, subtype: str | None = None) -> Path:
+    formats = {".opus": "OGG", ".ogg": "OGG"}
+    soundfile.write(path, samples, sample_rate, format=formats.get(path.suffix), subtype=subtype)
+    return path
+
+
+def assert_alike(found: Samples, expected: Samples, *, correlation: float) -> None:
+    size = min(found.size, expected.size)
+    assert np.corrcoef(found[:size], expected[:size])[0, 1] > correlation
+
+
+# Windows
+
+
+@pytest.mark.parametrize("num_samples", [1, 47_999, 240_000, 240_432, 479_952, 479_999, 480_000])
+def test_a_short_recording_is_padded_exactly_as_the_checkpoints_extractor_does(num_samples: int) -> None:
+    samples = sweep(10)[:num_samples]
+    extractor = ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc", padding="repeatpad")
+    padded = extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="np")["input_features"]
+    window = audio.repeat_pad(samples)
+    same = extractor(window, sampling_rate=SAMPLE_RATE, return_tensors="np")["input_features"]
+    np.testing.assert_array_equal(same, padded)
+    repeats = WINDOW_SAMPLES // num_samples
+    np.testing.assert_array_equal(window[: repeats * num_samples].reshape(repeats, -1), np.tile(samples, (repeats, 1)))
+    assert not window[repeats * num_samples :].any()
+
+
+@pytest.mark.parametrize("num_samples", [1, 479_999, 480_000, 480_001, 959_999, 960_000, 960_001, 1_500_000])
+def test_windows_of_a_file_are_those_of_its_samples(tmp_path: Path, num_samples: int) -> None:
+    path = write(tmp_path / "a.wav", sweep(32)[:num_samples])
+    samples = audio.read(path)
+    assert samples.size == num_samples
+    windows = list(audio.windows(path))
+    np.testing.assert_array_equal(np.stack([w.waveform for w in windows]), audio.window_waveform(samples))
+    assert [window.index for window in windows] == list(range(audio.num_windows(num_samples)))
+    assert {window.waveform.dtype for window in windows} == {np.dtype(np.float32)}
+
+
+def test_the_last_window_is_aligned_to_the_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", sweep(23.5))
+    windows = list(audio.windows(path))
+    assert [(window.start_s, window.end_s) for window in windows] == [(0, 10), (10, 20), (13.5, 23.5)]
+    np.testing.assert_array_equal(windows[-1].waveform, audio.read(path)[-WINDOW_SAMPLES:])
+
+
+def test_a_short_recordings_window_says_how_long_its_content_is(tmp_path: Path) -> None:
+    (window,) = audio.windows(write(tmp_path / "a.wav", sweep(2.5)))
+    assert (window.start_s, window.end_s, window.waveform.shape) == (0, 2.5, (WINDOW_SAMPLES,))
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.ogg", "a.m4a"])
+def test_a_file_is_the_same_every_time(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    _ = encode(path, sweep(12, 44_100), 44_100, "aac") if name == "a.m4a" else write(path, sweep(12, 44_100), 44_100)
+    copy = Path(shutil.copy(path, tmp_path / f"copy{path.suffix}"))
+    first, again, copied = ([window.waveform for window in audio.windows(p)] for p in (path, path, copy))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, copied)
+
+
+# Decoding
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAW", "MS_ADPCM"])
+def test_every_sample_format_of_wav_is_read(tmp_path: Path, subtype: str) -> None:
+    samples = sweep(1.5)
+    found = audio.read(write(tmp_path / "a.wav", samples, subtype=subtype))
+    assert found.size == pytest.approx(samples.size, abs=2000)
+    assert_alike(found, samples, correlation=0.98)
+    if subtype in {"PCM_24", "PCM_32", "FLOAT", "DOUBLE"}:
+        np.testing.assert_allclose(found, samples, atol=2e-7)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.opus", "a.mp3", "a.aiff", "a.w64", "a.caf", "a.au"])
+def test_every_format_of_soundfile_is_read(tmp_path: Path, name: str) -> None:
+    samples = sweep(2)
+    found = audio.read(write(tmp_path / name, samples, subtype="OPUS" if name == "a.opus" else None))
+    assert found.size == samples.size
+    assert_alike(found, samples, correlation=0.98)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.m4a", "aac"),
+        ("a.aac", "aac"),
+        ("a.mp4", "alac"),
+        ("a.webm", "libopus"),
+        ("a.mkv", "pcm_s16le"),
+        ("a.mov", "pcm_s24le"),
+        ("a.avi", "pcm_s16le"),
+        ("a.wv", "wavpack"),
+        ("a.tta", "tta"),
+    ],
+)
+def test_every_other_format_is_read_by_ffmpeg(tmp_path: Path, name: str, codec: str) -> None:
+    samples = sweep(2)
+    found = audio.read(encode(tmp_path / name, samples, SAMPLE_RATE, codec))
+    assert samples.size <= found.size < samples.size + 3000  # AAC fills its last frame
+    delay = 1024 if name == "a.aac" else 0  # ADTS has nowhere to say that the encoder was late
+    assert_alike(found[delay:], samples, correlation=0.98)
+
+
+def test_a_name_says_nothing_about_the_content(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", sweep(1))
+    for name in ("a.mp3", "a.txt", "a.raw", "a", ".wav", "ключ «1» #?.m3u8"):
+        np.testing.assert_array_equal(audio.read(Path(shutil.copy(path, tmp_path / name))), audio.read(path))
+
+
+@pytest.mark.parametrize("num_channels", [2, 8, 64])
+def test_channels_are_averaged(tmp_path: Path, num_channels: int) -> None:
+    samples = sweep(1.5)
+    weights = np.linspace(0.5, 1.5, num_channels, dtype=np.float32)
+    found = audio.read(write(tmp_path / "a.wav", samples[:, None] * weights, subtype="FLOAT"))
+    np.testing.assert_allclose(found, samples, atol=1e-6)
+
+
+@pytest.mark.parametrize("sample_rate", [8_000, 11_025, 22_050, 44_100, 44_101, 48_000, 96_000, 192_000])
+def test_every_rate_becomes_48_khz_as_by_one_resampling_of_the_whole(tmp_path: Path, sample_rate: int) -> None:
+    samples = sweep(11, sample_rate)
+    path = write(tmp_path / "a.wav", samples, sample_rate, subtype="FLOAT")
+    expected = soxr.resample(samples, sample_rate, SAMPLE_RATE) if sample_rate != SAMPLE_RATE else samples
+    found = audio.read(path)
+    assert found.size == expected.size
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_tone_stays_where_it_is_and_as_loud_as_it_is(tmp_path: Path) -> None:
+    time_s = np.arange(44_100) / 44_100
+    path = write(tmp_path / "a.wav", (0.5 * np.sin(2 * np.pi * 1000 * time_s)).astype(np.float32), 44_100)
+    found = audio.read(path)
+    spectrum = np.abs(np.fft.rfft(found))
+    assert np.argmax(spectrum) * SAMPLE_RATE / found.size == pytest.approx(1000, abs=1)
+    assert np.sqrt(np.mean(found**2)) == pytest.approx(0.5 / np.sqrt(2), rel=1e-3)
+
+
+@pytest.mark.parametrize("peak", [1.0, 1.5, 30_000.0, 3e38])
+@pytest.mark.parametrize("kind", ["wav", "mkv"])
+def test_a_float_file_above_full_scale_is_scaled_down_as_a_whole(tmp_path: Path, peak: float, kind: str) -> None:
+    samples = sweep(2) / np.abs(sweep(2)).max()
+    loud = samples * np.float32(peak)
+    path = tmp_path / f"a.{kind}"
+    if kind == "wav":
+        write(path, np.stack([loud, loud], axis=1), subtype="FLOAT")
+    else:
+        encode(path, loud, SAMPLE_RATE, "pcm_f32le")
+    np.testing.assert_allclose(audio.read(path), samples, rtol=1e-5, atol=1e-7)
+
+
+def test_a_quiet_float_file_is_left_alone(tmp_path: Path) -> None:
+    samples = sweep(1) / 100
+    np.testing.assert_array_equal(audio.read(write(tmp_path / "a.wav", samples, subtype="FLOAT")), samples)
+
+
+def test_nothing_leaves_full_scale_when_a_square_wave_is_resampled(tmp_path: Path) -> None:
+    square = np.sign(np.sin(np.arange(44_100) / 20)).astype(np.float32)
+    found = audio.read(write(tmp_path / "a.wav", square, 44_100))
+    assert np.abs(found).max() == 1
+
+
+def test_silence_is_silence(tmp_path: Path) -> None:
+    (window,) = audio.windows(write(tmp_path / "a.flac", np.zeros(44_100, np.float32), 44_100))
+    assert not window.waveform.any()
+
+
+def test_tags_in_any_encoding_are_no_reason_to_refuse_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    encode(path, sweep(1), SAMPLE_RATE, "pcm_s16le")
+    expected = audio.read(path)
+    tag = b"ISFT"  # FFmpeg writes its own name there
+    content = path.read_bytes()
+    at = content.index(tag) + 8
+    path.write_bytes(content[:at] + "é".encode("latin-1") + content[at + 1 :])
+    np.testing.assert_array_equal(audio.read(path), expected)
+
+
+def test_a_flac_stream_that_doesnt_say_how_long_it_is_is_read_to_its_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac", sweep(3))
+    expected = audio.read(path)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the number of samples in STREAMINFO: 36 bits, zero where a stream was written to a pipe
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(audio.read(path), expected)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_wav_stream_that_doesnt_say_how_long_it_is_is_read_to_its_end(tmp_path: Path, size: int) -> None:
+    path = write(tmp_path / "a.wav", sweep(2))
+    expected = audio.read(path)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = struct.pack("<I", size)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(audio.read(path), expected)
+
+
+def test_a_wav_that_breaks_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", sweep(2))
+    expected = audio.read(path)
+    path.write_bytes(path.read_bytes()[:100_001])
+    found = audio.read(path)
+    assert found.size > 40_000
+    np.testing.assert_array_equal(found, expected[: found.size])
+
+
+def test_real_recordings_become_one_window_each(esc10: Path) -> None:
+    for path in sorted((esc10 / "audio").iterdir())[:12]:
+        (window,) = audio.windows(path)
+        assert 1 < window.end_s <= 10
+        assert 0 < np.abs(window.waveform).max() <= 1
+
+
+# Refusals
+
+
+def nan_wav(path: Path) -> Path:
+    samples = sweep(3)
+    samples[100_000] = np.nan
+    return write(path, samples, subtype="FLOAT")
+
+
+def infinite_wav(path: Path) -> Path:
+    samples = sweep(3)
+    samples[-1] = -np.inf
+    return write(path, samples, subtype="DOUBLE")
+
+
+def cut(make: Callable[[Path], Path], share: float) -> Callable[[Path], Path]:
+    def make_and_cut(path: Path) -> Path:
+        content = make(path).read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        return path
+
+    return make_and_cut
+
+
+def scrambled(make: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    def make_and_scramble(path: Path) -> Path:
+        content = bytearray(make(path).read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 4000] = np.random.default_rng(1).bytes(4000)
+        path.write_bytes(content)
+        return path
+
+    return make_and_scramble
+
+
+def of_bytes(content: bytes) -> Callable[[Path], Path]:
+    def make(path: Path) -> Path:
+        path.write_bytes(content)
+        return path
+
+    return make
+
+
+def unknown_codec(path: Path) -> Path:
+    encode(path, sweep(1), SAMPLE_RATE, "pcm_s16le")
+    path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_QQQ/INT/LIT"))
+    return path
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def flac(path: Path) -> Path:
+    return write(path, sweep(3))
+
+
+def m4a(path: Path) -> Path:
+    return encode(path, sweep(3), SAMPLE_RATE, "aac")
+
+
+UNUSABLE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
+    "empty": ("a.wav", of_bytes(b""), "is empty"),
+    "missing": ("a.wav", lambda path: path, "doesn't exist"),
+    "folder": ("a.wav", folder, "no file"),
+    "pipe": ("a.wav", pipe, "no file"),
+    "zero-length": ("a.wav", lambda path: write(path, sweep(0)), "no samples"),
+    "part of a sample": ("a.wav", lambda path: write(path, sweep(1)[:1], 192_000), "no samples"),
+    "NaN": ("a.wav", nan_wav, "NaN or infinite"),
+    "infinite": ("a.wav", infinite_wav, "NaN or infinite"),
+    "text": ("a.wav", of_bytes(b"This is a letter.\n" * 500), "no audio that can be decoded"),
+    "html": ("a.mp3", of_bytes(b"<!DOCTYPE html><html>403 Forbidden</html>"), "no audio that can be decoded"),
+    "zeros": ("a.mp3", of_bytes(bytes(100_000)), "no audio that can be decoded"),
+    "noise": ("a.ogg", of_bytes(np.random.default_rng(2).bytes(100_000)), "no audio that can be decoded"),
+    "half a header": ("a.wav", of_bytes(b"RIFF\x24\x00\x00\x00WAVEfmt "), "no audio that can be decoded"),
+    "truncated flac": ("a.flac", cut(flac, 0.5), "damaged"),
+    "truncated m4a": ("a.m4a", cut(m4a, 0.5), "no audio that can be decoded"),
+    "corrupt flac": ("a.flac", scrambled(flac), "damaged"),
+    "corrupt m4a": ("a.m4a", scrambled(m4a), "no audio that can be decoded"),
+    "video without audio": ("a.mp4", silent_video, "no audio track"),
+    "unknown codec": ("a.mkv", unknown_codec, "no audio track"),
+    "1 Hz": ("a.wav", lambda path: write(path, sweep(1), 1), "sample rate of 1 Hz"),
+    "2 GHz": ("a.wav", lambda path: write(path, sweep(1), 2_000_000_000), "sample rate of 2000000000 Hz"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+@pytest.mark.parametrize("reader", ["read", "windows"])
+def test_what_is_no_audio_is_refused_in_one_sentence_that_names_it(tmp_path: Path, case: str, reader: str) -> None:
+    name, make, reason = UNUSABLE[case]
+    path = make(tmp_path / name)
+    with pytest.raises(AudioError, match=reason) as caught:
+        audio.read(path) if reader == "read" else list(audio.windows(path))
+    sentence = str(caught.value)
+    assert sentence.startswith(name)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    assert str(tmp_path) not in sentence
+
+
+def test_errors_call_the_file_by_the_name_that_was_given(tmp_path: Path) -> None:
+    path = of_bytes(b"text")(tmp_path / "0a1b2c.bin")
+    with pytest.raises(AudioError, match=r"^rain\.wav is no audio"):
+        list(audio.windows(path, name="rain.wav"))
+
+
+def test_a_recording_that_breaks_off_with_an_error_gives_its_windows_until_then(tmp_path: Path) -> None:
+    path = cut(lambda path: write(path, sweep(25)), 0.9)(tmp_path / "a.flac")
+    windows = audio.windows(path)
+    assert [next(windows).index, next(windows).index] == [0, 1]
+    with pytest.raises(AudioError, match="damaged"):
+        next(windows)
+
+
+PLAYLISTS = {
+    "list.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n",
+    "list.ffconcat": "ffconcat version 1.0\nfile '{}'\n",
+    "list.mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet '
+    'mimeType="audio/wav"><Representation id="a" bandwidth="1"><BaseURL>{}</BaseURL></Representation>'
+    "</AdaptationSet></Period></MPD>",
+    "list.sdp": "v=0\nc=IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\na=control:{}\n",
+}
+
+
+@pytest.mark.parametrize("playlist", PLAYLISTS)
+@pytest.mark.parametrize("suffix", ["", ".wav", ".mp4"])
+def test_a_playlist_is_refused_and_what_it_names_is_never_read(tmp_path: Path, playlist: str, suffix: str) -> None:
+    path = tmp_path / f"{playlist}{suffix}"
+    content = write(tmp_path / "victim.wav", sweep(0.1)).read_bytes()
+    victim = os.open(pipe(tmp_path / "victim"), os.O_RDWR)  # a pipe, where what was read is gone
+    os.write(victim, content)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/victim.wav"
+        for address in (f"{tmp_path}/victim", f"file://{tmp_path}/victim", "victim", url):
+            path.write_text(PLAYLISTS[playlist].format(address), "utf-8")
+            with pytest.raises(AudioError, match="no audio that can be decoded"):
+                audio.read(path)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert os.read(victim, len(content) + 1) == content
+    os.close(victim)
+
+
+def test_ffmpeg_itself_would_have_followed_the_playlist(tmp_path: Path) -> None:
+    victim = write(tmp_path / "victim.wav", sweep(1))
+    path = tmp_path / "list.ffconcat"
+    path.write_text(PLAYLISTS["list.ffconcat"].format(victim.name), "utf-8")
+    with av.open(str(path)) as container:
+        assert sum(frame.samples for frame in container.decode(audio=0)) == SAMPLE_RATE
+
+
+# Length
+
+MEMORY = """
+import json, sys, time, resource
+from pathlib import Path
+from clapboard import audio
+peak_kb, took_s = [], []
+for name in sys.argv[1:]:
+    start = time.perf_counter()
+    num_windows = sum(1 for _ in audio.windows(Path(name)))
+    took_s.append(time.perf_counter() - start)
+    peak_kb.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(json.dumps({"peak_kb": peak_kb, "took_s": took_s, "num_windows": num_windows}))
+"""
+
+
+def measure(*paths: Path) -> dict[str, list[float]]:
+    command = [sys.executable, "-c", MEMORY, *map(str, paths)]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return dict(json.loads(result.stdout))
+
+
+def test_an_hour_needs_no_more_memory_than_a_minute(tmp_path: Path) -> None:
+    minute = sweep(60, 16_000)
+    short, hour = write(tmp_path / "short.wav", minute, 16_000), tmp_path / "hour.wav"
+    with soundfile.SoundFile(hour, "w", 16_000, 1, "FLOAT") as sound:
+        for _ in range(60):
+            sound.write(minute)
+    measured = measure(short, hour)
+    assert measured["num_windows"] == 360
+    assert measured["peak_kb"][1] < 1.2 * measured["peak_kb"][0]
+
+
+def test_a_recording_of_small_frames_takes_time_in_proportion_to_its_length(tmp_path: Path) -> None:
+    short = encode(tmp_path / "short.mkv", sweep(12, 8_000), 8_000, "pcm_s16le")
+    long = encode(tmp_path / "long.mkv", sweep(120, 8_000), 8_000, "pcm_s16le")
+    measured = measure(short, short, long)
+    assert measured["took_s"][2] < 40 * measured["took_s"][1]
+    assert measured["peak_kb"][2] < 1.2 * measured["peak_kb"][1]
