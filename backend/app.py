@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from backend.auth import BasicAuth
 from backend.metrics import MeasureRequests, Metrics
 from backend.predict import POLL_S, PredictService, project_id
-from backend.webhook import WebhookService
+from backend.webhook import ACTIONS, WebhookService
 from backend.wire import (
     Health,
     JobAnswer,
@@ -102,14 +102,16 @@ def _add_contract_routes(app: FastAPI, predictions: PredictService, webhooks: We
         return SetupAnswer(model_version=predictions.setup(request.project or "", request.label_config))
 
     @app.post("/predict")
-    async def predict(request: PredictRequest) -> Predictions:
+    async def predict(request: PredictRequest, asker: Request) -> Predictions:
         """One entry per task: its prediction, or `[]` where it isn't ready and will be pushed."""
         opened = await run_in_threadpool(predictions.begin, request.tasks, request.label_config, request.project)
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + predictions.wait_s
-        while not await run_in_threadpool(predictions.is_ready, opened) and loop.time() < ends_at:
+        hung_up = False  # as a proxy does whose time-out is shorter than ours
+        while not hung_up and loop.time() < ends_at and not await run_in_threadpool(predictions.is_ready, opened):
             await asyncio.sleep(POLL_S)
-        answer = await run_in_threadpool(predictions.finish, opened)
+            hung_up = await asker.is_disconnected()
+        answer = await run_in_threadpool(predictions.abandon if hung_up else predictions.finish, opened)
         empty = sum(entry == [] for entry in answer.results)
         metrics.answered.labels("empty").inc(empty)
         metrics.answered.labels("predicted").inc(len(answer.results) - empty)
@@ -120,7 +122,7 @@ def _add_contract_routes(app: FastAPI, predictions: PredictService, webhooks: We
         """Keep an event in the inbox; on disk before this answers."""
         body = await _json_object(request)
         event, job = await run_in_threadpool(webhooks.receive, body)
-        metrics.events.labels(body["action"][:40]).inc()
+        metrics.events.labels(body["action"] if body["action"] in ACTIONS else "other").inc()
         return Received(event=event, job=job)
 
 

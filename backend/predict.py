@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -64,6 +65,7 @@ class PredictService:
         self._encoder_read_at = -math.inf
         self._versions: dict[int, str] = {}
         self._introduced: deque[tuple[int, str, str]] = deque()
+        self._remembering = threading.Lock()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -80,7 +82,7 @@ class PredictService:
         """The model version that answers the project's label config. Raises `LabelConfigError`, `NoWorkerError`."""
         number = project_id(project)
         version = prediction.model_version(self.encoder(), parse(schema))
-        if self._versions.get(number) != version:
+        if number and self._versions.get(number) != version:
             self._versions[number] = version
             self._introduced.append((number, schema, version))
         return version
@@ -90,12 +92,14 @@ class PredictService:
 
         Apart from `setup`, which answers from memory: Label Studio waits 3 s for it, and a disk may take longer.
         """
-        while self._introduced:
-            number, schema, version = self._introduced.popleft()
-            self._store.catalog.put_project(number, schema, version)
-            if number and self._store.catalog.project(number).connected:
-                self._store.jobs.add(INTERACTIVE, [JobRequest("align", number, model_version=version)])
-                self._bell.ring(INTERACTIVE)
+        with self._remembering:
+            while self._introduced:
+                number, schema, version = self._introduced[0]
+                self._store.catalog.put_project(number, schema, version)
+                if self._store.catalog.project(number).connected:
+                    self._store.jobs.add(INTERACTIVE, [JobRequest("align", number, model_version=version)])
+                    self._bell.ring(INTERACTIVE)
+                self._introduced.popleft()
 
     def predict(self, tasks: Sequence[Mapping[str, Any]], label_config: str, project: str | None) -> PredictAnswer:
         """The answer, waited for as long as the service may. Raises `LabelConfigError`, `NoWorkerError`."""
@@ -147,6 +151,13 @@ class PredictService:
             found = taken.pop(task, None) if task is not None else None
             results.append(found.as_json() if found else [])
         return PredictAnswer(request.model_version, results)
+
+    def abandon(self, request: OpenRequest) -> PredictAnswer:
+        """An answer that nobody hears any more, and so without predictions: those to come will be pushed."""
+        known = [task for task in request.tasks if task is not None]
+        if request.waiting_for:
+            self._store.jobs.owe_push(request.project, known, request.model_version)
+        return PredictAnswer(request.model_version, [[] for _ in request.tasks])
 
     def refresh_encoder(self) -> None:
         """Look which encoder the workers serve, unless that was done within a second."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,19 @@ from clapboard.store.jobs import JobRequest
 START_TRAINING = "START_TRAINING"
 TASKS_CREATED = "TASKS_CREATED"
 TASKS_DELETED = "TASKS_DELETED"
+ACTIONS = frozenset(
+    {
+        START_TRAINING,
+        TASKS_CREATED,
+        TASKS_DELETED,
+        *(f"ANNOTATION_{what}" for what in ("CREATED", "UPDATED")),
+        *(f"ANNOTATIONS_{what}" for what in ("CREATED", "DELETED")),
+        "PROJECT_UPDATED",
+    }
+)
+"""Those of Label Studio 1.23.2; others are kept just as well."""
+
+_ACTION = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _SECRETS = frozenset({"access_token", "token", "login", "password", "task_data_login", "task_data_password"})
 _PEOPLES = frozenset({"data", "result"})  # what tasks hold and people said is kept to the letter
 
@@ -28,7 +42,7 @@ class WebhookService:
     def receive(self, body: Mapping[str, Any]) -> tuple[int, int | None]:
         """The event's number in the inbox, and the job that it started, if any. Raises `RequestError`."""
         action = body.get("action")
-        if not isinstance(action, str) or not action:
+        if not isinstance(action, str) or not _ACTION.fullmatch(action):
             raise RequestError("The webhook event has no action: send Label Studio's payload as it is.")
         project = _project_of(body)
         event = self._store.inbox.append(action, project, _without_secrets(body))
@@ -78,7 +92,7 @@ def _ids(value: Any) -> list[int]:
     found = [
         item.get("id") if isinstance(item, Mapping) else item for item in (value if isinstance(value, list) else [])
     ]
-    return [number for number in found if isinstance(number, int)]
+    return [number for number in found if isinstance(number, int) and abs(number) < 2**63]
 
 
 def _without_secrets(value: Any) -> Any:

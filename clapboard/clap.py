@@ -23,13 +23,12 @@ import numpy.typing as npt
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, ClapModel
 from transformers.utils import logging as transformers_logging
 
-from clapboard.audio import WINDOW_SAMPLES, Waveform
+from clapboard.audio import SAMPLE_RATE, WINDOW_S, WINDOW_SAMPLES, Waveform
 from clapboard.errors import ModelError
-from clapboard.features import LogMel
+from clapboard.features import FRAME_SAMPLES, HOP_SAMPLES, NUM_MELS, LogMel
 
 Embeddings = npt.NDArray[np.float32]
 """Unit-norm rows `[N, D]`, float32."""
@@ -41,6 +40,13 @@ RECIPE = "1"
 _MINI_FOLDER = Path(__file__).parent / "models" / MINI
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt")
 _TEXTS_AT_ONCE = 64
+_FIXED_RECIPE = {
+    "sampling_rate": SAMPLE_RATE,
+    "max_length_s": WINDOW_S,
+    "fft_window_size": FRAME_SAMPLES,
+    "hop_length": HOP_SAMPLES,
+    "feature_size": NUM_MELS,
+}
 
 
 @dataclass(frozen=True)
@@ -93,11 +99,8 @@ class ClapEncoder:
             dim=clap.config.projection_dim,
             logit_scale=math.exp(clap.logit_scale_a.item()),
         )
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"Model {model} has no tokenizer that can be read: copy all its files.") from error
-        return cls(clap, tokenizer, _log_mel(clap, folder).to(place), identity, batch_size=batch_size)
+        log_mel = _log_mel(model, clap, folder).to(place)
+        return cls(clap, _load_tokenizer(model, folder), log_mel, identity, batch_size=batch_size)
 
     @property
     def device(self) -> torch.device:
@@ -142,7 +145,9 @@ class ClapEncoder:
         if waveforms.ndim != 2 or waveforms.shape[1] != WINDOW_SAMPLES:
             raise ValueError(f"windows must be [N, {WINDOW_SAMPLES}], not {list(waveforms.shape)}")
         with self._turn, torch.inference_mode(), self._autocast():
-            features = self._log_mel(torch.from_numpy(np.ascontiguousarray(waveforms)).to(self.device))[:, None]
+            features = self._log_mel(torch.from_numpy(np.require(waveforms, requirements=["C", "W"])).to(self.device))[
+                :, None
+            ]
             if self._fused:
                 features = features.expand(-1, 4, -1, -1)  # [B, 1, 1001, 64] → [B, 4, 1001, 64]
             is_longer = torch.zeros(len(features), 1, dtype=torch.bool, device=self.device)
@@ -197,30 +202,59 @@ def checkpoint_folder(model: str) -> Path:
 def _load_model(model: str, folder: Path) -> ClapModel:
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise ModelError(f"Model {model} lacks config.json or safetensors weights: convert it with save_pretrained.")
+    if _read_json(model, folder / "config.json").get("model_type") != "clap":
+        raise ModelError(f"Model {model} is not a CLAP checkpoint: its config.json names another type.")
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
-        if json.loads((folder / "config.json").read_text("utf-8")).get("model_type") != "clap":
-            raise ModelError(f"Model {model} is not a CLAP checkpoint: its config.json names another type.")
         loaded, report = ClapModel.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # of any class: each of the readers beneath has its own
         raise ModelError(f"Model {model} can't be read: its files are damaged or don't fit each other.") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         raise ModelError(f"Model {model} lacks weights that its config asks for: it is damaged or no whole CLAP.")
     return loaded
 
 
-def _log_mel(model: ClapModel, folder: Path) -> LogMel:
+def _load_tokenizer(model: str, folder: Path) -> Any:
+    try:
+        # Where these files are missing, transformers makes up a tokenizer without words.
+        if not (folder / "tokenizer.json").is_file():
+            for name in ("vocab.json", "merges.txt"):
+                (folder / name).read_bytes()
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # of any class, as above
+        raise ModelError(f"Model {model} has no tokenizer that can be read: copy all its files.") from error
+
+
+def _log_mel(model: str, clap: ClapModel, folder: Path) -> LogMel:
     """The features that the checkpoint was trained on; where it doesn't say, CLAP's usual 50–14,000 Hz."""
-    file = folder / "preprocessor_config.json"
-    recipe = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    recipe = recipe.get("feature_extractor", recipe)
-    return LogMel(
-        "htk" if model.config.audio_config.enable_fusion else "slaney",
-        min_hz=float(recipe.get("frequency_min", 50.0)),
-        max_hz=float(recipe.get("frequency_max", 14_000.0)),
-    )
+    recipe: dict[str, Any] = {}
+    for name in ("preprocessor_config.json", "processor_config.json"):  # transformers 4's name, and 5's
+        if (folder / name).is_file():
+            content = _read_json(model, folder / name)
+            recipe |= content.get("feature_extractor", content)
+    for name, ours in _FIXED_RECIPE.items():
+        if recipe.get(name, ours) != ours:
+            raise ModelError(
+                f"Model {model} asks for {name} {recipe[name]}, where CLAP has {ours}: use a CLAP checkpoint."
+            )
+    try:
+        min_hz, max_hz = float(recipe.get("frequency_min", 50.0)), float(recipe.get("frequency_max", 14_000.0))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"Model {model} can't be read: its feature extractor's frequencies are no numbers.") from error
+    return LogMel("htk" if clap.config.audio_config.enable_fusion else "slaney", min_hz=min_hz, max_hz=max_hz)
+
+
+def _read_json(model: str, file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Model {model} can't be read: its {file.name} is damaged.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"Model {model} can't be read: its {file.name} is damaged.")
+    return content
 
 
 def _fingerprint(folder: Path) -> str:
@@ -241,6 +275,8 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ModelError(f"Device {name} is unknown: set CLAPBOARD_DEVICE to auto, cpu, cuda or cuda:N.") from None
+    if device.type not in {"cpu", "cuda"}:
+        raise ModelError(f"Device {name} is not supported: set CLAPBOARD_DEVICE to auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise ModelError(f"Device {name} is not there: set CLAPBOARD_DEVICE to auto, cpu or a GPU that exists.")
     return device

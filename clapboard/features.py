@@ -50,7 +50,7 @@ class LogMel(torch.nn.Module):
             pad_mode="reflect",
             return_complex=True,
         )
-        power = torch.view_as_real(spectrum).square().sum(-1)  # [B, 513, 1001]
+        power = spectrum.real.square() + spectrum.imag.square()  # [B, 513, 1001]
         mel = power.transpose(1, 2) @ self.mel  # [B, 1001, 64]
         return (10.0 * mel.clamp(min=FLOOR).log10()).float()
 

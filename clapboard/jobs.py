@@ -73,6 +73,7 @@ def make_celery(settings: Settings, *, queues: Iterable[str] = QUEUES) -> Celery
         broker_transport=None if settings.broker_url.get_secret_value() else "clapboard.folder_transport:Transport",
         broker_transport_options=_transport_options(settings),
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
         broker_connection_timeout=4,
         task_queues=[Queue(name, Exchange(name), routing_key=name) for name in queues],
         task_default_queue=INTERACTIVE,
@@ -92,5 +93,5 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     if settings.broker_url.get_secret_value():
         # Whoever rings doesn't wait until the broker is back: by default, six seconds at each ring.
         fail_soon = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
-        return {"visibility_timeout": _VISIBILITY_S, "socket_connect_timeout": 2, "socket_timeout": 10} | fail_soon
+        return {"visibility_timeout": _VISIBILITY_S, "socket_connect_timeout": 2, "socket_timeout": 3} | fail_soon
     return {"folder": str(settings.broker_dir), "polling_interval": _POLL_S}

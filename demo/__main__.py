@@ -6,6 +6,7 @@ On a terminal everything stays up to be looked at; anywhere else the demo checks
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ def main() -> int:
     """0 if every clip got exactly one suggestion and most of them are right."""
     console = Console(soft_wrap=not sys.stdout.isatty())
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped on this way out too
     shutil.rmtree(STATE, ignore_errors=True)
     with console.status("synthesising clips"):
         clips = make_clips(STATE / "clips")

@@ -1,7 +1,7 @@
 """A real Label Studio on loopback, for the demo and the end-to-end tests.
 
 Label Studio's own dependencies clash with ours, so it lives in a virtual environment of its own, which
-`make label-studio` makes from `constraints-label-studio.txt`.
+`make install` makes from `constraints-label-studio.txt`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class LabelStudioServer:
 
     def __enter__(self) -> Self:
         if not is_installed(self._venv):
-            raise LabelStudioServerError(f"Label Studio is not installed in {self._venv}: run `make label-studio`.")
+            raise LabelStudioServerError(f"Label Studio is not installed in {self._venv}: run `make install`.")
         self.data_dir.mkdir(parents=True, exist_ok=True)
         is_new = not (self.data_dir / DATABASE).exists()
         if is_new and self._template.exists():

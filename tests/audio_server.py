@@ -25,7 +25,10 @@ def wav(seed: int, duration_s: float = 0.5, sample_rate: int = 16_000) -> bytes:
 
 
 class AudioServer:
-    """Context manager: serves `/SEED/NAME` as a wav of that seed, `/corrupt/NAME` as text, and no other path."""
+    """Context manager: serves `/SEED/NAME` as a wav of that seed, `/corrupt/NAME` as text, and no other path.
+
+    With `?s=SECONDS` the wav is that long.
+    """
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
@@ -77,14 +80,14 @@ class AudioServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
+                path, _, query = self.path.partition("?s=")
                 audio.requests[path.removeprefix("/")] += 1
                 if gate := audio._gates.get(path):
                     audio.waiting[path.removeprefix("/")] += 1
                     gate.wait(HOLD_S)
                 kind = path.split("/")[1]
                 status = 200 if kind.isdigit() or kind == "corrupt" else 404
-                body = wav(int(kind)) if kind.isdigit() else b"this is no audio at all"
+                body = wav(int(kind), float(query or 0.5)) if kind.isdigit() else b"this is no audio at all"
                 try:
                     self.send_response(status)
                     self.send_header("Content-Type", "audio/wav")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,23 @@ def _save(folder: Path, config: ClapConfig) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(20)
         model = ClapModel(config)
-        for parameter in model.parameters():
-            if parameter.ndim > 1:  # as CLAP starts out, all clips would get nearly the same embedding
-                torch.nn.init.xavier_normal_(parameter)
+        _make_discerning(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     truncation = "fusion" if config.audio_config.enable_fusion else "rand_trunc"
     ClapFeatureExtractor(frequency_min=50, truncation=truncation).save_pretrained(folder)
     return folder
+
+
+def _make_discerning(model: ClapModel) -> None:
+    """As CLAP starts out, all clips get nearly the same embedding, and any two scores would be alike."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.xavier_normal_(parameter)
+    norm = model.audio_model.audio_encoder.batch_norm  # of decibels, as in a trained checkpoint
+    norm.running_mean.fill_(-40)
+    norm.running_var.fill_(400)
+    model.logit_scale_a.data.fill_(math.log(100))
 
 
 def _tokenizer(max_tokens: int) -> RobertaTokenizer:

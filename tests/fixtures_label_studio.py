@@ -33,7 +33,7 @@ def needs_label_studio() -> None:
     """Where Label Studio is not installed, the test is skipped; in CI (the environment names CI), it fails instead."""
     if is_installed():
         return
-    missing = "Label Studio is not installed: make label-studio"
+    missing = "Label Studio is not installed: run `make install`"
     if os.environ.get("CI"):
         pytest.fail(missing, pytrace=False)
     pytest.skip(missing)

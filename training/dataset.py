@@ -158,7 +158,7 @@ class BatchMaker:
         other = pool[rng.integers(len(pool))]
         if recording.kind == "silence":  # any gain would make a sound of it
             return repeat_pad(sound)[None], self._shares({"silence": 1.0}), prompts.caption("silence", rng)
-        if draw < 0.55 or other.kind == "silence":
+        if draw < 0.65 or other.kind == "silence":
             return self._finished(sound, rng), self._shares({recording.kind: 1.0}), prompts.caption(recording.kind, rng)
         second = excerpt(other.waveform, rng)
         if draw < 0.9:

@@ -26,21 +26,26 @@ def new_model(vocab_size: int, *, width: int = 48, depths: tuple[int, ...] = (2,
         "projection_dim": 256,
     }
     audio = {
+        # Patches of 8 × 8 instead of 4 × 4: a quarter of the tokens, so that two cores can train it from scratch.
+        "patch_size": 8,
+        "patch_stride": [8, 8],
+        "window_size": 4,
         "patch_embeds_hidden_size": width,
         "depths": list(depths),
         "num_attention_heads": [2, 4, 8, 16][: len(depths)],
         "hidden_size": width << (len(depths) - 1),
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "drop_path_rate": 0.1,
+        "drop_path_rate": 0.0,
         "enable_fusion": False,
         "projection_dim": 256,
     }
     model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=256))
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear):
-            # transformers' own start is so small that all texts begin at a cosine of 0.9 and training stalls there
-            torch.nn.init.xavier_uniform_(module.weight)
+    for tower in (model.text_model, model.text_projection):
+        for module in tower.modules():
+            if isinstance(module, torch.nn.Linear):
+                # transformers' own start is so small that all texts begin at a cosine of 0.9
+                torch.nn.init.xavier_uniform_(module.weight)
     return model
 
 

@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -38,13 +39,13 @@ log = logging.getLogger("training.pretrain")
 class Schedule:
     """What decides the result, apart from the recordings."""
 
-    epochs: int = 100
+    epochs: int = 120
     seed: int = 0
-    batch_size: int = 8
+    batch_size: int = 16
     synthetic_per_epoch: int = 80
-    text_steps: int = 300
-    peak_rate: float = 7e-4
-    warmup_epochs: float = 2
+    text_steps: int = 200
+    peak_rate: float = 1e-3
+    warmup_epochs: float = 4
     cooldown: float = 0.3  # the last part of the epochs, in which the rate falls to zero
     weight_decay: float = 0.05
     averaging: float = 0.997
@@ -85,7 +86,7 @@ def pretrain(
         started = time.monotonic()
         torch.manual_seed(schedule.seed * 1_000_003 + epoch)
         losses = []
-        for step, batch in enumerate(batches.epoch(epoch)):
+        for step, batch in enumerate(ahead(batches.epoch(epoch))):
             trainer.set_rate(epoch + step / batches.num_batches)
             losses.append(trainer.step(batch))
         trainer.save(out / "state.pt", next_epoch=epoch + 1)
@@ -94,6 +95,15 @@ def pretrain(
             publish(trainer.averaged.module, tokenizer, out / "mini")
             if validation:
                 log.info("validation: %s", zero_shot(ClapEncoder.load(str(out / "mini"), device="cpu"), validation))
+
+
+def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, each made while the one before it is in use."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = maker.submit(next, batches, None)
+            yield batch
 
 
 class Trainer:
@@ -107,9 +117,12 @@ class Trainer:
         self._tokenizer = tokenizer
         self._log_mel = LogMel("slaney").float()  # training needs no float64
         self._augment = Augment()
-        self._optimiser = torch.optim.AdamW(
-            _parameter_groups(model, schedule.weight_decay), betas=(0.9, 0.98), fused=True
-        )
+        matrices, others = _matrices_and_others(model)
+        # From scratch, Muon (Jordan et al. 2024) learns in a fraction of AdamW's steps; it is made for matrices alone.
+        self._optimisers: dict[str, torch.optim.Optimizer] = {
+            "muon": torch.optim.Muon(matrices, weight_decay=schedule.weight_decay, adjust_lr_fn="match_rms_adamw"),
+            "adamw": torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+        }
 
     def rate_at(self, epoch: float) -> float:
         """The learning rate: a linear warm-up, then constant, then down to zero at the end as 1 − √progress."""
@@ -120,8 +133,9 @@ class Trainer:
 
     def set_rate(self, epoch: float) -> None:
         """Puts the epoch's learning rate in force."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = self.rate_at(epoch)
+        for optimiser in self._optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = self.rate_at(epoch)
 
     def step(self, batch: Batch) -> float:
         """The batch's loss, after one optimiser step on it."""
@@ -134,10 +148,11 @@ class Trainer:
         fit = affinity(torch.from_numpy(batch.shares), torch.from_numpy(batch.caption_shares))
         scales = self.model.logit_scale_a.exp(), self.model.logit_scale_t.exp()
         loss = contrastive_loss(audio.float(), text.float(), fit, *scales)
-        self._optimiser.zero_grad()
+        self.model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self._optimiser.step()
+        for optimiser in self._optimisers.values():
+            optimiser.step()
         with torch.no_grad():
             for scale in (self.model.logit_scale_a, self.model.logit_scale_t):
                 scale.clamp_(max=math.log(100))
@@ -172,16 +187,14 @@ class Trainer:
         return int(state["next_epoch"])
 
     def _parts(self) -> dict[str, Any]:
-        return {"model": self.model, "averaged": self.averaged, "optimiser": self._optimiser}
+        return {"model": self.model, "averaged": self.averaged, **self._optimisers}
 
 
-def _parameter_groups(model: ClapModel, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases, norms and the two temperatures don't."""
-    parameters = list(model.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def _matrices_and_others(model: ClapModel) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    """The weights that multiply activations, and all else: biases, norms, tables, filters, the two temperatures."""
+    matrices = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    theirs = {id(weight) for weight in matrices}
+    return matrices, [parameter for parameter in model.parameters() if id(parameter) not in theirs]
 
 
 def main(
@@ -191,7 +204,7 @@ def main(
     seed: Annotated[int, typer.Option()] = Schedule.seed,
     train_folds: Annotated[str, typer.Option(help="comma-separated folds to learn from")] = "1,2,3",
     validation_fold: Annotated[int, typer.Option(help="fold that is only measured on")] = 4,
-    synthetic_per_kind: Annotated[int, typer.Option(min=0, help="synthetic recordings of each kind")] = 30,
+    synthetic_per_kind: Annotated[int, typer.Option(min=0, help="synthetic recordings of each kind")] = 20,
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Trains the embedded checkpoint and publishes it in OUT/mini."""

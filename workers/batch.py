@@ -16,7 +16,7 @@ from clapboard.scoring import Array
 from clapboard.store import Store
 from clapboard.store.jobs import Job
 from clapboard.store.predictions import StoredPrediction
-from workers.embed import Embedded, EmbeddingStage
+from workers.embed import Embedded, EmbeddingStage, unforeseen
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,13 @@ class PredictJobs:
                     raise embedded.error
                 self._finish(embedded)
             except ClapboardError as error:
-                self._store.jobs.fail(embedded.job, error)
-                log.info("%s: %s", error.code, error, extra=_subject(embedded.job))
+                self._fail(embedded.job, error)
+            except Exception as error:
+                self._fail(embedded.job, unforeseen("predicting", error))
+
+    def _fail(self, job: Job, error: ClapboardError) -> None:
+        self._store.jobs.fail(job, error)
+        log.info("%s: %s", error.code, error, extra=_subject(job))
 
     def _finish(self, embedded: Embedded) -> None:
         job, payload, recording = embedded.job, embedded.payload, embedded.recording

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +25,7 @@ from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import Job
 
 _FETCHES_AT_ONCE = 8
+_Claim = tuple[Job, PredictPayload]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class _File:
     """One fetched file on its way, with the jobs that want it."""
 
     source: SourceFile
-    claims: list[tuple[Job, PredictPayload]] = field(default_factory=list)
+    claims: list[_Claim] = field(default_factory=list)
     num_windows: int = 0
     duration_s: float = 0.0
     error: ClapboardError | None = None
@@ -68,13 +69,14 @@ class EmbeddingStage:
                 yield Embedded(job, payload, known[payload.uri_key])
             else:
                 missing.append((job, payload))
-        wanted: dict[str, _File] = {}
-        for (job, payload), source in self._fetched(missing):
-            if isinstance(source, ClapboardError):
-                yield Embedded(job, payload, error=source)
-            else:
-                wanted.setdefault(source.sha256, _File(source)).claims.append((job, payload))
-        yield from self._embed([*wanted.values()])
+        for arrived in self._fetched(missing):
+            wanted: dict[str, _File] = {}
+            for (job, payload), source in arrived:
+                if isinstance(source, ClapboardError):
+                    yield Embedded(job, payload, error=source)
+                else:
+                    wanted.setdefault(source.sha256, _File(source)).claims.append((job, payload))
+            yield from self._embed([*wanted.values()])
 
     def _known(self, uri_keys: Sequence[str]) -> dict[str, Recording]:
         """The recordings of those URI keys whose embeddings are complete."""
@@ -83,15 +85,18 @@ class EmbeddingStage:
         complete = self._store.embeddings.get(list(found.values()), identity.version, identity.dtype)
         return {key: recording for key, recording in found.items() if recording.sha256 in complete}
 
-    def _fetched(
-        self, claims: Sequence[tuple[Job, PredictPayload]]
-    ) -> Iterator[tuple[tuple[Job, PredictPayload], SourceFile | ClapboardError]]:
+    def _fetched(self, claims: Sequence[_Claim]) -> Iterator[list[tuple[_Claim, SourceFile | ClapboardError]]]:
+        """What has arrived since the last look, as soon as there is any: a slow source holds up no other."""
         if not claims:
             return
         with ThreadPoolExecutor(min(_FETCHES_AT_ONCE, len(claims))) as pool:
-            yield from zip(claims, pool.map(self._fetch, claims), strict=True)
+            fetching = {pool.submit(self._fetch, claim): claim for claim in claims}
+            waiting = set(fetching)
+            while waiting:
+                arrived, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield [(claim, future.result()) for future, claim in fetching.items() if future in arrived]
 
-    def _fetch(self, claim: tuple[Job, PredictPayload]) -> SourceFile | ClapboardError:
+    def _fetch(self, claim: _Claim) -> SourceFile | ClapboardError:
         job, payload = claim
         try:
             return self._sources.fetch(payload.uri, task_id=job.task if job.task > 0 else None)

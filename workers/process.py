@@ -12,14 +12,16 @@ import socket
 import threading
 import uuid
 import warnings
+from collections import deque
 from collections.abc import Sequence
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import worker_shutting_down
 from sqlalchemy.exc import SQLAlchemyError
 
 from clapboard.clap import ClapEncoder
+from clapboard.errors import InternalError
 from clapboard.jobs import INTERACTIVE, QUEUES, RING, CeleryBell, make_celery
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.settings import Settings
@@ -29,11 +31,14 @@ from clapboard.store.catalog import Encoder
 from clapboard.store.jobs import Job
 from workers.batch import PredictJobs
 from workers.chores import Chores
-from workers.embed import EmbeddingStage
+from workers.embed import EmbeddingStage, unforeseen
 from workers.push import Pusher
 
 BATCH_THREADS = 2
 TICK_S = 1.0
+BEATS_PER_LEASE = 5
+
+_STORE_AWAY = "the store can't be reached (%s); trying again"
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +55,9 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> None:
     worker = Worker(settings, store, encoder, queues)
     app = make_celery(settings, queues=queues)
     app.task(worker.drain, name=RING, acks_late=True, ignore_result=True)
-    worker_ready.connect(worker.start, weak=False)
     worker_shutting_down.connect(worker.stop, weak=False)
     try:
+        worker.start()
         _serve(app, worker, settings)
     finally:
         worker.close()
@@ -93,8 +98,11 @@ class Worker:
         self._chores = Chores(settings, store, client, self._bell)
         self._batch_turns = threading.BoundedSemaphore(BATCH_THREADS)
         self._draining: list[str] = []
+        self._broken_off: deque[tuple[Sequence[Job], InternalError]] = deque()
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._tick, self._push)]
+        self._closed = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._others = [threading.Thread(target=run, daemon=True) for run in (self._look_for_work, self._push)]
 
     def drain(self, queue: str) -> None:
         """Work until the queue is empty. A queue that two threads are at already is left to them."""
@@ -103,18 +111,20 @@ class Worker:
         self._draining.append(queue)
         try:
             self._work_off(queue)
+        except SQLAlchemyError as error:
+            log.warning(_STORE_AWAY, type(error).__name__)
         finally:
             self._draining.remove(queue)
             if queue != INTERACTIVE:
                 self._batch_turns.release()
 
-    def start(self, **_: object) -> None:
+    def start(self) -> None:
         """Announce the encoder: from now on the backend can name the model version."""
         identity = self._encoder.identity
         self._store.catalog.announce_encoder(
             Encoder(identity.model, identity.version, identity.dtype, identity.dim, identity.logit_scale)
         )
-        for thread in self._threads:
+        for thread in (self._heart, *self._others):
             thread.start()
         log.info("serving %s with %s on %s", ", ".join(self.queues), identity.model, self._encoder.device)
 
@@ -126,6 +136,9 @@ class Worker:
     def close(self) -> None:
         """Sign off."""
         self.stop()
+        self._closed.set()
+        if self._heart.is_alive():
+            self._heart.join()  # a last beat after signing off would bring the worker back
         self._store.catalog.worker_gone(self.name)
         self._store.close()
 
@@ -134,7 +147,11 @@ class Worker:
             jobs = self._store.jobs.claim(self.name, queue, self._settings.batch_size)
             if not jobs:
                 return
-            self._run(jobs)
+            try:
+                self._run(jobs)
+            except Exception as error:  # most likely the store's, so that the jobs can't be given back right now
+                self._broken_off.append((jobs, unforeseen("working on a batch", error)))
+                return
 
     def _run(self, jobs: Sequence[Job]) -> None:
         self._predict_jobs.run([job for job in jobs if job.kind == "predict"])
@@ -142,20 +159,41 @@ class Worker:
             if job.kind != "predict":
                 self._chores.run(job)
 
-    def _tick(self) -> None:
-        """Every second: say that this worker and its jobs live, take over lost ones, and hear bells that got lost."""
-        while not self._stopping.wait(TICK_S):
+    def _beat(self) -> None:
+        """To the very end, several times a lease: say that this worker and its jobs live, and take over lost ones."""
+        while not self._closed.wait(min(TICK_S, self._settings.job_lease_s / BEATS_PER_LEASE)):
             try:
                 self._store.jobs.heartbeat(self.name)
                 self._store.catalog.worker_alive(
                     self.name, self._encoder.identity.model, str(self._encoder.device), ",".join(self.queues)
                 )
                 self._store.jobs.requeue_lost(self._settings.job_lease_s)
-                for queue in self._store.jobs.queues_with_work(self.queues):
-                    if queue not in self._draining:
-                        self._bell.ring(queue)
+                self._give_back()
             except SQLAlchemyError as error:
-                log.warning("the store can't be reached (%s); trying again", type(error).__name__)
+                log.warning(_STORE_AWAY, type(error).__name__)
+
+    def _give_back(self) -> None:
+        """Queue the jobs again that a batch left running when it broke off."""
+        while self._broken_off:
+            jobs, error = self._broken_off[0]
+            for job in jobs:
+                self._store.jobs.fail(job, error)
+            self._broken_off.popleft()
+
+    def _look_for_work(self) -> None:
+        """Every second: ring bells again that got lost, and work without them where the broker is away."""
+        while not self._stopping.wait(TICK_S):
+            try:
+                waiting = self._store.jobs.queues_with_work(self.queues)
+            except SQLAlchemyError as error:
+                log.warning(_STORE_AWAY, type(error).__name__)
+                continue
+            rings = True
+            for queue in waiting:
+                if len(self._draining) <= BATCH_THREADS:
+                    rings = rings and self._bell.ring(queue)
+                    if not rings:
+                        threading.Thread(target=self.drain, args=[queue], daemon=True).start()
 
     def _push(self) -> None:
         """Whenever something is owed, and every second for what was put off or left by another worker."""
@@ -166,4 +204,6 @@ class Worker:
                 if self._pusher is not None:
                     self._pusher.push_owed()
             except SQLAlchemyError as error:
-                log.warning("the store can't be reached (%s); trying again", type(error).__name__)
+                log.warning(_STORE_AWAY, type(error).__name__)
+            except Exception as error:  # this thread must outlive whatever Label Studio answers
+                unforeseen("pushing", error)

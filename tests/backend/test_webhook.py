@@ -93,19 +93,21 @@ def test_half_a_character_is_stored_as_it_came(backend: Backend, new_events: Cal
     assert event.body == body
 
 
-def test_credentials_are_left_out_at_any_depth(backend: Backend, new_events: Callable[[], list[Event]]) -> None:
+def test_credentials_are_left_out_except_where_people_wrote_them(
+    backend: Backend, new_events: Callable[[], list[Event]]
+) -> None:
+    said = [{"value": {"choices": ["password"], "token": "people's own"}}]
     body = {
-        "action": "PROJECT_UPDATED",
-        "project": {"id": 6, "access_token": "t0ken-1", "title": "Dogs"},
-        "hooks": [{"headers": {"Authorization": "Basic t0ken-2", "X-Kind": "a"}, "password": "t0ken-3"}],
+        "action": "ANNOTATION_CREATED",
+        "project": {"id": 6, "access_token": "t0ken-1", "title": "Dogs", "task_data_password": "t0ken-2"},
+        "owners": [{"email": "a@example.org", "token": "t0ken-3"}],
+        "task": {"id": 1, "data": {"audio": "/a.wav", "login": "people's own"}},
+        "annotation": {"id": 1, "result": said},
     }
     assert posted(backend, body).status_code == 201
     (event,) = new_events()
-    assert event.body == {
-        "action": "PROJECT_UPDATED",
-        "project": {"id": 6, "title": "Dogs"},
-        "hooks": [{"headers": {"X-Kind": "a"}}],
-    }
+    without = {"project": {"id": 6, "title": "Dogs"}, "owners": [{"email": "a@example.org"}]}
+    assert event.body == body | without
     assert "t0ken" not in backend.process.log
 
 

@@ -40,7 +40,7 @@ def test_it_answers_inside_and_no_longer_after(label_studio: LabelStudioServer, 
 
 def test_where_it_is_not_installed_the_command_that_installs_it_is_named(tmp_path: Path) -> None:
     with (
-        pytest.raises(LabelStudioServerError, match="run `make label-studio`"),
+        pytest.raises(LabelStudioServerError, match="run `make install`"),
         LabelStudioServer(tmp_path, venv=tmp_path),
     ):
         pass

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,24 @@ import soundfile
 from clapboard.audio import SAMPLE_RATE
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.records import Project
+from demo.browser import screenshot_task
 from demo.clapboard_up import ClapboardUp
 from demo.label_studio_server import LabelStudioServer
+from tests.fixtures_services import needs_program
 from training.synthesis import synthesise
 
 pytestmark = pytest.mark.e2e
 
-KINDS = ("dog bark", "rain", "siren", "white noise")
-CONFIG = """<View><Audio name="audio" value="$audio"/>
-<Choices name="sound" toName="audio" choice="single">
-  <Choice value="dog bark"/><Choice value="rain"/><Choice value="siren"/><Choice value="white noise"/>
-</Choices></View>"""
+KINDS = ("dog bark", "rain", "clock tick", "siren")
+CONFIG = """<View>
+  <Header value="What do you hear?"/>
+  <Audio name="audio" value="$audio"/>
+  <Choices name="sound" toName="audio" choice="single" showInline="true">
+    <Choice value="dog bark"/><Choice value="rooster"/><Choice value="rain"/><Choice value="sea waves"/>
+    <Choice value="fire crackling"/><Choice value="baby cry"/><Choice value="person sneeze"/>
+    <Choice value="clock tick"/><Choice value="helicopter"/><Choice value="chainsaw"/><Choice value="siren"/>
+  </Choices>
+</View>"""
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +90,37 @@ def test_opening_a_task_and_retrieving_predictions_store_exactly_one_each(
     project: tuple[Project, dict[int, str]], label_studio_api: httpx.Client
 ) -> None:
     made, kinds = project
-    tasks = list(kinds)
-    opened = label_studio_api.get(f"/api/tasks/{tasks[0]}", params={"project": made.id}).json()
-    assert len(opened["predictions"]) == 1
-    retrieve = {"selectedItems": {"all": True, "excluded": []}, "project": made.id}
+    with ThreadPoolExecutor(4) as pool:  # four people open the same task at once
+        list(pool.map(lambda task: _open(label_studio_api, made.id, task), [next(iter(kinds))] * 4))
+    assert len(_predictions(label_studio_api, made.id)[next(iter(kinds))]) == 1
     for _ in range(2):
-        answer = label_studio_api.post(
-            "/api/dm/actions", params={"id": "retrieve_tasks_predictions", "project": made.id}, json=retrieve
-        )
-        assert answer.status_code == 200
+        _retrieve_predictions(label_studio_api, made.id)
     held = _predictions(label_studio_api, made.id)
     assert {task: len(found) for task, found in held.items()} == {t: int(k != "broken") for t, k in kinds.items()}
     versions = {found["model_version"] for predictions in held.values() for found in predictions}
     assert versions == {label_studio_api.get(f"/api/projects/{made.id}").json()["model_version"]}
+
+
+def test_a_browser_shows_the_suggestion_ticked_with_its_version_and_score(
+    project: tuple[Project, dict[int, str]],
+    label_studio: LabelStudioServer,
+    label_studio_api: httpx.Client,
+    tmp_path: Path,
+) -> None:
+    made, kinds = project
+    chromium = needs_program("chromium")
+    task = next(iter(kinds))
+    opened = _open(label_studio_api, made.id, task)
+    (suggested,) = opened["predictions"]
+    picture = Path(os.environ.get("SCREENSHOT", tmp_path / "suggestion.png"))
+    facts = screenshot_task(
+        label_studio.url, label_studio.email, label_studio.password, made.id, task, picture, chromium=chromium
+    )
+    assert facts.ticked == (_choice(suggested),)
+    assert facts.shows_version(suggested["model_version"])
+    assert not facts.shows_version("another-version")
+    assert float(facts.score_shown.rstrip("%")) == pytest.approx(100 * suggested["score"], abs=0.01)
+    assert facts.clip_s == pytest.approx(4.0, abs=0.05)
 
 
 def test_scores_fill_the_data_managers_column_and_order_uncertainty_sampling(
@@ -149,7 +176,7 @@ def test_a_changed_label_config_is_answered_by_a_new_aligned_version(
     old = label_studio_api.get(f"/api/projects/{made.id}").json()["model_version"]
     config = CONFIG.replace('<Choice value="siren"/>', '<Choice value="siren" predicted_values="ambulance"/>')
     label_studio_api.patch(f"/api/projects/{made.id}", json={"label_config": config}).raise_for_status()
-    label_studio_api.get(f"/api/tasks/{task}", params={"project": made.id}).raise_for_status()
+    _open(label_studio_api, made.id, task)
     _until(lambda: label_studio_api.get(f"/api/projects/{made.id}").json()["model_version"] != old)
     new = label_studio_api.get(f"/api/projects/{made.id}").json()["model_version"]
     assert new.split(".")[0] == old.split(".")[0]  # the same encoder
@@ -165,6 +192,20 @@ def test_doctor_finds_nothing_wrong_with_a_connected_project(
     ]
     assert {"token", "webhook", "model version", "audio", "worker", "broker"} <= {line["name"] for line in lines}
     assert all(line["ok"] for line in lines)
+
+
+def _open(api: httpx.Client, project: int, task: int) -> dict[str, Any]:
+    """What the labelling page loads when somebody opens the task."""
+    answer = api.get(f"/api/tasks/{task}", params={"project": project})
+    answer.raise_for_status()
+    return dict(answer.json())
+
+
+def _retrieve_predictions(api: httpx.Client, project: int) -> None:
+    """The Data Manager's «Retrieve Predictions» on all tasks."""
+    body = {"selectedItems": {"all": True, "excluded": []}, "project": project}
+    action = {"id": "retrieve_tasks_predictions", "project": project}
+    api.post("/api/dm/actions", params=action, json=body).raise_for_status()
 
 
 def _predictions(api: httpx.Client, project: int) -> dict[int, list[dict[str, Any]]]:

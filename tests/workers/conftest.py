@@ -1,0 +1,104 @@
+"""What the workers' parts work with: real stores and sources, audio over HTTP, and an encoder that counts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from clapboard import prediction
+from clapboard.clap import EncoderIdentity
+from clapboard.jobs import INTERACTIVE, PredictPayload
+from clapboard.labels import parse_label_config
+from clapboard.settings import Settings
+from clapboard.sources import AudioSources
+from clapboard.store import Store
+from clapboard.store.jobs import Job, JobRequest
+from tests.audio_server import AudioServer
+from tests.fake_label_studio import CHOICES
+
+LABELS = parse_label_config(CHOICES)
+HEAD_ID = prediction.head_id(LABELS)
+
+
+class CountingEncoder:
+    """An encoder whose embeddings follow from the samples, which counts windows and fails when told to."""
+
+    def __init__(self, version: str = "0123456789abcdef", batch_size: int = 4) -> None:
+        self.identity = EncoderIdentity("counting", version, "float32", 4, 10.0)
+        self.batch_size = batch_size
+        self.device = torch.device("cpu")
+        self.batches: list[int] = []
+        self.failures: list[Exception] = []
+        self._turn = threading.Lock()
+
+    def embed_windows(self, waveforms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        with self._turn:
+            self.batches.append(len(waveforms))
+            if self.failures:
+                raise self.failures.pop(0)
+        rows = waveforms.reshape(len(waveforms), 4, -1)[:, :, :64].sum(axis=2) + np.float32(0.1)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        rows = np.array([np.random.default_rng(len(text)).normal(size=4) for text in texts], np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+class World:
+    """A store, sources and an audio server, with what a backend would queue."""
+
+    def __init__(self, folder: Path, audio: AudioServer, database_url: str = "") -> None:
+        self.settings = Settings(
+            MODEL_DIR=folder,
+            CLAPBOARD_MODEL="counting",
+            CLAPBOARD_ALLOW_PRIVATE_URLS=True,
+            CLAPBOARD_JOB_LEASE_S=1,
+            CLAPBOARD_DATABASE_URL=database_url,
+        )
+        self.audio = audio
+        self.store = Store.open(self.settings)
+        self.sources = AudioSources(self.settings)
+        self.encoder = CountingEncoder()
+        self.version = prediction.model_version(self.encoder.identity, LABELS)
+        self.store.catalog.put_label_space(HEAD_ID, CHOICES)
+
+    def ask(
+        self, *tasks: int, path: str = "{}/clip.wav", queue: str = INTERACTIVE, push: bool = False, head: str = HEAD_ID
+    ) -> list[int]:
+        """Queue a job for each task; the ids."""
+        requests = []
+        for task in tasks:
+            uri = self.audio.url(path.format(task))
+            payload = PredictPayload(uri=uri, uri_key=self.sources.key(uri), head_id=head)
+            requests.append(JobRequest("predict", 1, task, self.version, payload.model_dump(), push))
+        return self.store.jobs.add(queue, requests)
+
+    def claimed(self, queue: str = INTERACTIVE) -> list[Job]:
+        """All that is queued, claimed by a worker of the test's."""
+        return self.store.jobs.claim("test", queue, 100)
+
+    def predicted(self, *tasks: int) -> list[int]:
+        """Those of the tasks that have a prediction."""
+        taken = self.store.predictions.take_for_answer(1, tasks, self.version, since=0.0)
+        return sorted(taken)
+
+
+@pytest.fixture(scope="module")
+def audio() -> Iterator[AudioServer]:
+    with AudioServer() as server:
+        yield server
+
+
+@pytest.fixture
+def world(tmp_path: Path, audio: AudioServer) -> Iterator[World]:
+    audio.requests.clear()
+    audio.waiting.clear()
+    world = World(tmp_path, audio)
+    yield world
+    world.store.close()

@@ -1,0 +1,153 @@
+"""PredictJobs: from claimed jobs to stored predictions, each job ended by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clapboard import prediction, scoring
+from clapboard.jobs import INTERACTIVE
+from clapboard.labels import label_space_of
+from clapboard.store.jobs import State
+from tests.workers.conftest import HEAD_ID, LABELS, CountingEncoder, World
+from workers.batch import PredictJobs, compute_class_weights
+from workers.embed import EmbeddingStage
+
+
+class Owed:
+    """Counts how often something became owed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+@pytest.fixture
+def owed() -> Owed:
+    return Owed()
+
+
+@pytest.fixture
+def predict_jobs(world: World, owed: Owed) -> PredictJobs:
+    stage = EmbeddingStage(world.store, world.sources, world.encoder)
+    return PredictJobs(world.store, stage, world.encoder, on_owed=owed)
+
+
+def states(world: World) -> dict[int, State]:
+    return {job.task: job.state for job in world.store.jobs.newest(limit=1000)}
+
+
+def test_a_batch_with_bad_clips_finishes_the_others_and_keeps_each_reason(
+    world: World, predict_jobs: PredictJobs, owed: Owed
+) -> None:
+    world.ask(1, 4)
+    world.ask(2, path="corrupt/{}.wav")
+    world.ask(3, path="missing/{}.wav")
+    predict_jobs.run(world.claimed())
+    assert states(world) == {1: State.DONE, 2: State.FAILED, 3: State.FAILED, 4: State.DONE}
+    reasons = {job.task: (job.error_code, job.error) for job in world.store.jobs.newest(state=State.FAILED)}
+    assert reasons[2][0] == "audio"
+    assert reasons[3][0] == "source"
+    assert "HTTP 404" in str(reasons[3][1])
+    assert world.predicted(1, 2, 3, 4) == [1, 4]
+    assert owed.count == 0
+
+
+def test_the_prediction_is_that_of_the_embeddings_and_the_labels(world: World, predict_jobs: PredictJobs) -> None:
+    world.ask(1)
+    predict_jobs.run(world.claimed())
+    (recording,) = world.store.embeddings.recordings([world.sources.key(world.audio.url("1/clip.wav"))]).values()
+    identity = world.encoder.identity
+    vectors = world.store.embeddings.get([recording], identity.version, identity.dtype)[recording.sha256]
+    weights = compute_class_weights(world.encoder, LABELS)
+    expected = prediction.predict(LABELS, vectors, weights, identity.logit_scale)
+    found = world.store.predictions.take_for_answer(1, [1], world.version, since=0.0)[1]
+    assert (found.result, found.score) == (expected.result, pytest.approx(expected.score))
+
+
+def test_only_what_is_to_be_pushed_counts_as_owed(world: World, predict_jobs: PredictJobs, owed: Owed) -> None:
+    world.ask(1, 2)
+    world.ask(3, push=True)
+    predict_jobs.run(world.claimed())
+    assert owed.count == 1
+    assert [one.task for one in world.store.predictions.take_for_push(10, 30)] == [3]
+
+
+def test_class_weights_are_computed_once_and_kept_for_the_backend(world: World, predict_jobs: PredictJobs) -> None:
+    label_space, weights = predict_jobs.head(HEAD_ID)
+    assert label_space == LABELS
+    assert weights.shape == (3, 4)  # two labels and the neutral prompts
+    kept = world.store.catalog.class_weights(world.encoder.identity.version, HEAD_ID)
+    assert kept is not None
+    assert np.array_equal(kept, weights)
+    other = PredictJobs(world.store, predict_jobs._stage, CountingEncoder(), on_owed=lambda: None)
+    assert np.array_equal(other.head(HEAD_ID)[1], weights)
+
+
+def test_class_weights_are_the_unit_mean_of_each_labels_prompts() -> None:
+    encoder = CountingEncoder()
+    label_space = label_space_of(["dog bark", "rain"])
+    weights = compute_class_weights(encoder, label_space)
+    (control,) = label_space.controls
+    for row, label in zip(weights, control.labels, strict=False):
+        assert np.allclose(row, scoring.class_weight(encoder.embed_texts(label.prompts)))
+    assert np.allclose(np.linalg.norm(weights, axis=1), 1.0)
+    assert weights.shape == (3, 4)
+
+
+def test_a_label_space_that_is_unknown_or_broken_fails_its_own_jobs(world: World, predict_jobs: PredictJobs) -> None:
+    world.store.catalog.put_label_space("broken", "<View/>")
+    world.ask(1, head="unknown")
+    world.ask(2, head="broken")
+    world.ask(3)
+    predict_jobs.run(world.claimed())
+    assert states(world) == {1: State.FAILED, 2: State.FAILED, 3: State.DONE}
+
+
+def test_a_job_that_was_asked_of_another_encoder_is_answered_under_the_name_of_ours(
+    world: World, predict_jobs: PredictJobs
+) -> None:
+    world.version = "older.zero-shot.00000000"
+    world.ask(1)
+    predict_jobs.run(world.claimed())
+    made_by = prediction.model_version(world.encoder.identity, LABELS)
+    assert world.store.predictions.model_versions(1) == [made_by]
+
+
+def test_work_whose_lease_was_lost_is_discarded(world: World, predict_jobs: PredictJobs, owed: Owed) -> None:
+    world.ask(1, push=True)
+    jobs = world.claimed()
+    world.store.jobs.requeue_lost(lease_s=-1)
+    predict_jobs.run(jobs)
+    assert states(world) == {1: State.QUEUED}
+    assert world.predicted(1) == []
+    predict_jobs.run(world.claimed())
+    assert states(world) == {1: State.DONE}
+    assert owed.count == 1
+
+
+def test_an_unforeseen_failure_of_one_job_leaves_its_neighbours_alone(world: World, predict_jobs: PredictJobs) -> None:
+    world.ask(1, 2, 3)
+    with world.store.database.write() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER refuse BEFORE INSERT ON predictions WHEN NEW.task = 2 "
+            "BEGIN SELECT RAISE(ABORT, 't0ken'); END"
+        )
+    predict_jobs.run(world.claimed())
+    assert states(world) == {1: State.DONE, 2: State.QUEUED, 3: State.DONE}
+    (failed,) = world.store.jobs.newest(state=State.QUEUED)
+    assert (failed.error_code, failed.attempts) == ("internal", 1)
+    assert "t0ken" not in str(failed.error)
+
+
+def test_a_failed_forward_pass_is_tried_again(world: World, predict_jobs: PredictJobs) -> None:
+    world.ask(1)
+    world.encoder.failures = [RuntimeError("CUDA error: a cosmic ray")]
+    predict_jobs.run(world.claimed())
+    assert states(world) == {1: State.QUEUED}
+    with world.store.database.write() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET not_before = 0")
+    predict_jobs.run(world.store.jobs.claim("test", INTERACTIVE, 10))
+    assert states(world) == {1: State.DONE}

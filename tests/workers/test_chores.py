@@ -1,0 +1,130 @@
+"""Chores: jobs about a whole project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clapboard.jobs import BATCH, INTERACTIVE, TRAIN
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.settings import Settings
+from clapboard.store import Store
+from clapboard.store.catalog import Encoder
+from clapboard.store.jobs import Job, JobRequest, State
+from tests.fake_label_studio import TOKEN, FakeLabelStudio
+from workers.chores import Chores
+
+
+class Bell:
+    """Keeps for whom it was rung."""
+
+    def __init__(self) -> None:
+        self.rung: list[str] = []
+
+    def ring(self, queue: str) -> bool:
+        self.rung.append(queue)
+        return True
+
+
+@pytest.fixture
+def label_studio() -> Iterator[FakeLabelStudio]:
+    with FakeLabelStudio() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(tmp_path: Path, label_studio: FakeLabelStudio) -> Settings:
+    return Settings(
+        MODEL_DIR=tmp_path,
+        CLAPBOARD_MODEL="counting",
+        LABEL_STUDIO_URL=label_studio.url,
+        LABEL_STUDIO_API_KEY=TOKEN,
+    )
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    store = Store.open(settings)
+    store.catalog.announce_encoder(Encoder("counting", "0123456789abcdef", "float32", 4, 10.0))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def bell() -> Bell:
+    return Bell()
+
+
+@pytest.fixture
+def chores(settings: Settings, store: Store, bell: Bell) -> Iterator[Chores]:
+    with LabelStudioClient(settings, max_retries=0) as client:
+        yield Chores(settings, store, client, bell)
+
+
+def claimed(store: Store, queue: str, request: JobRequest) -> Job:
+    store.jobs.add(queue, [request])
+    (job,) = store.jobs.claim("test", queue, 1)
+    return job
+
+
+def test_prelabel_queues_the_projects_tasks_and_says_how_many(
+    chores: Chores, store: Store, bell: Bell, label_studio: FakeLabelStudio
+) -> None:
+    label_studio.add_tasks(7, *({"id": n, "data": {"audio": f"https://host.example/{n}.wav"}} for n in (1, 2, 3)))
+    job = claimed(store, BATCH, JobRequest("prelabel", 7))
+    chores.run(job)
+    ended = store.jobs.get(job.id)
+    assert (ended.state, ended.error) == (State.DONE, "3 tasks queued, 0 had their prediction.")
+    assert bell.rung == [BATCH]
+    queued = store.jobs.claim("test", BATCH, 10)
+    assert sorted((one.kind, one.task, one.push) for one in queued) == [("predict", n, True) for n in (1, 2, 3)]
+
+
+def test_train_says_that_nothing_was_trained_and_what_is_kept_for_it(chores: Chores, store: Store) -> None:
+    for action in ("ANNOTATION_CREATED", "ANNOTATIONS_DELETED", "TASKS_CREATED"):
+        store.inbox.append(action, 7, {"action": action})
+    job = claimed(store, TRAIN, JobRequest("train", 7))
+    chores.run(job)
+    ended = store.jobs.get(job.id)
+    assert ended.state == State.DONE
+    assert "The inbox keeps 2 annotation events" in str(ended.error)
+
+
+def test_a_project_that_is_gone_fails_its_job_with_the_reason(chores: Chores, store: Store) -> None:
+    for kind, queue in (("prelabel", BATCH), ("align", INTERACTIVE)):
+        job = claimed(store, queue, JobRequest(kind, 99, model_version="v1"))
+        chores.run(job)
+        ended = store.jobs.get(job.id)
+        assert (ended.state, ended.error_code) == (State.FAILED, "label_studio")
+        assert TOKEN not in str(ended.error)
+
+
+def test_a_label_studio_that_is_away_is_tried_again(
+    chores: Chores, store: Store, label_studio: FakeLabelStudio
+) -> None:
+    label_studio.is_down = True
+    job = claimed(store, BATCH, JobRequest("prelabel", 7))
+    chores.run(job)
+    assert store.jobs.get(job.id).state == State.QUEUED
+
+
+def test_without_a_token_the_job_says_what_is_missing(settings: Settings, store: Store, bell: Bell) -> None:
+    job = claimed(store, BATCH, JobRequest("prelabel", 7))
+    Chores(settings, store, None, bell).run(job)
+    ended = store.jobs.get(job.id)
+    assert ended.state == State.FAILED
+    assert "LABEL_STUDIO_API_KEY is not set" in str(ended.error)
+
+
+def test_a_kind_that_nobody_knows_fails_without_harm(chores: Chores, store: Store) -> None:
+    job = claimed(store, BATCH, JobRequest("dance", 7))
+    for _ in range(3):
+        chores.run(job)
+        with store.database.write() as connection:
+            connection.exec_driver_sql("UPDATE jobs SET not_before = 0")
+        if store.jobs.get(job.id).state == State.FAILED:
+            break
+        (job,) = store.jobs.claim("test", BATCH, 1)
+    assert store.jobs.get(job.id).error_code == "internal"
