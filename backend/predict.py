@@ -11,9 +11,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 from clapboard import prediction
@@ -49,7 +49,13 @@ class OpenRequest:
     model_version: str
     began_at: float
     tasks: list[int | None]  # None: nothing can be said about this one
+    uris: dict[int, tuple[str, str]] = field(default_factory=dict)  # of each task, with its key
     waiting_for: list[int] = field(default_factory=list)  # jobs
+
+    @cached_property
+    def keys(self) -> dict[int, str]:
+        """The URI key of each task that can be predicted, once all are admitted."""
+        return {task: key for task, (_, key) in self.uris.items()}
 
 
 class PredictService:
@@ -114,16 +120,15 @@ class PredictService:
         label_space, encoder = parse(label_config), self.encoder()
         version = prediction.model_version(encoder, label_space)
         request = OpenRequest(project_id(project), version, self._store.clock(), [])
-        uris: dict[int, tuple[str, str]] = {}  # task → URI and its key
-        for task in tasks:
-            request.tasks.append(self._admit(request, task, label_space, uris))
         if not label_space.predicted:
             request.tasks = [None] * len(tasks)
             return request
-        missing = self._missing(request, uris)
-        missing -= self._score_cached_embeddings(request, label_space, encoder, {t: uris[t] for t in missing})
+        for task in tasks:
+            request.tasks.append(self._admit(request, task, label_space))
+        missing = request.uris.keys() - self._store.predictions.cached(request.project, request.keys, version)
+        missing -= self._score_cached_embeddings(request, missing, label_space, encoder)
         if missing:
-            self._queue(request, label_config, label_space, {t: uris[t] for t in missing})
+            self._queue(request, missing, label_config, label_space)
         return request
 
     def is_ready(self, request: OpenRequest) -> bool:
@@ -139,11 +144,9 @@ class PredictService:
 
     def finish(self, request: OpenRequest) -> PredictAnswer:
         """The answer as it stands now; what it lacks and is still being computed will be pushed."""
-        known = [task for task in request.tasks if task is not None]
-        if request.waiting_for:
-            self._store.jobs.owe_push(request.project, known, request.model_version)
+        self._owe_what_is_open(request)
         taken = self._store.predictions.take_for_answer(
-            request.project, known, request.model_version, since=request.began_at
+            request.project, request.keys, request.model_version, since=request.began_at
         )
         results: list[dict[str, Any] | list[Any]] = []
         for task in request.tasks:
@@ -154,9 +157,7 @@ class PredictService:
 
     def abandon(self, request: OpenRequest) -> PredictAnswer:
         """An answer that nobody hears any more, and so without predictions: those to come will be pushed."""
-        known = [task for task in request.tasks if task is not None]
-        if request.waiting_for:
-            self._store.jobs.owe_push(request.project, known, request.model_version)
+        self._owe_what_is_open(request)
         return PredictAnswer(request.model_version, [[] for _ in request.tasks])
 
     def refresh_encoder(self) -> None:
@@ -177,13 +178,11 @@ class PredictService:
             )
         return self._encoder
 
-    def _admit(
-        self,
-        request: OpenRequest,
-        task: Mapping[str, Any],
-        label_space: LabelSpace,
-        uris: dict[int, tuple[str, str]],
-    ) -> int | None:
+    def _owe_what_is_open(self, request: OpenRequest) -> None:
+        if request.waiting_for:
+            self._store.jobs.owe_push(request.project, list(request.uris), request.model_version)
+
+    def _admit(self, request: OpenRequest, task: Mapping[str, Any], label_space: LabelSpace) -> int | None:
         """The task's id, its URI noted; or None, with the reason kept, if it can't be predicted."""
         number = task.get("id")
         data = task.get("data")
@@ -200,24 +199,21 @@ class PredictService:
             return None  # Label Studio holds it already; a second one would be a duplicate
         if task_id is None:
             task_id = _made_up_id(key)
-        uris[task_id] = uri, key
+        request.uris[task_id] = uri, key
         return task_id
 
-    def _missing(self, request: OpenRequest, uris: Mapping[int, tuple[str, str]]) -> set[int]:
-        wanted = {task: key for task, (_, key) in uris.items()}
-        return set(uris) - self._store.predictions.cached(request.project, wanted, request.model_version)
-
     def _score_cached_embeddings(
-        self, request: OpenRequest, label_space: LabelSpace, encoder: Encoder, uris: Mapping[int, tuple[str, str]]
+        self, request: OpenRequest, tasks: Set[int], label_space: LabelSpace, encoder: Encoder
     ) -> set[int]:
         """Those of the tasks whose embeddings and class weights are there, now scored and stored."""
-        weights = self._store.catalog.class_weights(encoder.version, prediction.head_id(label_space)) if uris else None
+        weights = self._store.catalog.class_weights(encoder.version, prediction.head_id(label_space)) if tasks else None
         if weights is None:
             return set()
-        recordings = self._store.embeddings.recordings([key for _, key in uris.values()])
+        keys = {task: request.keys[task] for task in tasks}
+        recordings = self._store.embeddings.recordings(list(keys.values()))
         vectors = self._store.embeddings.get(list(recordings.values()), encoder.version, encoder.dtype)
         scored = []
-        for task, (_, key) in uris.items():
+        for task, key in keys.items():
             if key in recordings and recordings[key].sha256 in vectors:
                 found = prediction.predict(label_space, vectors[recordings[key].sha256], weights, encoder.logit_scale)
                 scored.append(
@@ -226,13 +222,7 @@ class PredictService:
         self._store.predictions.put_ready(scored)
         return {done.task for done in scored}
 
-    def _queue(
-        self,
-        request: OpenRequest,
-        label_config: str,
-        label_space: LabelSpace,
-        uris: Mapping[int, tuple[str, str]],
-    ) -> None:
+    def _queue(self, request: OpenRequest, tasks: Set[int], label_config: str, label_space: LabelSpace) -> None:
         head_id = prediction.head_id(label_space)
         self._store.catalog.put_label_space(head_id, label_config)
         requests = [
@@ -243,7 +233,8 @@ class PredictService:
                 request.model_version,
                 PredictPayload(uri=uri, uri_key=key, head_id=head_id).model_dump(),
             )
-            for task, (uri, key) in uris.items()
+            for task, (uri, key) in request.uris.items()
+            if task in tasks
         ]
         request.waiting_for = self._store.jobs.add(INTERACTIVE, requests)
         self._bell.ring(INTERACTIVE)

@@ -11,7 +11,7 @@ import traceback
 
 _QUERY = re.compile(r"(\w+://[^\s?\"']+)\?[^\s\"']*")
 _CREDENTIALS = re.compile(r"(?i)\b(token|bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
-_USERINFO = re.compile(r"(\w+://)[^\s/@]+@")
+_USERINFO = re.compile(r"(\w+://)[^\s/]*@")
 _SUBJECTS = ("project", "task", "job", "model_version")
 
 

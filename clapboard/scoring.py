@@ -34,4 +34,4 @@ def independent_scores(embeddings: Array, class_weights: Array, negative: Array,
     Each label is weighed against the neutral prompts' weight `negative` `[D]`: σ(scale·(cos label − cos negative)).
     """
     margins = logit_scale * (embeddings @ class_weights.T - (embeddings @ negative)[:, None])  # [W, L]
-    return (1.0 / (1.0 + np.exp(-margins))).max(axis=0)
+    return np.exp(-np.logaddexp(0.0, -margins)).max(axis=0)  # σ, without an overflow where a margin is far below 0

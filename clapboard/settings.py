@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16"] = _named(
         "CLAPBOARD_DTYPE", "auto", "`float32`, `bfloat16`, or `auto`: bfloat16 on CUDA, float32 on a CPU"
     )
+    torch_threads: int = _named(
+        "CLAPBOARD_TORCH_THREADS", 0, "CPU threads of one forward pass; 0: as many as there are cores", ge=0, le=1024
+    )
     batch_size: int = _named("CLAPBOARD_BATCH_SIZE", 16, "windows in one forward pass at most", ge=1, le=4096)
 
     # HTTP backend

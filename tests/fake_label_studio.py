@@ -1,6 +1,6 @@
 """The part of Label Studio's API that pushes use, on loopback: with its carelessness, and with failures on demand.
 
-As measured on 1.23.2: predictions are stored unvalidated, a second one of the same version too, and an import drops those
+As measured on 1.23.2: predictions are stored unvalidated, also a second one of one version, and an import drops those
 for tasks that don't exist without a word.
 """
 

@@ -192,9 +192,9 @@ class Trainer:
 
 def _matrices_and_others(model: ClapModel) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
     """The weights that multiply activations, and all else: biases, norms, tables, filters, the two temperatures."""
-    matrices = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    theirs = {id(weight) for weight in matrices}
-    return matrices, [parameter for parameter in model.parameters() if id(parameter) not in theirs]
+    of_linear = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)}
+    parameters = list(model.parameters())
+    return [p for p in parameters if id(p) in of_linear], [p for p in parameters if id(p) not in of_linear]
 
 
 def main(

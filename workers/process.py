@@ -15,6 +15,7 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 
+import torch
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutting_down
@@ -48,6 +49,8 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> None:
 
     Raises `ModelError` if the model can't be loaded and `SettingsError` if the store can't be opened.
     """
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
     encoder = ClapEncoder.load(
         settings.model, device=settings.device, dtype=settings.dtype, batch_size=settings.batch_size
     )

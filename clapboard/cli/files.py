@@ -24,6 +24,8 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Score audio files against labels: a line per file. Exit code 1 if one of them can't be read."""
+    import torch
+
     from clapboard import prediction
     from clapboard.clap import ClapEncoder
     from clapboard.labels import label_space_of
@@ -32,6 +34,8 @@ def predict(
     label_space = label_space_of(labels.split(","))
     (control,) = label_space.controls
     settings = settings_with(model=model)
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
     encoder = ClapEncoder.load(
         settings.model, device=settings.device, dtype=settings.dtype, batch_size=settings.batch_size
     )

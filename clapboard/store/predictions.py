@@ -13,11 +13,11 @@ A request never answers what was delivered since the request began: that copy is
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, case, delete, func, or_, select, tuple_, update
 
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import predictions
@@ -100,16 +100,20 @@ class PredictionStore:
         return found
 
     def take_for_answer(
-        self, project: int, tasks: Sequence[int], model_version: str, *, since: float
+        self, project: int, wanted: Mapping[int, str], model_version: str, *, since: float
     ) -> dict[int, StoredPrediction]:
-        """The tasks' predictions that the request which began at `since` may answer; they count as answered."""
+        """The predictions that the request which began at `since` may answer; they count as answered.
+
+        `wanted` says for which URI key each task's prediction must be: a task's audio may have been replaced.
+        """
         free = predictions.c.delivery.in_([Delivery.READY, Delivery.OWED])
         delivered = predictions.c.delivery.in_([Delivery.ANSWERED, Delivery.PUSHED])
         earlier = delivered & (predictions.c.delivered_at < since)
         taken: dict[int, StoredPrediction] = {}
         with self._db.write() as connection:
-            for some in in_chunks(sorted(tasks)):
-                may = _of(project, some, model_version) & or_(free, earlier)
+            for some in in_chunks(sorted(wanted.items())):
+                of_that_uri = tuple_(predictions.c.task, predictions.c.uri_key).in_(some)
+                may = _of(project, [task for task, _ in some], model_version) & of_that_uri & or_(free, earlier)
                 _lock(connection, may)
                 rows = connection.execute(
                     update(predictions)

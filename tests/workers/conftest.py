@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from sqlalchemy import select
 
 from clapboard import prediction
 from clapboard.clap import EncoderIdentity
@@ -19,6 +20,8 @@ from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest
+from clapboard.store.predictions import StoredPrediction
+from clapboard.store.schema import predictions
 from tests.audio_server import AudioServer
 from tests.fake_label_studio import CHOICES
 
@@ -85,8 +88,23 @@ class World:
 
     def predicted(self, *tasks: int) -> list[int]:
         """Those of the tasks that have a prediction."""
-        taken = self.store.predictions.take_for_answer(1, tasks, self.version, since=0.0)
-        return sorted(taken)
+        return [task for task in sorted(tasks) if self._held(task) is not None]
+
+    def prediction(self, task: int) -> StoredPrediction:
+        """The task's prediction."""
+        held = self._held(task)
+        assert held is not None
+        return held
+
+    def _held(self, task: int) -> StoredPrediction | None:
+        query = select(predictions).where(predictions.c.task == task, predictions.c.model_version == self.version)
+        with self.store.database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return (
+            StoredPrediction(row.project, row.task, row.model_version, row.uri_key, row.score, row.result)
+            if row
+            else None
+        )
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def test_the_prediction_is_that_of_the_embeddings_and_the_labels(world: World, p
     vectors = world.store.embeddings.get([recording], identity.version, identity.dtype)[recording.sha256]
     weights = compute_class_weights(world.encoder, LABELS)
     expected = prediction.predict(LABELS, vectors, weights, identity.logit_scale)
-    found = world.store.predictions.take_for_answer(1, [1], world.version, since=0.0)[1]
+    found = world.prediction(1)
     assert (found.result, found.score) == (expected.result, pytest.approx(expected.score))
 
 

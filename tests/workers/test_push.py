@@ -43,7 +43,7 @@ class World:
     def owe(self, project: int, *tasks: int, exist: bool = True, choice: str = "dog") -> None:
         if exist:
             self.label_studio.add_tasks(project, *({"id": task, "data": {"audio": "/a.wav"}} for task in tasks))
-        found = [StoredPrediction(project, task, VERSION, "key", task / 1000, result(choice)) for task in tasks]
+        found = [StoredPrediction(project, task, VERSION, "key", task / 10_000, result(choice)) for task in tasks]
         self.store.predictions.put_ready(found)
         self.store.predictions.owe(project, tasks, VERSION)
 
@@ -84,7 +84,7 @@ def test_what_is_owed_arrives_as_it_is_and_nothing_is_owed_any_more(world: World
         "id": by_task[12]["id"],
         "task": 12,
         "model_version": VERSION,
-        "score": 0.012,
+        "score": 0.0012,
         "result": result("dog"),
     }
     assert world.store.predictions.counts(1, VERSION) == {Delivery.PUSHED: 2}

@@ -361,7 +361,8 @@ def test_a_result_asked_to_be_pushed_while_its_job_ends_is_owed_or_ready(
 
     def ask() -> dict[int, StoredPrediction]:
         backend.jobs.owe_push(1, tasks, "v1")
-        return backend.predictions.take_for_answer(1, tasks, "v1", since=backend.jobs.get(jobs[0].id).created_at)
+        wanted = {job.task: prediction_of(job).uri_key for job in jobs}
+        return backend.predictions.take_for_answer(1, wanted, "v1", since=backend.jobs.get(jobs[0].id).created_at)
 
     def finish() -> dict[int, StoredPrediction]:
         for job in jobs:

@@ -23,7 +23,7 @@ def put(store: Store, tasks: Sequence[int], *, push: bool) -> None:
 
 
 def take(store: Store, tasks: Sequence[int], since: float) -> list[int]:
-    return sorted(store.predictions.take_for_answer(1, tasks, "v1", since=since))
+    return sorted(store.predictions.take_for_answer(1, dict.fromkeys(tasks, "uri"), "v1", since=since))
 
 
 def pushing(store: Store) -> list[int]:
@@ -35,7 +35,7 @@ def pushing(store: Store) -> list[int]:
 
 def test_a_prediction_comes_back_as_it_was_put(store: Store, clock: Callable[..., float]) -> None:
     store.predictions.put_ready([prediction(1)])
-    assert store.predictions.take_for_answer(1, [1], "v1", since=clock()) == {1: prediction(1)}
+    assert store.predictions.take_for_answer(1, {1: "uri"}, "v1", since=clock()) == {1: prediction(1)}
     assert prediction(1).as_json() == {"result": RESULT, "score": 0.25, "model_version": "v1"}
 
 
@@ -51,7 +51,8 @@ def test_a_new_prediction_replaces_the_tasks_old_one(store: Store, clock: Callab
     store.predictions.put_ready([prediction(1, uri_key="new")])
     assert store.predictions.cached(1, {1: "new"}, "v1") == {1}
     assert store.predictions.counts(1, "v1") == {Delivery.READY: 1}
-    assert store.predictions.take_for_answer(1, [1], "v1", since=clock())[1].uri_key == "new"
+    assert store.predictions.take_for_answer(1, {1: "old"}, "v1", since=clock()) == {}
+    assert store.predictions.take_for_answer(1, {1: "new"}, "v1", since=clock())[1].uri_key == "new"
 
 
 def test_a_prediction_that_was_delivered_is_not_delivered_again_because_two_computed_it(
@@ -79,7 +80,8 @@ def test_a_new_uri_is_delivered_again(store: Store, clock: Callable[..., float])
     assert pushing(store) == [1]
     store.predictions.put_ready([prediction(1, uri_key="new")])
     store.predictions.pushed(1, [1], "v1")
-    assert take(store, [1], clock()) == [1]
+    assert take(store, [1], clock()) == []
+    assert list(store.predictions.take_for_answer(1, {1: "new"}, "v1", since=clock())) == [1]
 
 
 def test_predictions_of_tasks_that_are_gone_are_dropped_in_every_version(store: Store) -> None:
@@ -135,7 +137,7 @@ def test_concurrent_requests_share_the_predictions_out(
 def test_nothing_is_taken_for_no_tasks_or_for_unknown_ones(store: Store, clock: Callable[..., float]) -> None:
     put(store, [1], push=False)
     assert take(store, [], clock()) == take(store, [2], clock()) == []
-    assert store.predictions.take_for_answer(1, [1], "v2", since=clock()) == {}
+    assert store.predictions.take_for_answer(1, {1: "uri"}, "v2", since=clock()) == {}
 
 
 def test_what_was_pushed_is_answered_only_to_requests_that_began_later(

@@ -1,0 +1,194 @@
+"""Predictions from embeddings done by hand, as Label Studio must be able to take them."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from label_studio_sdk.label_interface import LabelInterface
+
+from clapboard.labels import parse_label_config
+from clapboard.prediction import Prediction, head_id, model_version, predict, prompt_groups
+from clapboard.prompts import NEGATIVES
+
+SCALE = math.log(9)  # a cosine of 1 against one of 0 gives odds of 9 to 1
+X, Y, NEUTRAL = [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]
+
+
+@dataclass(frozen=True)
+class Name:
+    model: str = "mini"
+    version: str = "3f2a9c1d0000"
+
+
+def config(*controls: str) -> str:
+    return f'<View><Audio name="audio" value="$audio"/>{"".join(controls)}</View>'
+
+
+def choices(*labels: str, name: str = "clip", attributes: str = "") -> str:
+    found = "".join(f'<Choice value="{label}"/>' for label in labels)
+    return f'<Choices name="{name}" toName="audio" {attributes}>{found}</Choices>'
+
+
+def made(xml: str, windows: list[list[float]], weights: list[list[float]]) -> Prediction:
+    """The prediction, once label-studio-sdk has found nothing wrong with it."""
+    space = parse_label_config(xml)
+    found = predict(space, np.array(windows, np.float32), np.array([*weights, NEUTRAL], np.float32), SCALE)
+    item = {"model_version": "v1", "score": found.score, "result": found.result}
+    assert LabelInterface(xml).validate_prediction(item, return_errors=True) == []
+    assert type(found.score) is float
+    return found
+
+
+def chosen(found: Prediction) -> dict[str, list[str]]:
+    return {result["from_name"]: result["value"]["choices"] for result in found.result}
+
+
+class TestSingleChoice:
+    def test_the_best_label_is_chosen_with_its_score(self) -> None:
+        found = made(config(choices("dog", "rain")), [X], [X, Y])
+        assert found.score == pytest.approx(0.9)
+        assert found.result == [
+            {
+                "id": "clapboard-clip",
+                "from_name": "clip",
+                "to_name": "audio",
+                "type": "choices",
+                "value": {"choices": ["dog"]},
+                "score": pytest.approx(0.9),
+            }
+        ]
+        assert type(found.result[0]["score"]) is float
+
+    def test_an_unsure_model_still_suggests_something(self) -> None:
+        found = made(config(choices("a", "b", "c")), [X], [X, X, X])
+        assert chosen(found) == {"clip": ["a"]}
+        assert found.score == pytest.approx(1 / 3)
+
+    @pytest.mark.parametrize(("threshold", "labels"), [("0.89", ["dog"]), ("0.91", None), ("0", ["dog"])])
+    def test_a_threshold_is_obeyed_to_the_letter(self, threshold: str, labels: list[str] | None) -> None:
+        attributes = f'model_score_threshold="{threshold}"'
+        found = made(config(choices("dog", "rain", attributes=attributes)), [X], [X, Y])
+        assert chosen(found) == ({"clip": labels} if labels else {})
+        assert found.score == pytest.approx(0.9)
+
+    def test_what_is_stored_is_the_alias(self) -> None:
+        xml = config('<Choices name="clip" toName="audio"><Choice value="Hund" alias="dog"/></Choices>')
+        assert chosen(made(xml, [X], [X])) == {"clip": ["dog"]}
+
+
+class TestMultipleChoice:
+    MULTIPLE = 'choice="multiple"'
+
+    def test_every_label_above_the_neutral_prompts_is_chosen_best_first(self) -> None:
+        weights = [[0.2, 0.0], [-0.5, 0.0], X]
+        found = made(config(choices("a", "b", "c", attributes=self.MULTIPLE)), [X], weights)
+        assert chosen(found) == {"clip": ["c", "a"]}
+        assert found.result[0]["score"] == pytest.approx(0.9)
+        # sure of each: 9^0.2, 9^0.5 and 9 to 1
+        sure = [9**0.2 / (1 + 9**0.2), 9**0.5 / (1 + 9**0.5), 0.9]
+        assert found.score == pytest.approx(sum(sure) / 3)
+
+    def test_where_none_is_above_them_the_best_is_still_suggested(self) -> None:
+        found = made(config(choices("a", "b", attributes=self.MULTIPLE)), [X], [[-1.0, 0.0], [-0.5, 0.0]])
+        assert chosen(found) == {"clip": ["b"]}
+
+    def test_a_threshold_is_obeyed_to_the_letter(self) -> None:
+        for threshold, labels in (("0.85", {"clip": ["a"]}), ("0.95", {}), ("0.1", {"clip": ["a", "b"]})):
+            attributes = f'{self.MULTIPLE} model_score_threshold="{threshold}"'
+            found = made(config(choices("a", "b", attributes=attributes)), [X], [X, [-0.9, 0.0]])
+            assert chosen(found) == labels
+
+    def test_labels_are_found_in_different_windows(self) -> None:
+        found = made(config(choices("a", "b", attributes=self.MULTIPLE)), [X, Y], [X, Y])
+        assert chosen(found) == {"clip": ["a", "b"]}
+
+
+class TestSeveralControls:
+    XML = config(choices("dog", "rain"), choices("near", "far", name="place"), '<TextArea name="t" toName="audio"/>')
+
+    def test_each_has_its_result_and_the_least_sure_one_gives_the_tasks_score(self) -> None:
+        half = [math.sqrt(0.5), math.sqrt(0.5)]
+        found = made(self.XML, [X], [X, Y, half, half])
+        assert chosen(found) == {"clip": ["dog"], "place": ["near"]}
+        assert found.score == pytest.approx(0.5)
+        assert len({result["id"] for result in found.result}) == 2
+
+    def test_each_reads_its_own_rows_of_the_class_weights(self) -> None:
+        assert chosen(made(self.XML, [Y], [X, Y, Y, X])) == {"clip": ["rain"], "place": ["near"]}
+
+    def test_the_prompts_stand_in_the_order_of_the_rows(self) -> None:
+        space = parse_label_config(self.XML)
+        groups = prompt_groups(space)
+        assert len(groups) == 5
+        assert groups[-1] == NEGATIVES
+        assert [any("rain" in prompt for prompt in group) for group in groups] == [False, True, False, False, False]
+
+    def test_a_config_without_choices_predicts_nothing(self) -> None:
+        found = predict(
+            parse_label_config(config('<TextArea name="t" toName="audio"/>')),
+            np.array([X], np.float32),
+            np.array([NEUTRAL], np.float32),
+            SCALE,
+        )
+        assert found == Prediction([], 0.0)
+
+
+def test_scores_stay_within_bounds_where_float32_rounds_over_one() -> None:
+    rng = np.random.default_rng(1)
+    xml = config(choices("a", "b"), choices("c", "d", name="m", attributes='choice="multiple"'))
+    for scale in (1.0, 100.0):
+        for _ in range(50):
+            vectors = rng.normal(size=(6, 8)).astype(np.float32)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            found = predict(parse_label_config(xml), vectors[:1], vectors[1:], scale)
+            for score in (found.score, *(result["score"] for result in found.result)):
+                assert 0.0 <= score <= 1.0
+
+
+class TestModelVersion:
+    SPACE = parse_label_config(config(choices("dog", "rain")))
+
+    def test_it_names_encoder_and_head(self) -> None:
+        assert model_version(Name(), self.SPACE) == f"mini-3f2a9c1d.zero-shot.{head_id(self.SPACE)}"
+        assert re.fullmatch("[0-9a-f]{8}", head_id(self.SPACE))
+
+    @pytest.mark.parametrize(
+        ("model", "name"),
+        [
+            ("laion/clap-htsat-unfused", "clap-htsat-unfused"),
+            ("/models/my clap/", "my-clap"),
+            ("/models/çłap", "ap"),
+            ("/", "clap"),
+            ("a.b", "a-b"),
+        ],
+    )
+    def test_a_models_name_is_made_fit_for_it(self, model: str, name: str) -> None:
+        assert model_version(Name(model), self.SPACE).startswith(f"{name}-3f2a9c1d.zero-shot.")
+
+    def version(self, *controls: str, name: Name = Name()) -> str:  # frozen
+        return model_version(name, parse_label_config(config(*controls)))
+
+    def test_it_changes_with_whatever_changes_a_prediction(self) -> None:
+        versions = [
+            self.version(choices("dog", "rain")),
+            self.version(choices("dog", "rain"), name=Name(version="4f2a9c1d0000")),
+            self.version(choices("dog", "wind")),
+            self.version(choices("rain", "dog")),
+            self.version(choices("dog", "rain", name="other")),
+            self.version(choices("dog", "rain", attributes='choice="multiple"')),
+            self.version(choices("dog", "rain", attributes='model_score_threshold="0.3"')),
+            self.version(choices("dog", "rain", attributes='prompt="the noise of {}"')),
+        ]
+        assert len(set(versions)) == len(versions)
+
+    def test_it_stays_the_same_for_what_does_not(self) -> None:
+        same = [
+            self.version(choices("dog", "rain")),
+            self.version('<Header value="Listen"/>', choices("dog", "rain", attributes='showInline="true"')),
+            self.version(choices("dog", "rain"), '<TextArea name="remarks" toName="audio"/>'),
+        ]
+        assert len(set(same)) == 1
