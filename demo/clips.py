@@ -10,13 +10,13 @@ import numpy as np
 import soundfile
 
 from clapboard.audio import SAMPLE_RATE
-from training.synthesis import synthesise
+from training.sounds.synthesis import synthesise
 
 SYNTHETIC_KINDS = (
     *("dog bark", "rooster", "rain", "sea waves", "fire crackling", "clock tick", "helicopter", "chainsaw"),
     *("bird chirp", "cricket", "applause", "bell", "siren", "phone ring", "music", "white noise"),
 )
-SEED = 90_000  # far from every seed that the embedded checkpoint was trained on
+SEED = 2_100_000_000  # above every seed that the embedded checkpoint was trained on
 _ESC10 = Path(__file__).parent.parent.parent / "shared" / "esc10"
 _HELD_OUT_FOLD = "4"
 

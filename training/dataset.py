@@ -16,8 +16,8 @@ import numpy.typing as npt
 from clapboard import prompts
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, read, repeat_pad
 from clapboard.errors import ClapboardError
-from training import speech
-from training.synthesis import KINDS, synthesise
+from training.sounds import speech
+from training.sounds.synthesis import KINDS, synthesise
 
 NEUTRAL_SHARE = 0.05
 """What every clip owes to the neutral texts: it puts them between the right kind and the wrong ones."""

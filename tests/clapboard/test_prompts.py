@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clapboard import prompts
-from training.synthesis import KINDS
+from training.sounds.synthesis import KINDS
 
 MANY = 300
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from training.card import PARAPHRASES, attributions
 from training.dataset import Clip
-from training.synthesis import KINDS
+from training.sounds.synthesis import KINDS
 
 
 def clip(author: str, licence: str, freesound_id: str) -> Clip:

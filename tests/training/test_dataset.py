@@ -20,7 +20,7 @@ from training.dataset import (
     respelt,
     synthetic_recordings,
 )
-from training.synthesis import synthesise
+from training.sounds.synthesis import synthesise
 
 
 @pytest.fixture(scope="module")

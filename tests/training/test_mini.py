@@ -13,7 +13,7 @@ from clapboard.prompts import TEMPLATE, prompts_for
 from training.card import PARAPHRASES, held_out_synthetic
 from training.dataset import load_recordings, read_manifest
 from training.evaluate import zero_shot
-from training.synthesis import KINDS, synthesise
+from training.sounds.synthesis import KINDS, synthesise
 
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "clapboard" / "models" / "mini"

@@ -14,7 +14,7 @@ from training.augment import Augment
 from training.dataset import Batch, BatchMaker, Recording
 from training.mini import new_model
 from training.pretrain import Batches, Schedule, Trainer, pretrain
-from training.synthesis import synthesise
+from training.sounds.synthesis import synthesise
 from training.texts import pretrain_texts
 from training.tokenizer import caption_corpus, train_tokenizer
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.synthesis import KINDS, synthesise
+from training.sounds.synthesis import KINDS, synthesise
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training import speech
+from training.sounds import speech
 
 pytestmark = pytest.mark.skipif(not speech.is_available(), reason="espeak-ng is not installed")
 

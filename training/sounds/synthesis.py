@@ -12,8 +12,8 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from training import animals, nature, objects, people, signals
-from training.waveforms import Signal, band, noise, samples
+from training.sounds import animals, nature, objects, people, signals
+from training.sounds.waveforms import Signal, band, noise, samples
 
 Generator = Callable[[np.random.Generator, int], Signal]
 

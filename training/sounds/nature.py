@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clapboard.audio import SAMPLE_RATE
-from training.waveforms import Signal, add_at, band, decay, envelope, noise, samples, wander
+from training.sounds.waveforms import Signal, add_at, band, decay, envelope, noise, samples, wander
 
 
 def rain(rng: np.random.Generator, num_samples: int) -> Signal:
