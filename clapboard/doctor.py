@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 
 from clapboard import prediction
-from clapboard.errors import ClapboardError, LabelConfigError, SourceError
+from clapboard.errors import ClapboardError, LabelConfigError, LabelStudioError, SourceError
 from clapboard.jobs import INTERACTIVE, CeleryBell, make_celery
 from clapboard.label_studio.checks import Check, check_token, inspect_connection
 from clapboard.label_studio.client import LabelStudioClient
@@ -36,15 +36,21 @@ def examine(settings: Settings, store: Store, project_id: int | None) -> Iterato
     if not settings.label_studio_api_key.get_secret_value():
         yield Check("token", False, "LABEL_STUDIO_API_KEY is not set: copy a token from Label Studio's account page.")
         return
-    client = LabelStudioClient(settings)
-    if project_id is None or encoder is None:
-        yield check_token(client)
-    else:
-        yield from _project(settings, client, encoder, project_id)
+    try:
+        client = LabelStudioClient(settings)
+    except LabelStudioError as error:
+        yield Check("token", False, str(error))
+        return
+    with client:
+        if project_id is None or encoder is None:
+            yield check_token(client)
+        else:
+            yield from _project(settings, client, encoder, project_id)
 
 
 def _disk(settings: Settings) -> Check:
-    free_gb = shutil.disk_usage(settings.model_dir).free / 1e9
+    there = next(folder for folder in (settings.model_dir, *settings.model_dir.parents) if folder.exists())
+    free_gb = shutil.disk_usage(there).free / 1e9
     if free_gb < MIN_FREE_GB:
         return Check("disk", False, f"{settings.model_dir} has {free_gb:.1f} GB left: free some, or move MODEL_DIR.")
     return Check("disk", True, f"{settings.model_dir} has {free_gb:.0f} GB left")

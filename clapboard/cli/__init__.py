@@ -10,6 +10,7 @@ import json
 import sys
 
 import typer
+from rich.markup import escape
 
 from clapboard.cli import files, operate, project, run
 from clapboard.cli.output import errors_console
@@ -44,6 +45,6 @@ def main() -> None:
         if "--json" in sys.argv:
             sys.stdout.write(json.dumps({"error": error.code, "detail": str(error)}) + "\n")
         else:
-            errors_console().print(f"[bold red]error:[/] {error}", highlight=False)
+            errors_console().print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         code = 3 if isinstance(error, _MISSING) else 1 if isinstance(error, LabelConfigError) else 2
         raise SystemExit(code) from None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.markup import escape
 
 from clapboard.cli.output import AsJson, Model, console, errors_console, progress_bar, settings_with, write_json
 from clapboard.errors import AudioError
@@ -47,9 +49,9 @@ def predict(
             line: dict[str, Any] = {"path": str(path)}
             try:
                 embeddings = _embed(encoder, path)
-            except AudioError as error:
+            except (AudioError, OSError) as error:
                 failed = True
-                line["error"] = str(error)
+                line["error"] = str(error) if isinstance(error, AudioError) else f"{path.name}: {error.strerror}."
             else:
                 scores = prediction.control_scores(control, embeddings, weights[:-1], weights[-1], encoder.logit_scale)
                 named = zip([label.value for label in control.labels], scores.tolist(), strict=True)
@@ -63,6 +65,8 @@ def _embed(encoder: Any, path: Path) -> Any:
     """The file's embeddings `[W, D]`, read and embedded piece by piece."""
     from clapboard import audio
 
+    if not path.is_file():
+        raise AudioError(f"{path.name} doesn't exist or is no file: check its path.")
     parts, batch = [], []
     for window in audio.windows(path):
         batch.append(window.waveform)
@@ -77,9 +81,11 @@ def _embed(encoder: Any, path: Path) -> Any:
 def _write(line: dict[str, Any], as_json: bool) -> None:
     if as_json:
         write_json(line)
-    elif "error" in line:
-        errors_console().print(f"[red]{line['path']}[/]: {line['error']}", highlight=False)
+        return
+    path = os.fsencode(line["path"]).decode("utf-8", "replace")
+    if "error" in line:
+        errors_console().print(f"[red]{escape(path)}[/]: {escape(line['error'])}", highlight=False)
     else:
         best = sorted(line["scores"].items(), key=lambda item: -item[1])
         told = "  ".join(f"{label} {score:.2f}" for label, score in best[:5])
-        console().print(f"{line['path']}: {told}", highlight=False)
+        console().print(f"{path}: {told}", highlight=False, markup=False)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
+from rich.markup import escape
 from rich.table import Table
 
 from clapboard.cli.output import AsJson, console, settings_with, write_json
@@ -49,7 +50,7 @@ def jobs(
         table.add_row(
             *(str(job.id), job.queue, job.kind, str(job.project), str(job.task or "")),
             f"[{colours[job.state]}]{job.state}[/]",
-            *(str(job.attempts), _ago(job.created_at), job.error or ""),
+            *(str(job.attempts), _ago(job.created_at), escape(job.error or "")),
         )
     console().print(table)
     console().print(
@@ -69,7 +70,7 @@ def config(as_json: AsJson = False) -> None:
         return
     table = Table("setting", "value", "from", title="Settings")
     for row in rows:
-        table.add_row(row["setting"], str(row["value"]), row["from"])
+        table.add_row(row["setting"], escape(str(row["value"])), row["from"])
     console().print(table)
 
 

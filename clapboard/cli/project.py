@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from clapboard.cli.output import (
@@ -55,13 +56,14 @@ def connect(project: ProjectId, model: Model = None, as_json: AsJson = False) ->
         write_json({"project": project, "model_version": report.model_version} | _report(report))
         return
     for change in report.changes:
-        console().print(f"[green]✓[/] {change}", highlight=False)
+        console().print(f"[green]✓[/] {escape(change)}", highlight=False)
     for warning in report.warnings:
-        errors_console().print(f"[yellow]![/] {warning}", highlight=False)
+        errors_console().print(f"[yellow]![/] {escape(warning)}", highlight=False)
     console().print(
         f"Project {project} “{report.project.title}” gets its suggestions from {report.model_version}.\n"
         f"Next: clapboard prelabel --project {project}",
         highlight=False,
+        markup=False,
     )
 
 
@@ -82,7 +84,7 @@ def doctor(
             write_json(asdict(check))
         else:
             mark = "[green]ok [/]" if check.ok else "[red]NO [/]"
-            console().print(f"{mark} {check.name:18} {check.message}", highlight=False)
+            console().print(f"{mark} {check.name:18} {escape(check.message)}", highlight=False)
     if not healthy:
         raise typer.Exit(1)
 
@@ -149,5 +151,5 @@ def _show_prelabelled(project: int, found: Any, num_held: int, failures: list[di
     if failures:
         table = Table("task", "why it has none", title=f"{len(failures)} without a suggestion")
         for failure in failures[:100]:
-            table.add_row(str(failure["task"]), failure["error"])
+            table.add_row(str(failure["task"]), escape(failure["error"]))
         console().print(table)

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import certifi
 import httpx
@@ -38,6 +38,8 @@ __all__ = ["AudioSources", "SourceFile"]
 _MB = 1_000_000
 _MAX_REDIRECTS = 5
 _ATTEMPTS = 3
+_KEYS_REMEMBERED = 100_000
+_SHORT_URI_CHARS = 2_048
 # Label Studio's proxy hands out no more at once, and ends each answer after 20 s.
 _PIECE_BYTES = 8 * 1024 * 1024
 _RESOLVE_PATH = re.compile(r"/(tasks|projects)/[0-9]+/(resolve|presign)/?$")
@@ -76,6 +78,8 @@ class AudioSources:
         self._resolve_host = resolve_host
         self._ssl_context = ssl_context or _default_ssl_context()
         self._timeout_s = settings.fetch_timeout_s
+        # Reading a URL takes 0.1 ms, which a project's thousands of tasks cost at every retrieval.
+        self._short_keys = lru_cache(maxsize=_KEYS_REMEMBERED)(self._key_of)
         self._cache = AudioCache(
             settings.audio_cache_dir,
             max_bytes=int(settings.cache_mb * _MB),
@@ -94,6 +98,9 @@ class AudioSources:
 
     def key(self, uri: str) -> str:
         """What the URI's file is cached under: a sha256 in hexadecimal. Raises `SourceRefused`."""
+        return self._short_keys(uri) if len(uri) <= _SHORT_URI_CHARS else self._key_of(uri)
+
+    def _key_of(self, uri: str) -> str:
         return self._key(read_uri(uri, self._label_studio))
 
     def _key(self, source: SourceUri) -> str:

@@ -97,12 +97,12 @@ class JobStore:
         return ids
 
     def record_failure(self, queue: str, request: JobRequest, error: ClapboardError) -> None:
-        """Keep the reason why a request can't even be queued, as a job that has failed."""
+        """Keep the reason why a request can't even be queued, as a job that has failed: one, however often."""
         now = self._clock()
         row = _row(queue, request, now) | {"state": State.FAILED, "finished_at": now, "attempts": 1}
         with self._db.write() as connection:
             same = _same_subject(request) & (jobs.c.state == State.FAILED) & (jobs.c.error == _reason(error))
-            if connection.scalar(select(jobs.c.id).where(same)) is None:
+            if connection.execute(update(jobs).where(same).values(finished_at=now)).rowcount == 0:
                 connection.execute(jobs.insert().values(row | {"error_code": error.code, "error": _reason(error)}))
 
     def claim(self, worker: str, queue: str, limit: int) -> list[Job]:

@@ -1,0 +1,114 @@
+"""`clapboard jobs` and `clapboard config`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clapboard.errors import AudioError, SettingsError
+from clapboard.jobs import BATCH, INTERACTIVE
+from clapboard.settings import Settings, env_name
+from clapboard.store import Store
+from clapboard.store.jobs import JobRequest
+from tests.clapboard.cli.conftest import Clapboard, lines
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store with a job of each state, one a project."""
+    store = Store.open(Settings(MODEL_DIR=tmp_path / "state"))
+    payload = {"uri": "https://host.example/a.wav?t0ken"}
+    for project in (1, 2, 3):
+        store.jobs.add(INTERACTIVE, [JobRequest("predict", project, 10 * project, "v1", payload)])
+    done, running = store.jobs.claim("a worker", INTERACTIVE, 2)
+    store.jobs.done(done, "Nothing to do.")
+    assert running.project == 2
+    store.jobs.record_failure(BATCH, JobRequest("predict", 4, 40, "v1"), AudioError("[/red] [b]a.wav[/b] is damaged."))
+    yield store
+    store.close()
+
+
+class TestJobs:
+    def test_json_tells_everything_but_the_payload(self, clapboard: Clapboard, store: Store) -> None:
+        (found,) = lines(clapboard("jobs", "--json"))
+        assert found["counts"] == {"interactive": {"queued": 1, "running": 1, "done": 1}, "batch": {"failed": 1}}
+        assert [(job["project"], job["state"]) for job in found["jobs"]] == [
+            (4, "failed"),
+            (3, "queued"),
+            (2, "running"),
+            (1, "done"),
+        ]
+        assert found["jobs"][0]["error"] == "[/red] [b]a.wav[/b] is damaged."
+        assert found["jobs"][0]["error_code"] == "audio"
+        assert found["jobs"][2]["worker"] == "a worker"
+        assert "t0ken" not in str(found)
+        assert "payload" not in found["jobs"][0]
+
+    def test_project_state_and_limit_choose(self, clapboard: Clapboard, store: Store) -> None:
+        def projects(*arguments: str) -> list[int]:
+            (found,) = lines(clapboard("jobs", "--json", *arguments))
+            return [job["project"] for job in found["jobs"]]
+
+        assert projects("--project", "2") == [2]
+        assert projects("--state", "failed") == [4]
+        assert projects("--limit", "2") == [4, 3]
+        assert projects("--project", "1", "--state", "failed") == []
+
+    def test_people_get_a_table_with_reasons_word_for_word(self, clapboard: Clapboard, store: Store) -> None:
+        done = clapboard("jobs")
+        assert done.exit_code == 0, done.exception
+        assert "[/red] [b]a.wav[/b] is damaged." in done.stdout
+        assert "interactive: 1 queued" in done.stdout
+        assert "t0ken" not in done.stdout
+
+    def test_an_empty_queue_says_so(self, clapboard: Clapboard) -> None:
+        assert "no jobs" in clapboard("jobs").stdout
+
+    def test_a_state_that_does_not_exist_is_refused(self, clapboard: Clapboard) -> None:
+        done = clapboard("jobs", "--state", "lost")
+        assert isinstance(done.exception, SettingsError)
+        assert "queued, running, done, failed" in str(done.exception)
+
+
+class TestConfig:
+    SECRETS = ("label_studio_api_key", "basic_auth_pass", "database_url", "broker_url")
+
+    def test_every_setting_is_listed_with_its_value_and_origin(self, clapboard: Clapboard, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text("PORT=9191\nCLAPBOARD_BATCH_SIZE=8\n")
+        (rows,) = lines(clapboard("config", "--json", port=9292, allowed_hosts="minio, 10.0.0.0/8"))
+        by_name = {row.pop("setting"): row for row in rows}
+        assert set(by_name) == {env_name(field) for field in Settings.model_fields}
+        assert by_name["PORT"] == {"value": 9292, "from": "environment"}
+        assert by_name["CLAPBOARD_BATCH_SIZE"] == {"value": 8, "from": ".env"}
+        assert by_name["CLAPBOARD_DEVICE"] == {"value": "auto", "from": "default"}
+        assert by_name["CLAPBOARD_ALLOWED_HOSTS"]["value"] == "minio, 10.0.0.0/8"
+        assert by_name["CLAPBOARD_ALLOW_PRIVATE_URLS"]["value"] is False
+        assert by_name["MODEL_DIR"]["value"] == str(tmp_path / "state")
+
+    @pytest.mark.parametrize("arguments", [[], ["--json"]])
+    def test_secrets_are_masked_and_absent_ones_empty(self, clapboard: Clapboard, arguments: list[str]) -> None:
+        values = {
+            "label_studio_api_key": "t0ken",
+            "basic_auth_pass": "t0ken",
+            "database_url": "postgresql://me:t0ken@host/db",
+            "broker_url": "redis://:t0ken@host",
+        }
+        done = clapboard("config", *arguments, **values)
+        assert done.exit_code == 0
+        assert "t0ken" not in done.stdout
+        assert done.stdout.count("********") == len(values)
+        assert "********" not in clapboard("config", *arguments).stdout
+
+    def test_an_unknown_setting_is_refused_by_every_command(self, clapboard: Clapboard, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text("CLAPBOARD_MODLE=mini\n")
+        for command in (["config"], ["jobs"], ["worker", "--ping"], ["serve"], ["up"]):
+            done = clapboard(*command)
+            assert isinstance(done.exception, SettingsError)
+            assert "CLAPBOARD_MODLE" in str(done.exception)
+
+    def test_a_malformed_setting_is_named(self, clapboard: Clapboard) -> None:
+        done = clapboard("config", port="ninety")
+        assert isinstance(done.exception, SettingsError)
+        assert "PORT" in str(done.exception)
