@@ -12,6 +12,8 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import prometheus_client
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -22,7 +24,7 @@ from starlette.exceptions import HTTPException
 
 from backend.auth import BasicAuth
 from backend.metrics import MeasureRequests, Metrics
-from backend.predict import POLL_S, PredictService, project_id
+from backend.predict import OpenRequest, PredictService, pause_s, project_id
 from backend.webhook import ACTIONS, WebhookService
 from backend.wire import (
     Health,
@@ -44,6 +46,7 @@ from clapboard.sources import AudioSources
 from clapboard.store import Store
 
 _HOUSEKEEPING_S = 1.0
+_WEBHOOK_THREADS = 4
 _MAX_WEBHOOK_BYTES = 64 * 1024 * 1024
 
 log = logging.getLogger(__name__)
@@ -85,6 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _add_contract_routes(app: FastAPI, predictions: PredictService, webhooks: WebhookService, metrics: Metrics) -> None:
     """What Label Studio calls."""
+    for_webhooks = anyio.CapacityLimiter(_WEBHOOK_THREADS)  # so that events never queue up behind predictions
 
     @app.get("/health")
     async def health() -> Health:
@@ -105,13 +109,8 @@ def _add_contract_routes(app: FastAPI, predictions: PredictService, webhooks: We
     async def predict(request: PredictRequest, asker: Request) -> Predictions:
         """One entry per task: its prediction, or `[]` where it isn't ready and will be pushed."""
         opened = await run_in_threadpool(predictions.begin, request.tasks, request.label_config, request.project)
-        loop = asyncio.get_running_loop()
-        ends_at = loop.time() + predictions.wait_s
-        hung_up = False  # as a proxy does whose time-out is shorter than ours
-        while not hung_up and loop.time() < ends_at and not await run_in_threadpool(predictions.is_ready, opened):
-            await asyncio.sleep(POLL_S)
-            hung_up = await asker.is_disconnected()
-        answer = await run_in_threadpool(predictions.abandon if hung_up else predictions.finish, opened)
+        heard = await _wait(predictions, opened, asker)
+        answer = await run_in_threadpool(predictions.finish if heard else predictions.abandon, opened)
         empty = sum(entry == [] for entry in answer.results)
         metrics.answered.labels("empty").inc(empty)
         metrics.answered.labels("predicted").inc(len(answer.results) - empty)
@@ -121,7 +120,7 @@ def _add_contract_routes(app: FastAPI, predictions: PredictService, webhooks: We
     async def webhook(request: Request) -> Received:
         """Keep an event in the inbox; on disk before this answers."""
         body = await _json_object(request)
-        event, job = await run_in_threadpool(webhooks.receive, body)
+        event, job = await anyio.to_thread.run_sync(webhooks.receive, body, limiter=for_webhooks)
         metrics.events.labels(body["action"] if body["action"] in ACTIONS else "other").inc()
         return Received(event=event, job=job)
 
@@ -153,6 +152,20 @@ def _add_operator_routes(app: FastAPI, store: Store, webhooks: WebhookService, m
         """Metrics in Prometheus' text format."""
         text = await run_in_threadpool(prometheus_client.generate_latest, metrics.registry)
         return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
+async def _wait(predictions: PredictService, opened: OpenRequest, asker: Request) -> bool:
+    """Until all is ready or the time is up; whether the asker is still there, whose patience may be shorter."""
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    while not await run_in_threadpool(predictions.is_ready, opened):
+        waited_s = loop.time() - began_at
+        if waited_s >= predictions.wait_s:
+            break
+        await asyncio.sleep(min(pause_s(waited_s), predictions.wait_s - waited_s))
+        if await asker.is_disconnected():
+            return False
+    return True
 
 
 async def _keep_house(store: Store, predictions: PredictService, bell: CeleryBell, lease_s: float) -> None:

@@ -27,7 +27,7 @@ from clapboard.store.catalog import Encoder
 from clapboard.store.jobs import JobRequest
 from clapboard.store.predictions import StoredPrediction
 
-POLL_S = 0.03
+_FIRST_POLL_S, _LONGEST_POLL_S = 0.03, 0.3
 _ENCODER_MEMORY_S = 1.0
 
 parse = lru_cache(maxsize=256)(parse_label_config)
@@ -111,7 +111,7 @@ class PredictService:
         """The answer, waited for as long as the service may. Raises `LabelConfigError`, `NoWorkerError`."""
         request = self.begin(tasks, label_config, project)
         while not self.is_ready(request) and self._store.clock() < self.deadline(request):
-            time.sleep(POLL_S)
+            time.sleep(pause_s(self._store.clock() - request.began_at))
         return self.finish(request)
 
     def begin(self, tasks: Sequence[Mapping[str, Any]], label_config: str, project: str | None) -> OpenRequest:
@@ -238,6 +238,11 @@ class PredictService:
         ]
         request.waiting_for = self._store.jobs.add(INTERACTIVE, requests)
         self._bell.ring(INTERACTIVE)
+
+
+def pause_s(waited_s: float) -> float:
+    """How long to pause before looking again: little at first, then a tenth of the wait, so that many can wait."""
+    return min(_LONGEST_POLL_S, max(_FIRST_POLL_S, waited_s / 10))
 
 
 def project_id(project: str | int | None) -> int:

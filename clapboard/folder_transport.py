@@ -15,6 +15,8 @@ from typing import Any
 
 from kombu.transport import virtual
 
+_LISTEN_S = 0.2
+
 
 class Channel(virtual.Channel):  # type: ignore[misc]  # kombu has no types
     """Messages as files `<queue>/<time>-<random>.json`, oldest first."""
@@ -66,6 +68,10 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
         self.state = self.global_state
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+        """Asked for by kombu, and by Celery for 2 s at a time, twice more when it is told to stop: too long to wait."""
+        super().drain_events(connection, timeout=min(timeout or _LISTEN_S, _LISTEN_S))
 
     def driver_version(self) -> str:
         """Asked for by kombu."""

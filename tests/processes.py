@@ -64,8 +64,8 @@ class Running:
 
     def children(self) -> list[int]:
         """Numbers of the processes that it started and that still run."""
-        listing = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        return [int(number) for number in listing.read_text().split()] if listing.exists() else []
+        listings = Path(f"/proc/{self.pid}/task").glob("*/children")  # each thread has its own
+        return [int(number) for listing in listings for number in listing.read_text().split()]
 
     def wait_for_log(self, text: str, timeout_s: float = START_S) -> None:
         """Until it has written the text."""
@@ -80,6 +80,14 @@ class Running:
         """SIGKILL to the process alone."""
         self._process.kill()
         self._process.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it does nothing until `thaw`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:
         """SIGTERM, and its exit status."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 
 from clapboard.errors import ClapboardError, LabelStudioError
-from clapboard.jobs import Bell
+from clapboard.jobs import BATCH, Bell
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.connect import align
 from clapboard.prelabel import Prelabeller
 from clapboard.settings import Settings
 from clapboard.store import Store
-from clapboard.store.jobs import Job
+from clapboard.store.jobs import Job, JobRequest
 from workers.embed import unforeseen
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ class Chores:
 
     def run(self, job: Job) -> None:
         """End the job."""
+        num_imports = self._num_imports(job.project)
         try:
             outcome = {"align": self._align, "prelabel": self._prelabel, "train": self._train}[job.kind](job)
             self._store.jobs.done(job, outcome)
@@ -36,6 +37,13 @@ class Chores:
             log.warning("%s failed: %s", job.kind, error, extra={"project": job.project, "job": job.id})
         except Exception as error:
             self._store.jobs.fail(job, unforeseen(job.kind, error))
+        # Tasks that came while it ran were maybe too late for its listing, and their own job was this one.
+        if job.kind == "prelabel" and self._num_imports(job.project) > num_imports:
+            self._store.jobs.add(BATCH, [JobRequest("prelabel", job.project)])
+            self._bell.ring(BATCH)
+
+    def _num_imports(self, project: int) -> int:
+        return self._store.inbox.counts(project).get("TASKS_CREATED", 0)
 
     def _align(self, job: Job) -> str:
         align(self._label_studio(), self._settings, job.project, job.model_version)

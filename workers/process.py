@@ -38,6 +38,7 @@ from workers.push import Pusher
 BATCH_THREADS = 2
 TICK_S = 1.0
 BEATS_PER_LEASE = 5
+LAST_PUSH_S = 5.0
 
 _STORE_AWAY = "the store can't be reached (%s); trying again"
 
@@ -93,12 +94,12 @@ class Worker:
         self._store = store
         self._encoder = encoder
         self._bell = CeleryBell(make_celery(settings))
-        client = LabelStudioClient(settings) if settings.label_studio_api_key.get_secret_value() else None
-        self._pusher = Pusher(store, client, lease_s=settings.job_lease_s) if client else None
+        self._client = LabelStudioClient(settings) if settings.label_studio_api_key.get_secret_value() else None
+        self._pusher = Pusher(store, self._client, lease_s=settings.job_lease_s) if self._client else None
         stage = EmbeddingStage(store, AudioSources(settings), encoder)
         self._owed = threading.Event()
         self._predict_jobs = PredictJobs(store, stage, encoder, on_owed=self._owed.set)
-        self._chores = Chores(settings, store, client, self._bell)
+        self._chores = Chores(settings, store, self._client, self._bell)
         self._batch_turns = threading.BoundedSemaphore(BATCH_THREADS)
         self._draining: list[str] = []
         self._broken_off: deque[tuple[Sequence[Job], InternalError]] = deque()
@@ -129,6 +130,8 @@ class Worker:
         )
         for thread in (self._heart, *self._others):
             thread.start()
+        if self._pusher is None:
+            log.warning("LABEL_STUDIO_API_KEY is not set: predictions that come too late for an answer can't be pushed")
         log.info("serving %s with %s on %s", ", ".join(self.queues), identity.model, self._encoder.device)
 
     def stop(self, **_: object) -> None:
@@ -139,9 +142,14 @@ class Worker:
     def close(self) -> None:
         """Sign off."""
         self.stop()
+        for thread in self._others:
+            if thread.is_alive():
+                thread.join(LAST_PUSH_S)
         self._closed.set()
         if self._heart.is_alive():
             self._heart.join()  # a last beat after signing off would bring the worker back
+        if self._client is not None:
+            self._client.close()
         self._store.catalog.worker_gone(self.name)
         self._store.close()
 

@@ -49,7 +49,8 @@ def connect(project: ProjectId, model: Model = None, as_json: AsJson = False) ->
     def version_for(label_config: str) -> str:
         return prediction.model_version(encoder, parse_label_config(label_config))
 
-    report = connecting.connect(LabelStudioClient(settings), settings, project, version_for)
+    with LabelStudioClient(settings) as client:
+        report = connecting.connect(client, settings, project, version_for)
     store.catalog.put_project(project, report.project.label_config, report.model_version)
     store.catalog.set_connected(project)
     if as_json:
@@ -102,23 +103,23 @@ def prelabel(
     from clapboard.store import Store
 
     settings = settings_with(model=model)
-    store, client = Store.open(settings), LabelStudioClient(settings)
+    store = Store.open(settings)
     began_at = store.clock()
-    with progress_bar() as bar:
+    with LabelStudioClient(settings) as client, progress_bar() as bar:
         listing = bar.add_task("listing tasks", total=client.project(project).num_tasks)
         prelabeller = Prelabeller(settings, store, client, CeleryBell(make_celery(settings)))
         found = prelabeller.run(project, on_page=lambda so_far: bar.update(listing, completed=so_far.num_tasks))
         if wait:
             total = found.num_queued + found.num_cached
             _wait(store, project, found.model_version, total, settings.job_lease_s, bar)
+        num_held = sum(bool(ids) for _, ids in client.predictions(project, None, found.model_version))
     failed = store.jobs.failed_since(project, found.model_version, began_at)
     failures = [{"task": job.task, "error": job.error} for job in failed]
-    num_held = sum(bool(ids) for _, ids in client.predictions(project, None, found.model_version))
     if as_json:
         write_json(asdict(found) | {"project": project, "num_in_label_studio": num_held, "failures": failures})
     else:
         _show_prelabelled(project, found, num_held, failures)
-    if failures:
+    if failures or (wait and num_held < found.num_tasks):
         raise typer.Exit(1)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.predict import OpenRequest, PredictService, project_id
+from backend.predict import OpenRequest, PredictService, pause_s, project_id
 from clapboard import prediction
 from clapboard.errors import NoWorkerError, RequestError
 from clapboard.jobs import BATCH, INTERACTIVE, PredictPayload
@@ -365,3 +365,8 @@ class TestProjects:
     def test_what_is_no_number_is_refused(self, given: str) -> None:
         with pytest.raises(RequestError, match="no Label Studio project"):
             project_id(given)
+
+
+@pytest.mark.parametrize(("waited_s", "found"), [(0.0, 0.03), (0.2, 0.03), (1.0, 0.1), (2.0, 0.2), (20.0, 0.3)])
+def test_who_waits_longer_looks_less_often(waited_s: float, found: float) -> None:
+    assert pause_s(waited_s) == pytest.approx(found)

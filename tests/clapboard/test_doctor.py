@@ -128,14 +128,6 @@ def test_a_token_that_is_not_accepted_is_a_line_like_any_other(
         assert token not in found["token"].message
 
 
-def test_a_label_studio_that_is_away_is_a_line_like_any_other(clinic: Clinic) -> None:
-    clinic.worker_comes()
-    url = f"http://127.0.0.1:{free_port()}"
-    found = clinic.look(PROJECT, label_studio_url=url, label_studio_api_key=TOKEN)
-    assert not found["token"].ok
-    assert "is Label Studio running" in found["token"].message
-
-
 class TestProject:
     """Of a project's checks, those that aren't Label Studio's own; a real one is asked in other tests."""
 

@@ -82,6 +82,34 @@ def test_prelabel_queues_the_projects_tasks_and_says_how_many(
     assert sorted((one.kind, one.task, one.push) for one in queued) == [("predict", n, True) for n in (1, 2, 3)]
 
 
+def test_tasks_that_came_while_it_ran_are_looked_for_again(
+    settings: Settings, store: Store, label_studio: FakeLabelStudio
+) -> None:
+    label_studio.add_tasks(7, {"id": 1, "data": {"audio": "https://host.example/1.wav"}})
+
+    class LateImport(Bell):
+        """While the job's own tasks are being queued, others are imported: too late for its listing."""
+
+        def ring(self, queue: str) -> bool:
+            if not self.rung:
+                label_studio.add_tasks(7, {"id": 2, "data": {"audio": "https://host.example/2.wav"}})
+                store.inbox.append("TASKS_CREATED", 7, {"action": "TASKS_CREATED"})
+                assert store.jobs.add(BATCH, [JobRequest("prelabel", 7)]) == [job.id]
+            return super().ring(queue)
+
+    job = claimed(store, BATCH, JobRequest("prelabel", 7))
+    bell = LateImport()
+    with LabelStudioClient(settings, max_retries=0) as client:
+        chores = Chores(settings, store, client, bell)
+        chores.run(job)
+        assert store.jobs.get(job.id).state == State.DONE
+        (again,) = (one for one in store.jobs.claim("test", BATCH, 10) if one.kind == "prelabel")
+        assert bell.rung == [BATCH, BATCH]
+        chores.run(again)
+    assert {one.task for one in store.jobs.newest(project=7) if one.kind == "predict"} == {1, 2}
+    assert all(one.kind == "predict" for one in store.jobs.claim("test", BATCH, 10))
+
+
 def test_train_says_that_nothing_was_trained_and_what_is_kept_for_it(chores: Chores, store: Store) -> None:
     for action in ("ANNOTATION_CREATED", "ANNOTATIONS_DELETED", "TASKS_CREATED"):
         store.inbox.append(action, 7, {"action": action})

@@ -25,7 +25,6 @@ from tests.audio_server import AudioServer
 from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.processes import Backend, Installation, Running, wait_for
 
-NUM_WORKERS = 3
 LEASE_S = 1.0
 
 
@@ -36,7 +35,7 @@ class Site:
         self.house = house
         self.audio = audio
         self.label_studio = label_studio
-        self.workers = [house.start("worker") for _ in range(NUM_WORKERS)]
+        self.workers = [house.start("worker") for _ in range(2)]
         self.patient = house.serve()
         self.hasty = house.serve(predict_wait_s=0.2)
         self.sources = AudioSources(house.settings)
@@ -44,6 +43,8 @@ class Site:
         self._numbers = itertools.count(1)
         for worker in self.workers:
             worker.wait_for_log('"message": "serving ')
+        # Those who will be killed load their model while the first tests run: as many as the poison takes, and one.
+        self.workers += [house.start("worker") for _ in range(house.settings.job_attempts)]
         for backend in (self.patient, self.hasty):
             wait_for(lambda b=backend: b.setup(CHOICES, "").status_code == 200, "the backend sees no worker")
         self.version = str(self.patient.setup(CHOICES, "").json()["model_version"])
@@ -100,12 +101,10 @@ class Site:
         return next(worker for worker in self.workers if str(job.worker).startswith(f"clapboard-{worker.pid}-"))
 
     def kill(self, *workers: Running) -> None:
-        """SIGKILL, and as many new ones if none is left."""
+        """SIGKILL."""
         for worker in workers:
             worker.kill()
             self.workers.remove(worker)
-        if not self.workers:
-            self.workers = [self.house.worker()]
 
 
 @pytest.fixture(scope="module", params=["embedded", "distributed"])
@@ -277,6 +276,8 @@ class TestKilled:
     def test_a_batch_loses_and_doubles_nothing_and_a_job_that_kills_its_worker_each_time_fails_alone(
         self, site: Site
     ) -> None:
+        for worker in site.workers:
+            worker.wait_for_log('"message": "serving ')
         project, tasks = site.new_project(*[None] * 8)
         poisonous, *others = tasks
         poison = f"{poisonous['id']}/clip.wav"
@@ -299,17 +300,18 @@ class TestKilled:
         project, tasks = site.new_project(None, None, None)
         site.label_studio.has_stored.clear()
         site.label_studio.hang_after_storing.set()
+        *others, heir = site.workers
+        heir.freeze()
         site.queue(project, tasks)
         assert site.label_studio.has_stored.wait(20)
         site.label_studio.hang_after_storing.clear()
-        site.kill(*site.workers)
+        site.kill(*others)
+        heir.thaw()
         assert site.settled(project, tasks) == [1, 1, 1]
 
     def test_a_worker_that_is_told_to_stop_finishes_what_it_has_in_hand(self, site: Site) -> None:
         project, tasks = site.new_project(None, None)
         path = f"{tasks[0]['id']}/clip.wav"
-        for spare in site.workers[1:]:
-            site.kill(spare)
         (worker,) = site.workers
         with ThreadPoolExecutor(1) as pool:
             with site.audio.holding(path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures_services import free_port
+from tests.fake_label_studio import FakeLabelStudio
 from tests.processes import Installation
 
 
@@ -31,11 +31,11 @@ def test_what_is_needed_and_not_there_is_3(house: Installation) -> None:
     done = house.run("worker", "--ping")
     assert done.returncode == 3
     assert "start one with `clapboard worker`" in done.stderr
-    done = house.run(
-        "prelabel", "--project", "1", label_studio_url=f"http://127.0.0.1:{free_port()}", label_studio_api_key="t0ken"
-    )
+    with FakeLabelStudio() as label_studio:
+        settings = {"label_studio_url": label_studio.url, "label_studio_api_key": "t0ken"}
+        done = house.run("prelabel", "--project", "1", **settings)
     assert done.returncode == 3
-    assert "is Label Studio running" in done.stderr
+    assert "refuses the token in LABEL_STUDIO_API_KEY" in done.stderr
     assert "t0ken" not in done.stderr
     assert "Traceback" not in done.stderr
 

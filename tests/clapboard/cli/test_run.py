@@ -1,0 +1,151 @@
+"""`clapboard up`, `serve` and `worker`, as real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from clapboard.jobs import INTERACTIVE, TRAIN
+from clapboard.store.jobs import JobRequest, State
+from tests.audio_server import AudioServer
+from tests.fake_label_studio import CHOICES
+from tests.fixtures_services import free_port
+from tests.processes import Backend, Installation, Running, wait_for
+
+LEASE_S = 2.0
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended; one that nobody waited for counts."""
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@dataclass(frozen=True)
+class Started:
+    """Processes that need seconds to load torch, and so do it at the same time."""
+
+    up_house: Installation
+    up: Backend
+    hopeless: Running
+    house: Installation
+    trainer: Running
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory, tiny_clap: Path) -> Iterator[Started]:
+    up_folder, folder = tmp_path_factory.mktemp("up"), tmp_path_factory.mktemp("worker")
+    with (
+        Installation(up_folder, tiny_clap, allow_private_urls=True, job_lease_s=LEASE_S) as up_house,
+        Installation(folder, tiny_clap, job_lease_s=LEASE_S) as house,
+    ):
+        trainer = house.start("worker", "--queues", "train")
+        hopeless = house.start("up", model="/nowhere/clap", port=free_port())
+        yield Started(up_house, up_house.serve("up"), hopeless, house, trainer)
+
+
+@pytest.fixture
+def up_house(started: Started) -> Installation:
+    return started.up_house
+
+
+@pytest.fixture
+def up(started: Started) -> Backend:
+    """`clapboard up`, once its worker is there."""
+    wait_for(lambda: started.up.setup(CHOICES).status_code == 200, "no worker comes up", timeout_s=60)
+    return started.up
+
+
+@pytest.fixture
+def house(started: Started) -> Installation:
+    return started.house
+
+
+@pytest.fixture
+def trainer(started: Started) -> Running:
+    """A worker for the train queue alone."""
+    started.trainer.wait_for_log('"message": "serving ')
+    return started.trainer
+
+
+class TestUp:
+    def test_it_is_a_backend_and_a_worker_without_any_other_server(self, up: Backend, up_house: Installation) -> None:
+        with AudioServer() as audio:
+            (entry,) = up.results(CHOICES, [audio.task(1)])
+        assert entry["result"][0]["value"]["choices"][0] in {"dog", "rain"}
+        assert up_house.run("worker", "--ping").returncode == 0
+        found = json.loads(up_house.run("worker", "--ping", "--json").stdout)
+        assert len(found["workers"]) == 1
+
+    def test_a_worker_that_is_killed_is_started_again(self, up: Backend) -> None:
+        (first,) = up.process.children()
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: up.process.children() not in ([], [first]), "no other worker is started")
+        (second,) = up.process.children()
+        wait_for(lambda: up.process.log.count('"message": "serving ') == 2, "the other worker doesn't serve", 60)
+        with AudioServer() as audio:
+            assert up.results(CHOICES, [audio.task(2)]) != [[]]
+        assert not is_gone(second)
+
+    def test_when_it_is_killed_its_worker_stops_by_itself(self, up: Backend, up_house: Installation) -> None:
+        (worker,) = up.process.children()
+        up.process.kill()
+        wait_for(lambda: is_gone(worker), "the worker goes on alone")
+        done = up_house.run("worker", "--ping")
+        assert done.returncode == 3
+        assert "No worker of this machine is alive" in done.stderr
+
+    def test_told_to_stop_it_takes_its_worker_along(self, up_house: Installation) -> None:
+        backend = up_house.serve("up")
+        (worker,) = wait_for(backend.process.children, "no worker is started")
+        assert backend.process.stop() == 0
+        assert is_gone(worker)
+
+    def test_with_a_model_that_cannot_be_had_it_gives_up_and_says_why(self, started: Started) -> None:
+        assert started.hopeless.wait(60) == 3
+        assert "/nowhere/clap doesn't exist" in started.hopeless.log
+        assert "Traceback" not in started.hopeless.log
+
+
+class TestServe:
+    def test_a_port_that_is_taken_is_an_error_and_no_traceback(self, tmp_path: Path) -> None:
+        with Installation(tmp_path, "mini") as house:
+            port = house.serve().client.base_url.port
+            process = house.start("serve", port=port)
+            assert process.wait() not in (0, -signal.SIGTERM)
+            assert "address already in use" in process.log
+            assert "Traceback" not in process.log
+
+    def test_told_to_stop_it_ends_in_good_order(self, tmp_path: Path) -> None:
+        with Installation(tmp_path, "mini") as house:
+            backend = house.serve()
+            assert backend.process.stop() == 0
+            assert "Traceback" not in backend.process.log
+
+
+class TestWorker:
+    def test_it_serves_the_queues_that_it_was_given_and_no_other(self, house: Installation, trainer: Running) -> None:
+        (other,) = house.store.jobs.add(INTERACTIVE, [JobRequest("train", 1)])
+        (ours,) = house.store.jobs.add(TRAIN, [JobRequest("train", 2)])
+        wait_for(lambda: house.store.jobs.get(ours).state == State.DONE, "the train job isn't done")
+        time.sleep(1.5)  # long enough to look at all queues
+        assert house.store.jobs.get(other).state == State.QUEUED
+        (alive,) = house.store.catalog.workers(LEASE_S)
+        assert alive.queues == "train"
+
+    def test_ping_says_whether_one_is_alive(self, house: Installation, trainer: Running) -> None:
+        done = house.run("worker", "--ping")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        trainer.kill()
+        wait_for(lambda: house.run("worker", "--ping").returncode == 3, "ping doesn't notice")
+        assert json.loads(house.run("worker", "--ping", "--json").stdout.splitlines()[0]) == {"workers": []}
+
+    def test_one_that_can_push_nothing_says_so(self, trainer: Running) -> None:
+        assert "LABEL_STUDIO_API_KEY is not set" in trainer.log
