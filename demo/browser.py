@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Page, Route, sync_playwright
+from playwright.sync_api import Page, Route, TimeoutError, sync_playwright
 
 WIDTH, HEIGHT = 1280, 600
 TIMEOUT_MS = 60_000
@@ -78,7 +78,12 @@ def _log_in(page: Page, url: str, email: str, password: str) -> None:
 def _facts(page: Page) -> PageFacts:
     page.wait_for_function(_WAVEFORM_IS_DRAWN)
     score = page.locator("[title^='Prediction score']").first
-    score.wait_for()
+    try:
+        score.wait_for(timeout=TIMEOUT_MS / 2)
+    except TimeoutError:  # seen once, on a loaded machine: the page came up without its tabs
+        page.reload(wait_until="domcontentloaded")
+        page.wait_for_function(_WAVEFORM_IS_DRAWN)
+        score.wait_for()
     tab = page.locator(".lsf-annotation-button", has=score)
     page.locator(".lsf-choice input").first.wait_for()
     return PageFacts(

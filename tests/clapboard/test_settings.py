@@ -241,7 +241,7 @@ def test_any_setting_can_be_overridden_and_the_others_stay(
     settings = load_settings()
     (tmp_path / ".env").unlink()
     others = {"label_studio_url": "http://other", "url": "http://me", "dtype": "bfloat16", "log_level": "DEBUG"}
-    numbers = {"batch_size": 5, "port": 6, "predict_wait_s": 7.0, "job_attempts": 8}
+    numbers = {"batch_size": 5, "torch_threads": 3, "port": 6, "predict_wait_s": 7.0, "job_attempts": 8}
     values: dict[str, Any] = {
         **others,
         **numbers,

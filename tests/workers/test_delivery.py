@@ -81,10 +81,8 @@ class Site:
         return self.stored(tasks)
 
     def jobs(self, project: int) -> dict[int, Job]:
-        """The project's jobs by task."""
-        found = self.house.store.jobs.newest(project=project, limit=1000)
-        assert len({job.task for job in found}) == len(found)
-        return {job.task: job for job in found}
+        """The project's newest job of each task."""
+        return {job.task: job for job in reversed(self.house.store.jobs.newest(project=project, limit=1000))}
 
     def queue(self, project: int, tasks: Sequence[dict[str, Any]], queue: str = INTERACTIVE) -> None:
         """Jobs for the tasks, for which nobody rings."""
