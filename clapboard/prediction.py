@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,6 +52,13 @@ def head_id(label_space: LabelSpace) -> str:
 def prompt_groups(label_space: LabelSpace) -> list[tuple[str, ...]]:
     """The prompts of each row of the class weights: every predicted label in order, then the neutral ones."""
     return [*(label.prompts for control in label_space.predicted for label in control.labels), NEGATIVES]
+
+
+def compute_class_weights(label_space: LabelSpace, embed_texts: Callable[[Sequence[str]], Array]) -> Array:
+    """The class weights `[L + 1, D]` of the label space's predicted labels, the neutral prompts' weight last."""
+    groups = prompt_groups(label_space)
+    rows = iter(embed_texts([text for group in groups for text in group]))
+    return np.stack([scoring.class_weight(np.stack([next(rows) for _ in group])) for group in groups])
 
 
 def predict(label_space: LabelSpace, embeddings: Array, class_weights: Array, logit_scale: float) -> Prediction:

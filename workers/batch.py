@@ -6,9 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from clapboard import prediction, scoring
+from clapboard import prediction
 from clapboard.clap import ClapEncoder
 from clapboard.errors import ClapboardError
 from clapboard.labels import LabelSpace, parse_label_config
@@ -78,16 +76,9 @@ class PredictJobs:
         version = self._encoder.identity.version
         kept = self._store.catalog.class_weights(version, head_id)
         if kept is None:
-            kept = compute_class_weights(self._encoder, label_space)
+            kept = prediction.compute_class_weights(label_space, self._encoder.embed_texts)
             self._store.catalog.put_class_weights(version, head_id, kept)
         return kept
-
-
-def compute_class_weights(encoder: ClapEncoder, label_space: LabelSpace) -> Array:
-    """The class weights `[L + 1, D]` of the label space's predicted labels, the neutral prompts' weight last."""
-    groups = prediction.prompt_groups(label_space)
-    rows = iter(encoder.embed_texts([text for group in groups for text in group]))
-    return np.stack([scoring.class_weight(np.stack([next(rows) for _ in group])) for group in groups])
 
 
 def _subject(job: Job) -> dict[str, int | str]:

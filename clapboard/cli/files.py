@@ -31,7 +31,6 @@ def predict(
     from clapboard import prediction
     from clapboard.clap import ClapEncoder
     from clapboard.labels import label_space_of
-    from workers.batch import compute_class_weights
 
     label_space = label_space_of(labels.split(","))
     (control,) = label_space.controls
@@ -41,7 +40,7 @@ def predict(
     encoder = ClapEncoder.load(
         settings.model, device=settings.device, dtype=settings.dtype, batch_size=settings.batch_size
     )
-    weights = compute_class_weights(encoder, label_space)
+    weights = prediction.compute_class_weights(label_space, encoder.embed_texts)
     version = prediction.model_version(encoder.identity, label_space)
     failed = False
     with progress_bar() as bar:

@@ -10,7 +10,7 @@ from clapboard.jobs import INTERACTIVE
 from clapboard.labels import label_space_of
 from clapboard.store.jobs import State
 from tests.workers.conftest import HEAD_ID, LABELS, CountingEncoder, World
-from workers.batch import PredictJobs, compute_class_weights
+from workers.batch import PredictJobs
 from workers.embed import EmbeddingStage
 
 
@@ -61,7 +61,7 @@ def test_the_prediction_is_that_of_the_embeddings_and_the_labels(world: World, p
     (recording,) = world.store.embeddings.recordings([world.sources.key(world.audio.url("1/clip.wav"))]).values()
     identity = world.encoder.identity
     vectors = world.store.embeddings.get([recording], identity.version, identity.dtype)[recording.sha256]
-    weights = compute_class_weights(world.encoder, LABELS)
+    weights = prediction.compute_class_weights(LABELS, world.encoder.embed_texts)
     expected = prediction.predict(LABELS, vectors, weights, identity.logit_scale)
     found = world.prediction(1)
     assert (found.result, found.score) == (expected.result, pytest.approx(expected.score))
@@ -89,7 +89,7 @@ def test_class_weights_are_computed_once_and_kept_for_the_backend(world: World, 
 def test_class_weights_are_the_unit_mean_of_each_labels_prompts() -> None:
     encoder = CountingEncoder()
     label_space = label_space_of(["dog bark", "rain"])
-    weights = compute_class_weights(encoder, label_space)
+    weights = prediction.compute_class_weights(label_space, encoder.embed_texts)
     (control,) = label_space.controls
     for row, label in zip(weights, control.labels, strict=False):
         assert np.allclose(row, scoring.class_weight(encoder.embed_texts(label.prompts)))
