@@ -1,7 +1,7 @@
 """A folder as Celery's broker, for one machine without any other server.
 
-kombu's own filesystem transport lets a worker read a message that is still being written, and so is empty: that ends
-the worker's process (1 in 2,500, tried with kombu 5.7). Here a message appears whole, and who removes its file has it.
+kombu's own filesystem transport lets a worker read a message that is still being written, and so is no JSON yet (3 of
+7,139, tried with kombu 5.7). Here a message appears whole, and who removes its file has it.
 """
 
 from __future__ import annotations
