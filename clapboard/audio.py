@@ -8,7 +8,6 @@ doesn't grow with their length.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -75,11 +74,6 @@ def window_waveform(waveform: Waveform) -> Waveform:
         return repeat_pad(waveform)[None]
     starts = [*range(0, num_samples - WINDOW_SAMPLES, WINDOW_SAMPLES), num_samples - WINDOW_SAMPLES]
     return np.stack([waveform[start : start + WINDOW_SAMPLES] for start in starts])
-
-
-def num_windows(num_samples: int) -> int:
-    """How many windows a recording of so many samples at 48 kHz has."""
-    return max(1, math.ceil(num_samples / WINDOW_SAMPLES))
 
 
 def repeat_pad(waveform: Waveform) -> Waveform:

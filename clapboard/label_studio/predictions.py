@@ -62,12 +62,6 @@ class PredictionCalls(LabelStudioSession):
                     if error.status_code != 404 or not isinstance(error.body, dict):
                         raise
 
-    def remove_duplicates(self, project_id: int, model_version: str, task_ids: Iterable[int] | None = None) -> int:
-        """Number of predictions deleted so that each task keeps one of that version, the oldest."""
-        extra = [id_ for _, ids in self.predictions(project_id, task_ids, model_version) for id_ in ids[1:]]
-        self.delete_predictions(extra)
-        return len(extra)
-
     def _stored(
         self, project_id: int, task_ids: Iterable[int] | None
     ) -> Iterator[tuple[int, list[tuple[int, str | None]]]]:

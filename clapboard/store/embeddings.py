@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import embeddings, recordings
@@ -108,8 +108,3 @@ class EmbeddingStore:
             query = query.where(embeddings.c.encoder_version == encoder_version)
         with self._db.read() as connection:
             return int(connection.scalar(query) or 0)
-
-    def drop_encoder(self, encoder_version: str) -> None:
-        """Forget all embeddings of an encoder version."""
-        with self._db.write() as connection:
-            connection.execute(delete(embeddings).where(embeddings.c.encoder_version == encoder_version))

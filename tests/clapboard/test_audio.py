@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -60,7 +61,7 @@ def test_windows_of_a_file_are_those_of_its_samples(tmp_path: Path, num_samples:
     assert samples.size == num_samples
     windows = list(audio.windows(path))
     np.testing.assert_array_equal(np.stack([w.waveform for w in windows]), audio.window_waveform(samples))
-    assert [window.index for window in windows] == list(range(audio.num_windows(num_samples)))
+    assert [window.index for window in windows] == list(range(max(1, math.ceil(num_samples / audio.WINDOW_SAMPLES))))
     assert {window.waveform.dtype for window in windows} == {np.dtype(np.float32)}
 
 

@@ -166,16 +166,13 @@ class TestPredictions:
         assert client.push_predictions(project.id, [prediction(ids[1234])]) == 1
         assert [task for task, stored in client.predictions(project.id) if stored] == [ids[1234]]
 
-    def test_duplicates_are_removed_down_to_the_oldest(
-        self, client: LabelStudioClient, project: Project, task_ids: list[int], label_studio_api: httpx.Client
+    def test_a_prediction_can_be_deleted_twice(
+        self, client: LabelStudioClient, project: Project, task_ids: list[int]
     ) -> None:
         task = task_ids[0]
-        for _ in range(3):
-            label_studio_api.post("/api/predictions/", json=prediction(task)).raise_for_status()
-        oldest = min(dict(client.predictions(project.id, [task]))[task])
-        assert client.remove_duplicates(project.id, "v1", [task]) == 2
-        assert dict(client.predictions(project.id, [task])) == {task: [oldest]}
-        client.delete_predictions([oldest, oldest])
+        client.push_predictions(project.id, [prediction(task)])
+        (stored,) = dict(client.predictions(project.id, [task]))[task]
+        client.delete_predictions([stored, stored])
         assert dict(client.predictions(project.id, [task])) == {task: []}
 
     def test_deleting_a_version_keeps_the_one_that_the_project_shows(

@@ -104,8 +104,7 @@ def test_a_recording_is_known_by_its_content_under_any_uri(store: Store) -> None
     assert store.embeddings.recording_of("bb") is None
 
 
-def test_an_encoders_embeddings_can_be_dropped(store: Store) -> None:
+def test_embeddings_are_counted_by_encoder_and_in_all(store: Store) -> None:
     put(store)
     put(store, version="e2")
-    store.embeddings.drop_encoder("e1")
-    assert (store.embeddings.count("e1"), store.embeddings.count("e2"), store.embeddings.count()) == (0, 5, 5)
+    assert (store.embeddings.count("e1"), store.embeddings.count("e2"), store.embeddings.count()) == (5, 5, 10)
