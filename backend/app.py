@@ -1,7 +1,7 @@
 """The HTTP backend: Label Studio's contract on FastAPI. No torch: what needs a model goes to the workers.
 
-`/health` and `/setup` answer on the event loop from memory, since Label Studio gives them 1 s and 3 s before every
-prediction; all that touches the store runs on threads, and waiting for workers takes none.
+`/health` answers on the event loop from memory and `/setup` does so if the store is slow, since Label Studio gives them
+1 s and 3 s before every prediction; all that touches the store runs on threads, and waiting for workers takes none.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from backend.auth import BasicAuth
+from backend.ledger import ledger_router
 from backend.metrics import MeasureRequests, Metrics
 from backend.predict import OpenRequest, PredictService, pause_s, project_id
 from backend.webhook import ACTIONS, WebhookService
@@ -39,13 +40,13 @@ from backend.wire import (
     Versions,
 )
 from clapboard import __version__
-from clapboard.errors import ClapboardError, RequestError
+from clapboard.errors import ClapboardError, NoWorkerError, RequestError
 from clapboard.jobs import CeleryBell, make_celery
 from clapboard.settings import Settings
-from clapboard.sources import AudioSources
 from clapboard.store import Store
 
 _HOUSEKEEPING_S = 1.0
+_SETUP_PATIENCE_S = 1.0
 _WEBHOOK_THREADS = 4
 _MAX_WEBHOOK_BYTES = 64 * 1024 * 1024
 
@@ -56,10 +57,8 @@ def create_app(settings: Settings) -> FastAPI:
     """The application on the settings' store and broker. Raises `SettingsError` if the store can't be opened."""
     store = Store.open(settings)
     bell = CeleryBell(make_celery(settings))
-    predictions = PredictService(
-        store, AudioSources(settings), bell, model=settings.model, wait_s=settings.predict_wait_s
-    )
-    webhooks = WebhookService(store, bell)
+    predictions = PredictService(settings, store, bell)
+    webhooks = WebhookService(settings, store, bell)
     metrics = Metrics(store)
 
     @contextlib.asynccontextmanager
@@ -78,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         responses={status: {"model": Problem} for status in (401, 422, 500, 503)},
     )
+    app.include_router(ledger_router(store))
     app.add_middleware(BasicAuth, user=settings.basic_auth_user, password=settings.basic_auth_pass.get_secret_value())
     app.add_middleware(MeasureRequests, metrics=metrics)
     _answer_errors(app)
@@ -102,7 +102,9 @@ def _add_contract_routes(app: FastAPI, predictions: PredictService, webhooks: We
 
     @app.post("/setup")
     async def setup(request: SetupRequest) -> SetupAnswer:
-        """The model version for a project's label config."""
+        """The model version for a project's label config, as it is promoted now or, if the store is slow, was."""
+        with anyio.move_on_after(_SETUP_PATIENCE_S), contextlib.suppress(SQLAlchemyError, NoWorkerError):
+            await anyio.to_thread.run_sync(lambda: predictions.refresh(at_once=True), abandon_on_cancel=True)
         return SetupAnswer(model_version=predictions.setup(request.project or "", request.label_config))
 
     @app.post("/predict")
@@ -172,7 +174,8 @@ async def _keep_house(store: Store, predictions: PredictService, bell: CeleryBel
     """Every second: the announced encoder, projects to write down, and jobs whose worker is gone."""
     while True:
         try:
-            await run_in_threadpool(predictions.refresh_encoder)
+            with contextlib.suppress(NoWorkerError):
+                await run_in_threadpool(predictions.refresh)
             await run_in_threadpool(predictions.remember_projects)
             for queue in await run_in_threadpool(store.jobs.requeue_lost, lease_s):
                 await run_in_threadpool(bell.ring, queue)

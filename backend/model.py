@@ -20,7 +20,6 @@ from backend.webhook import WebhookService
 from clapboard.errors import ClapboardError
 from clapboard.jobs import CeleryBell, make_celery
 from clapboard.settings import load_settings
-from clapboard.sources import AudioSources
 from clapboard.store import Store
 
 
@@ -52,17 +51,15 @@ class ClapboardManager(LabelStudioMLManager):  # type: ignore[misc]
         super().initialize(model_class, **kwargs)
         settings = load_settings()
         store, bell = Store.open(settings), CeleryBell(make_celery(settings))
-        cls.predictions = PredictService(
-            store, AudioSources(settings), bell, model=settings.model, wait_s=settings.predict_wait_s
-        )
-        cls.webhooks = WebhookService(store, bell)
+        cls.predictions = PredictService(settings, store, bell)
+        cls.webhooks = WebhookService(settings, store, bell)
 
     @classmethod
     def fetch(cls, project: str | None = None, label_config: str | None = None, *_: Any, **__: Any) -> ModelWrapper:
         """For `/setup`: the model and its version. Raises `AnswerException`."""
         config = label_config or ""
         try:
-            cls.predictions.refresh_encoder()
+            cls.predictions.refresh()
             version = cls.predictions.setup(project or "", config)
             cls.predictions.remember_projects()
         except ClapboardError as error:

@@ -12,23 +12,29 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
 from clapboard import prediction
-from clapboard.errors import NoWorkerError, RequestError, SourceError
-from clapboard.jobs import INTERACTIVE, Bell, CeleryBell, PredictPayload, make_celery
+from clapboard.errors import NotFoundError, RequestError, SourceError
+from clapboard.head import Head
+from clapboard.jobs import INTERACTIVE, LEARN, Bell, CeleryBell, make_celery
 from clapboard.labels import LabelSpace, parse_label_config
+from clapboard.pool import TaskReader
+from clapboard.prelabel import predict_request
+from clapboard.serving import Serving, base_encoder, serving, stored_head
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
-from clapboard.store.catalog import Encoder
+from clapboard.store.catalog import Encoder, Project
 from clapboard.store.jobs import JobRequest
 from clapboard.store.predictions import StoredPrediction
+from clapboard.store.tasks import KnownTask
+from clapboard.store.versions import Version
 
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.03, 0.3
-_ENCODER_MEMORY_S = 1.0
+_MEMORY_S = 1.0
 
 parse = lru_cache(maxsize=256)(parse_label_config)
 
@@ -46,29 +52,44 @@ class OpenRequest:
     """A `/predict` that is being answered."""
 
     project: int
-    model_version: str
+    served: Serving
     began_at: float
     tasks: list[int | None]  # None: nothing can be said about this one
-    uris: dict[int, tuple[str, str]] = field(default_factory=dict)  # of each task, with its key
+    known: dict[int, KnownTask] = field(default_factory=dict)
     waiting_for: list[int] = field(default_factory=list)  # jobs
+
+    @property
+    def model_version(self) -> str:
+        """What the answer is named for, whatever is promoted while it is being made."""
+        return self.served.model_version
 
     @cached_property
     def keys(self) -> dict[int, str]:
         """The URI key of each task that can be predicted, once all are admitted."""
-        return {task: key for task, (_, key) in self.uris.items()}
+        return {task: known.uri_key for task, known in self.known.items()}
+
+
+@dataclass(frozen=True)
+class _Directory:
+    """What answers whom, as the store said it a moment ago."""
+
+    base: Encoder
+    encoders: Mapping[str, Encoder]
+    promoted: Mapping[int, Version]
+    connected: Mapping[int, Project]
 
 
 class PredictService:
-    """Answers for one CLAPBOARD_MODEL. Thread-safe; holds no more than a memory of the announced encoder."""
+    """Answers for one CLAPBOARD_MODEL. Thread-safe; holds no more than a memory of what is promoted."""
 
-    def __init__(self, store: Store, sources: AudioSources, bell: Bell, *, model: str, wait_s: float) -> None:
+    def __init__(self, settings: Settings, store: Store, bell: Bell) -> None:
+        self.wait_s = settings.predict_wait_s
+        self._settings = settings
         self._store = store
-        self._sources = sources
+        self._sources = AudioSources(settings)
         self._bell = bell
-        self._model = model
-        self.wait_s = wait_s
-        self._encoder: Encoder | None = None
-        self._encoder_read_at = -math.inf
+        self._directory: _Directory | None = None
+        self._directory_read_at = -math.inf
         self._versions: dict[int, str] = {}
         self._introduced: deque[tuple[int, str, str]] = deque()
         self._remembering = threading.Lock()
@@ -76,35 +97,32 @@ class PredictService:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """The service on the store and the broker that the settings name."""
-        return cls(
-            Store.open(settings),
-            AudioSources(settings),
-            CeleryBell(make_celery(settings)),
-            model=settings.model,
-            wait_s=settings.predict_wait_s,
-        )
+        return cls(settings, Store.open(settings), CeleryBell(make_celery(settings)))
 
     def setup(self, project: str, schema: str) -> str:
         """The model version that answers the project's label config. Raises `LabelConfigError`, `NoWorkerError`."""
         number = project_id(project)
-        version = prediction.model_version(self.encoder(), parse(schema))
+        version = self._serving(number, parse(schema)).model_version
         if number and self._versions.get(number) != version:
             self._versions[number] = version
             self._introduced.append((number, schema, version))
         return version
 
     def remember_projects(self) -> None:
-        """Write down the projects that introduced themselves, and have connected ones aligned to a new version.
+        """Write down the projects that introduced themselves, and have connected ones learn and align.
 
         Apart from `setup`, which answers from memory: Label Studio waits 3 s for it, and a disk may take longer.
         """
         with self._remembering:
             while self._introduced:
                 number, schema, version = self._introduced[0]
+                known = self._store.catalog.connected_projects().get(number)
                 self._store.catalog.put_project(number, schema, version)
-                if self._store.catalog.project(number).connected:
-                    self._store.jobs.add(INTERACTIVE, [JobRequest("align", number, model_version=version)])
-                    self._bell.ring(INTERACTIVE)
+                if known and (known.label_config, known.model_version) != (schema, version):
+                    # Labels that people gave before hold for a new label config too, as far as it has them.
+                    self._store.jobs.add(LEARN, [JobRequest("learn", number)])
+                    self._store.jobs.add(LEARN, [JobRequest("align", number)])
+                    self._bell.ring(LEARN)
                 self._introduced.popleft()
 
     def predict(self, tasks: Sequence[Mapping[str, Any]], label_config: str, project: str | None) -> PredictAnswer:
@@ -116,19 +134,22 @@ class PredictService:
 
     def begin(self, tasks: Sequence[Mapping[str, Any]], label_config: str, project: str | None) -> OpenRequest:
         """Find what is cached and queue what is missing."""
-        self.refresh_encoder()
-        label_space, encoder = parse(label_config), self.encoder()
-        version = prediction.model_version(encoder, label_space)
-        request = OpenRequest(project_id(project), version, self._store.clock(), [])
+        self.refresh()
+        label_space, number = parse(label_config), project_id(project)
+        request = OpenRequest(number, self._serving(number, label_space), self._store.clock(), [])
         if not label_space.predicted:
             request.tasks = [None] * len(tasks)
             return request
+        known = self._read().connected.get(number)
+        reader = TaskReader(self._settings, self._sources, number, known.test_share if known else 0.0)
         for task in tasks:
-            request.tasks.append(self._admit(request, task, label_space))
-        missing = request.uris.keys() - self._store.predictions.cached(request.project, request.keys, version)
-        missing -= self._score_cached_embeddings(request, missing, label_space, encoder)
+            request.tasks.append(self._admit(request, task, label_space, reader))
+        missing = request.keys.keys() - self._store.predictions.cached(number, request.keys, request.model_version)
+        if known:
+            self._store.tasks.put(number, [request.known[task] for task in missing])
+        missing -= self._score_cached_embeddings(request, missing, label_space)
         if missing:
-            self._queue(request, missing, label_config, label_space)
+            self._queue(request, missing, label_config)
         return request
 
     def is_ready(self, request: OpenRequest) -> bool:
@@ -160,54 +181,62 @@ class PredictService:
         self._owe_what_is_open(request)
         return PredictAnswer(request.model_version, [[] for _ in request.tasks])
 
-    def refresh_encoder(self) -> None:
-        """Look which encoder the workers serve, unless that was done within a second."""
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Look what is promoted and which encoders the workers serve, unless that was done within a second."""
         now = time.monotonic()
-        if now - self._encoder_read_at > _ENCODER_MEMORY_S:
-            self._encoder = self._store.catalog.encoder(self._model)
-            self._encoder_read_at = now
-
-    def encoder(self) -> Encoder:
-        """The encoder that workers serve, from memory. Raises `NoWorkerError` before the first worker is up."""
-        if self._encoder is None:
-            self.refresh_encoder()
-        if self._encoder is None:
-            raise NoWorkerError(
-                f"No worker has loaded the model {self._model} yet: start one with `clapboard worker` (or use "
-                "`clapboard up`), with the same CLAPBOARD_MODEL and store as this backend."
+        if at_once or now - self._directory_read_at > _MEMORY_S:
+            self._directory = _Directory(
+                base_encoder(self._store, self._settings.model),
+                self._store.catalog.encoders(),
+                self._store.versions.all_promoted(),
+                self._store.catalog.connected_projects(),
             )
-        return self._encoder
+            self._directory_read_at = now
+
+    def _read(self) -> _Directory:
+        """What is promoted, from memory. Raises `NoWorkerError` before the first worker is up."""
+        if self._directory is None:
+            self.refresh()
+        assert self._directory is not None
+        return self._directory
+
+    def _serving(self, project: int, label_space: LabelSpace) -> Serving:
+        directory = self._read()
+        return serving(label_space, directory.base, directory.promoted.get(project), directory.encoders)
 
     def _owe_what_is_open(self, request: OpenRequest) -> None:
         if request.waiting_for:
-            self._store.jobs.owe_push(request.project, list(request.uris), request.model_version)
+            self._store.jobs.owe_push(request.project, list(request.known), request.model_version)
 
-    def _admit(self, request: OpenRequest, task: Mapping[str, Any], label_space: LabelSpace) -> int | None:
-        """The task's id, its URI noted; or None, with the reason kept, if it can't be predicted."""
+    def _admit(
+        self, request: OpenRequest, task: Mapping[str, Any], label_space: LabelSpace, reader: TaskReader
+    ) -> int | None:
+        """The task's id, where its audio lies noted; or None if it can't be predicted, or must not be."""
         number = task.get("id")
         data = task.get("data")
         task_id = number if isinstance(number, int) and not isinstance(number, bool) and abs(number) < 2**63 else None
         try:
-            uri = label_space.audio_uri(data if isinstance(data, Mapping) else {})
-            key = self._sources.key(uri)
+            known = reader.read(label_space, task_id or 0, data if isinstance(data, Mapping) else {})
         except SourceError as error:
             if task_id is not None:
                 refused = JobRequest("predict", request.project, task_id, request.model_version)
                 self._store.jobs.record_failure(INTERACTIVE, refused, error)
             return None
+        if known.set_aside:  # a label is to be given without a suggestion in sight
+            self._store.tasks.put(request.project, [known])
+            return None
         if _has_prediction(task, request.model_version):
             return None  # Label Studio holds it already; a second one would be a duplicate
         if task_id is None:
-            task_id = _made_up_id(key)
-        request.uris[task_id] = uri, key
+            task_id = _made_up_id(known.uri_key)
+        request.known[task_id] = replace(known, task=task_id)
         return task_id
 
-    def _score_cached_embeddings(
-        self, request: OpenRequest, tasks: Set[int], label_space: LabelSpace, encoder: Encoder
-    ) -> set[int]:
-        """Those of the tasks whose embeddings and class weights are there, now scored and stored."""
-        weights = self._store.catalog.class_weights(encoder.version, prediction.head_id(label_space)) if tasks else None
-        if weights is None:
+    def _score_cached_embeddings(self, request: OpenRequest, tasks: Set[int], label_space: LabelSpace) -> set[int]:
+        """Those of the tasks whose embeddings and head are there, now scored and stored."""
+        encoder = request.served.encoder
+        head = self._head(request.served, label_space) if tasks else None
+        if head is None:
             return set()
         keys = {task: request.keys[task] for task in tasks}
         recordings = self._store.embeddings.recordings(list(keys.values()))
@@ -215,25 +244,26 @@ class PredictService:
         scored = []
         for task, key in keys.items():
             if key in recordings and recordings[key].sha256 in vectors:
-                found = prediction.predict(label_space, vectors[recordings[key].sha256], weights, encoder.logit_scale)
+                windows = vectors[recordings[key].sha256]
+                found = prediction.predict(label_space, windows, head, request.model_version)
                 scored.append(
                     StoredPrediction(request.project, task, request.model_version, key, found.score, found.result)
                 )
-        self._store.predictions.put_ready(scored)
+        self._store.predictions.put_all(scored, push=False)
         return {done.task for done in scored}
 
-    def _queue(self, request: OpenRequest, tasks: Set[int], label_config: str, label_space: LabelSpace) -> None:
-        head_id = prediction.head_id(label_space)
-        self._store.catalog.put_label_space(head_id, label_config)
+    def _head(self, served: Serving, label_space: LabelSpace) -> Head | None:
+        try:
+            return stored_head(self._store, served, label_space)
+        except NotFoundError:  # replaced a moment ago: the worker answers, under the version it finds then
+            return None
+
+    def _queue(self, request: OpenRequest, tasks: Set[int], label_config: str) -> None:
+        served = request.served
+        self._store.catalog.put_label_space(served.space_id, label_config)
         requests = [
-            JobRequest(
-                "predict",
-                request.project,
-                task,
-                request.model_version,
-                PredictPayload(uri=uri, uri_key=key, head_id=head_id).model_dump(),
-            )
-            for task, (uri, key) in request.uris.items()
+            predict_request(request.project, known, served, push=False)
+            for task, known in request.known.items()
             if task in tasks
         ]
         request.waiting_for = self._store.jobs.add(INTERACTIVE, requests)

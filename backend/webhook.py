@@ -8,13 +8,17 @@ from typing import Any
 
 from backend.predict import project_id
 from clapboard.errors import NotFoundError, RequestError
-from clapboard.jobs import BATCH, TRAIN, Bell
+from clapboard.jobs import BATCH, LEARN, TRAIN, Bell
+from clapboard.pool import remember_tasks
+from clapboard.settings import Settings
+from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.jobs import JobRequest
 
 START_TRAINING = "START_TRAINING"
 TASKS_CREATED = "TASKS_CREATED"
 TASKS_DELETED = "TASKS_DELETED"
+PROJECT_UPDATED = "PROJECT_UPDATED"
 ACTIONS = frozenset(
     {
         START_TRAINING,
@@ -22,7 +26,7 @@ ACTIONS = frozenset(
         TASKS_DELETED,
         *(f"ANNOTATION_{what}" for what in ("CREATED", "UPDATED")),
         *(f"ANNOTATIONS_{what}" for what in ("CREATED", "DELETED")),
-        "PROJECT_UPDATED",
+        PROJECT_UPDATED,
     }
 )
 """Those of Label Studio 1.23.2; others are kept just as well."""
@@ -35,8 +39,10 @@ _PEOPLES = frozenset({"data", "result"})  # what tasks hold and people said is k
 class WebhookService:
     """Takes every event form of Label Studio's contract, and any it may add."""
 
-    def __init__(self, store: Store, bell: Bell) -> None:
+    def __init__(self, settings: Settings, store: Store, bell: Bell) -> None:
+        self._settings = settings
         self._store = store
+        self._sources = AudioSources(settings)
         self._bell = bell
 
     def receive(self, body: Mapping[str, Any]) -> tuple[int, int | None]:
@@ -45,31 +51,51 @@ class WebhookService:
         if not isinstance(action, str) or not _ACTION.fullmatch(action):
             raise RequestError("The webhook event has no action: send Label Studio's payload as it is.")
         project = _project_of(body)
-        event = self._store.inbox.append(action, project, _without_secrets(body))
+        event = self._store.append_event(action, project, _without_secrets(body))
         if action == START_TRAINING and project:
             return event, self.train(project)
         if action == TASKS_CREATED and project:
             return event, self._prelabel(project)
         if action == TASKS_DELETED and project:
             self._store.predictions.forget_tasks(project, _ids(body.get("tasks")))
+            self._store.tasks.forget(project, _ids(body.get("tasks")))
+        if action.startswith("ANNOTATION") and project:
+            remember_tasks(self._settings, self._store, self._sources, project, body)
+            return event, self._ask(LEARN, "learn", project)
+        if action == PROJECT_UPDATED and project and self._is_config_new(project, body):
+            return event, self._ask(LEARN, "learn", project)
         return event, None
 
     def train(self, project: int) -> int:
-        """The project's training job: a new one, or the one that is open already."""
-        (job,) = self._store.jobs.add(TRAIN, [JobRequest("train", project)])
+        """The project's training job: a new one, or the one that is open already, which now waits no longer."""
+        (job,) = self._store.jobs.add(TRAIN, [JobRequest("train", project, delay_s=0.0)])
         self._bell.ring(TRAIN)
         return job
 
+    def _is_config_new(self, project: int, body: Mapping[str, Any]) -> bool:
+        """Whether a connected project has another label config now, which is kept."""
+        held = body.get("project")
+        label_config = held.get("label_config") if isinstance(held, Mapping) else None
+        known = self._store.catalog.connected_projects().get(project)
+        if known is None or not isinstance(label_config, str) or label_config == known.label_config:
+            return False
+        self._store.catalog.put_project(project, label_config, known.model_version)
+        return True
+
     def _prelabel(self, project: int) -> int | None:
         """New tasks of a connected project get their suggestions without anybody asking."""
+        return self._ask(BATCH, "prelabel", project)
+
+    def _ask(self, queue: str, kind: str, project: int) -> int | None:
+        """A job for the project, if it is connected."""
         try:
             known = self._store.catalog.project(project)
         except NotFoundError:
             return None
         if not known.connected:
             return None
-        (job,) = self._store.jobs.add(BATCH, [JobRequest("prelabel", project)])
-        self._bell.ring(BATCH)
+        (job,) = self._store.jobs.add(queue, [JobRequest(kind, project)])
+        self._bell.ring(queue)
         return job
 
 

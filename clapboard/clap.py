@@ -26,7 +26,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from transformers import AutoTokenizer, ClapModel
 from transformers.utils import logging as transformers_logging
 
-from clapboard.audio import SAMPLE_RATE, WINDOW_S, WINDOW_SAMPLES, Waveform
+from clapboard.audio import SAMPLE_RATE, WINDOW_S, WINDOW_SAMPLES, Waveform, windows
 from clapboard.errors import ModelError
 from clapboard.features import FRAME_SAMPLES, HOP_SAMPLES, NUM_MELS, LogMel
 
@@ -39,6 +39,7 @@ RECIPE = "1"
 
 _MINI_FOLDER = Path(__file__).parent / "models" / MINI
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt")
+_RECORDS = frozenset({"finetune.json", "manifest.json"})  # how finetuning made it: no part of what it is
 _TEXTS_AT_ONCE = 64
 _FIXED_RECIPE = {
     "sampling_rate": SAMPLE_RATE,
@@ -103,6 +104,16 @@ class ClapEncoder:
         return cls(clap, _load_tokenizer(model, folder), log_mel, identity, batch_size=batch_size)
 
     @property
+    def model(self) -> ClapModel:
+        """The weights, for training."""
+        return self._model
+
+    @property
+    def log_mel(self) -> LogMel:
+        """Windows `[N, 480000]` → the features that the checkpoint was trained on."""
+        return self._log_mel
+
+    @property
     def device(self) -> torch.device:
         """Where the weights lie."""
         return self._model.device
@@ -131,6 +142,21 @@ class ClapEncoder:
                 continue
             done += len(part)
         return np.concatenate(parts) if parts else np.zeros((0, self.identity.dim), np.float32)
+
+    def embed_file(self, path: Path) -> Embeddings:
+        """Embeddings `[W, D]` of the windows of an audio file, which is read and embedded piece by piece.
+
+        Raises `AudioError` if it is no audio that can be used.
+        """
+        parts, batch = [], []
+        for window in windows(path):
+            batch.append(window.waveform)
+            if len(batch) == self.batch_size:
+                parts.append(self.embed_windows(np.stack(batch)))
+                batch = []
+        if batch:
+            parts.append(self.embed_windows(np.stack(batch)))
+        return np.concatenate(parts)
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Text embeddings `[len(texts), D]`; each text is computed once and then remembered."""
@@ -261,7 +287,7 @@ def _fingerprint(folder: Path) -> str:
     """12 hex digits over everything in the folder that decides an embedding."""
     digest = hashlib.sha256(RECIPE.encode())
     for file in sorted(folder.iterdir()):
-        if file.suffix in {".json", ".safetensors", ".txt"} and file.is_file():
+        if file.suffix in {".json", ".safetensors", ".txt"} and file.name not in _RECORDS and file.is_file():
             digest.update(file.name.encode())
             with file.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import httpx
 
-from clapboard import prediction
 from clapboard.errors import ClapboardError, LabelConfigError, LabelStudioError, SourceError
 from clapboard.jobs import INTERACTIVE, CeleryBell, make_celery
 from clapboard.label_studio.checks import Check, check_token, inspect_connection
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.labels import LabelSpace, parse_label_config
+from clapboard.serving import find_serving
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
@@ -45,7 +45,7 @@ def examine(settings: Settings, store: Store, project_id: int | None) -> Iterato
         if project_id is None or encoder is None:
             yield check_token(client)
         else:
-            yield from _project(settings, client, encoder, project_id)
+            yield from _project(settings, store, client, project_id)
 
 
 def _disk(settings: Settings) -> Check:
@@ -112,7 +112,7 @@ def _backend(settings: Settings) -> Check:
     return Check("backend", True, f"{settings.backend_url} answers in {spent_ms:.0f} ms")
 
 
-def _project(settings: Settings, client: LabelStudioClient, encoder: Encoder, project_id: int) -> Iterator[Check]:
+def _project(settings: Settings, store: Store, client: LabelStudioClient, project_id: int) -> Iterator[Check]:
     try:
         label_space = parse_label_config(client.project(project_id).label_config)
     except LabelConfigError as error:
@@ -123,7 +123,8 @@ def _project(settings: Settings, client: LabelStudioClient, encoder: Encoder, pr
         yield check_token(client)
         yield Check("project", False, str(error))
         return
-    yield from inspect_connection(client, settings, project_id, prediction.model_version(encoder, label_space))
+    served = find_serving(store, settings.model, project_id, label_space)
+    yield from inspect_connection(client, settings, project_id, served.model_version)
     yield _label_config(label_space)
     yield _audio(settings, client, label_space, project_id)
 

@@ -9,6 +9,7 @@
     │   └── SourceUnavailable     … for now: time-out, 5xx, connection lost (retryable)
     ├── AudioError                the bytes were fetched, but are no audio that can be used
     ├── ModelError                a checkpoint can't be found or read
+    ├── TrainingError             there is nothing to train on, or training can't go on
     ├── NoWorkerError             no worker has loaded a model yet (retryable)
     ├── LabelStudioError          Label Studio refused a request
     │   └── LabelStudioUnreachable  … or didn't answer (retryable)
@@ -76,6 +77,10 @@ class AudioError(ClapboardError):
 
 class ModelError(ClapboardError):
     """A checkpoint can't be found or read."""
+
+
+class TrainingError(ClapboardError):
+    """There is nothing to train on, or training can't go on."""
 
 
 class NoWorkerError(ClapboardError):

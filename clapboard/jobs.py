@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from clapboard.settings import Settings
 
-INTERACTIVE, BATCH, TRAIN = "interactive", "batch", "train"
-QUEUES = (INTERACTIVE, BATCH, TRAIN)
+INTERACTIVE, LEARN, BATCH, TRAIN = "interactive", "learn", "batch", "train"
+QUEUES = (INTERACTIVE, LEARN, BATCH, TRAIN)
 """Most urgent first."""
 
 RING = "clapboard.ring"
@@ -30,14 +30,16 @@ log = logging.getLogger(__name__)
 
 
 class PredictPayload(BaseModel):
-    """A `predict` job: which audio, and which label space's head scores it."""
+    """A `predict` job: which audio, and which encoder, label space and head it is for."""
 
     model_config = ConfigDict(frozen=True)
     kind: str = "predict"
 
     uri: str
     uri_key: str
-    head_id: str
+    encoder: str
+    space_id: str
+    head: str
 
 
 class Bell(Protocol):

@@ -1,17 +1,18 @@
-"""Embeddings and class weights → a Label Studio prediction, and the name of what made it."""
+"""Embeddings and a head → a Label Studio prediction, and the name of what made it."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from clapboard import scoring
-from clapboard.labels import Control, Label, LabelSpace
+from clapboard.head import ZERO_SHOT, Head, control_scores
+from clapboard.labels import Control, LabelSpace
 from clapboard.prompts import NEGATIVES
 from clapboard.scoring import Array
 
@@ -38,14 +39,14 @@ class Prediction:
     score: float
 
 
-def model_version(encoder: EncoderName, label_space: LabelSpace) -> str:
+def model_version(encoder: EncoderName, label_space: LabelSpace, head: str = ZERO_SHOT) -> str:
     """The immutable name of encoder + head + label space, such as `mini-3f2a9c1d.zero-shot.b81c22aa`."""
     model = re.sub(r"[^A-Za-z0-9_-]+", "-", encoder.model.rstrip("/").split("/")[-1]).strip("-") or "clap"
-    return f"{model}-{encoder.version[:8]}.zero-shot.{head_id(label_space)}"
+    return f"{model}-{encoder.version[:8]}.{head}.{space_id(label_space)}"
 
 
-def head_id(label_space: LabelSpace) -> str:
-    """8 hex digits over all that decides the scores of given embeddings: the label space and how it is scored."""
+def space_id(label_space: LabelSpace) -> str:
+    """8 hex digits over all that decides the scores of given logits: the label space and how it is scored."""
     return hashlib.sha256(repr((scoring.RECIPE, NEGATIVES, label_space.fingerprint)).encode()).hexdigest()[:8]
 
 
@@ -58,38 +59,35 @@ def compute_class_weights(label_space: LabelSpace, embed_texts: Callable[[Sequen
     """The class weights `[L + 1, D]` of the label space's predicted labels, the neutral prompts' weight last."""
     groups = prompt_groups(label_space)
     rows = iter(embed_texts([text for group in groups for text in group]))
-    return np.stack([scoring.class_weight(np.stack([next(rows) for _ in group])) for group in groups])
+    return np.stack([scoring.mean_direction(np.stack([next(rows) for _ in group])) for group in groups])
 
 
-def predict(label_space: LabelSpace, embeddings: Array, class_weights: Array, logit_scale: float) -> Prediction:
-    """The prediction for a recording, from its windows' embeddings `[W, D]` and the class weights `[L + 1, D]`.
+def predict(label_space: LabelSpace, embeddings: Array, head: Head, model_version: str) -> Prediction:
+    """The prediction for a recording, from its windows' embeddings `[W, D]`.
 
     Several controls are several results; the task's score is the least of theirs, the one to look at.
     """
     results = []
     confidences = []
-    for control, weights in _rows(label_space, class_weights):
-        scores = control_scores(control, embeddings, weights, class_weights[-1], logit_scale)
+    for control, rows in zip(label_space.predicted, head.controls, strict=True):
+        scores = control_scores(control, rows, embeddings)
         chosen = _chosen(control, scores)
         confidences.append(_confidence(control, scores))
         if chosen:
-            results.append(_result(label_space, control, [control.labels[i] for i in chosen], float(scores[chosen[0]])))
+            labels = [control.labels[i].value for i in chosen]
+            result = {"to_name": label_space.audio_name, "type": control.kind, "value": {control.kind: labels}}
+            score = min(1.0, max(0.0, float(scores[chosen[0]])))
+            name = result_id(control.name, model_version)
+            results.append({"id": name, "from_name": control.name} | result | {"score": score})
     return Prediction(results, min(confidences, default=0.0))
 
 
-def control_scores(control: Control, embeddings: Array, weights: Array, negative: Array, logit_scale: float) -> Array:
-    """Scores `[L]` of the control's labels for a recording."""
-    if control.multiple:
-        return scoring.independent_scores(embeddings, weights, negative, logit_scale)
-    return scoring.exclusive_scores(embeddings, weights, logit_scale)
+def result_id(control: str, model_version: str) -> str:
+    """The id of a control's result. Label Studio keeps it when somebody accepts or corrects the result.
 
-
-def _rows(label_space: LabelSpace, class_weights: Array) -> Iterator[tuple[Control, Array]]:
-    start = 0
-    for control in label_space.predicted:
-        stop = start + len(control.labels)
-        yield control, class_weights[start:stop]
-        start = stop
+    So it tells which version a person had in view, whatever has been promoted since.
+    """
+    return f"clapboard-{control}-{hashlib.sha256(model_version.encode()).hexdigest()[:8]}"
 
 
 def _chosen(control: Control, scores: Array) -> list[int]:
@@ -109,14 +107,3 @@ def _confidence(control: Control, scores: Array) -> float:
     """How sure the model is of all it says about the control, in [0, 1]."""
     sure = float(np.maximum(scores, 1.0 - scores).mean()) if control.multiple else float(scores.max())
     return min(1.0, max(0.0, sure))
-
-
-def _result(label_space: LabelSpace, control: Control, labels: list[Label], score: float) -> dict[str, Any]:
-    return {
-        "id": f"clapboard-{control.name}",
-        "from_name": control.name,
-        "to_name": label_space.audio_name,
-        "type": control.kind,
-        "value": {control.kind: [label.value for label in labels]},
-        "score": min(1.0, max(0.0, score)),
-    }

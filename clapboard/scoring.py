@@ -1,4 +1,4 @@
-"""Embeddings × class weights → scores in [0, 1]. numpy alone, so that the HTTP backend can do it too."""
+"""Prompt embeddings → class weights, and logits → scores in [0, 1]. numpy alone, so that the HTTP backend can do it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,21 @@ RECIPE = "1"
 """Part of every model version: counted up when the same embeddings would score differently."""
 
 
-def class_weight(prompt_embeddings: Array) -> Array:
-    """One class's weight `[D]` from the embeddings `[P, D]` of its prompts: their mean direction, unit norm."""
-    mean = prompt_embeddings.mean(axis=0)
-    return mean / np.linalg.norm(mean)
+def mean_direction(vectors: Array) -> Array:
+    """The unit-norm mean `[D]` of `[N, D]`: a class's weight of prompts, a recording's embedding of windows."""
+    mean = vectors.mean(axis=0)
+    return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
 
-def exclusive_scores(embeddings: Array, class_weights: Array, logit_scale: float) -> Array:
-    """Scores `[L]` that sum to 1, for labels of which one holds: the mean of the windows' softmax.
+def exclusive_scores(logits: Array) -> Array:
+    """Scores `[L]` that sum to 1, for labels of which one holds: the mean of the windows' softmax, from `[W, L]`.
 
-    `[W, D]` × `[L, D]`; CLAP's zero-shot rule for a single window (Radford et al. 2021, section 3.1.4).
+    For a single window it is CLAP's zero-shot rule (Radford et al. 2021, section 3.1.4).
     """
-    logits = logit_scale * (embeddings @ class_weights.T)  # [W, L]
-    logits -= logits.max(axis=1, keepdims=True)
-    odds = np.exp(logits)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return (odds / odds.sum(axis=1, keepdims=True)).mean(axis=0)
 
 
-def independent_scores(embeddings: Array, class_weights: Array, negative: Array, logit_scale: float) -> Array:
-    """Scores `[L]`, each for itself, for labels of which any number holds: the highest of the windows.
-
-    Each label is weighed against the neutral prompts' weight `negative` `[D]`: σ(scale·(cos label − cos negative)).
-    """
-    margins = logit_scale * (embeddings @ class_weights.T - (embeddings @ negative)[:, None])  # [W, L]
-    return np.exp(-np.logaddexp(0.0, -margins)).max(axis=0)  # σ, without an overflow where a margin is far below 0
+def independent_scores(logits: Array) -> Array:
+    """Scores `[L]`, each for itself, for labels of which any number holds: the highest σ of the windows `[W, L]`."""
+    return np.exp(-np.logaddexp(0.0, -logits)).max(axis=0)  # σ, without an overflow where a logit is far below 0

@@ -51,6 +51,44 @@ class Settings(BaseSettings):
         "CLAPBOARD_TORCH_THREADS", 0, "CPU threads of one forward pass; 0: as many as there are cores", ge=0, le=1024
     )
     batch_size: int = _named("CLAPBOARD_BATCH_SIZE", 16, "windows in one forward pass at most", ge=1, le=4096)
+    encoders: int = _named(
+        "CLAPBOARD_ENCODERS",
+        4,
+        "encoders that a worker keeps loaded at most; the least recently used goes",
+        ge=1,
+        le=1000,
+    )
+
+    # Learning
+    test_share: float = _named(
+        "CLAPBOARD_TEST_SHARE",
+        0.1,
+        "share of a project's tasks set aside at `connect`: no suggestion, only ever used to judge a model",
+        ge=0,
+        le=0.9,
+    )
+    recording_key: str = _named(
+        "CLAPBOARD_RECORDING_KEY", "recording", "key in a task's data that names the recording it was cut from"
+    )
+    sync_s: float = _named(
+        "CLAPBOARD_SYNC_S",
+        600.0,
+        "seconds between two looks for annotations whose event was lost; 0: at start only",
+        ge=0,
+    )
+    train_after: int = _named(
+        "CLAPBOARD_TRAIN_AFTER", 100, "new labels after which a finetuning starts by itself; 0: never", ge=0
+    )
+    train_min_per_class: int = _named(
+        "CLAPBOARD_TRAIN_MIN_PER_CLASS", 8, "labels that each class needs before it does", ge=1
+    )
+    train_quiet_s: float = _named("CLAPBOARD_TRAIN_QUIET_S", 60.0, "seconds without a new label before it does", ge=0)
+    train_schedule: str = _named(
+        "CLAPBOARD_TRAIN_SCHEDULE", "", "when to finetune every project, as in a crontab: `0 3 * * *`; empty: never"
+    )
+    max_class_fall: float = _named(
+        "CLAPBOARD_MAX_CLASS_FALL", 0.2, "fall of one class's recall above which a candidate is refused", ge=0, le=1
+    )
 
     # HTTP backend
     host: str = _named("CLAPBOARD_HOST", "127.0.0.1", "address that the backend listens on")
@@ -101,6 +139,13 @@ class Settings(BaseSettings):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
 
+    @field_validator("train_schedule", mode="after")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        if value.strip() and len(value.split()) != 5:
+            raise ValueError("must have the five fields of a crontab line, such as 0 3 * * *")
+        return value.strip()
+
     @field_validator("model_dir", mode="after")
     @classmethod
     def _expand(cls, value: Path) -> Path:
@@ -118,6 +163,10 @@ class Settings(BaseSettings):
     def backend_url(self) -> str:
         """Address at which Label Studio reaches the backend."""
         return self.url or f"http://localhost:{self.port}"
+
+    def checkpoint(self, encoder: str) -> str:
+        """What to load for an encoder's name: finetuned ones lie below MODEL_DIR."""
+        return str(self.model_dir / encoder) if encoder.startswith("models/") else encoder
 
     @property
     def audio_cache_dir(self) -> Path:

@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
@@ -32,6 +33,12 @@ class FakeLabelStudio:
         self.stored: list[dict[str, Any]] = []  # predictions, in the order in which they came
         self.is_down = False  # every connection breaks off
         self.label_config = CHOICES
+        self.shown: dict[int, str] = {}  # project → its model version
+        self.backends: dict[int, dict[str, Any]] = {}  # project → its backend
+        self.setup: Callable[[int], str] = lambda _project: ""  # what the project's backend answers
+        self.annotations: dict[int, dict[str, Any]] = {}  # by id
+        self.asked: list[str] = []  # method and path of every request
+        self.on_stored: Callable[[], object] = lambda: None  # called after each import of predictions
         self.store_delay_s = 0.0
         self.hang_after_storing = threading.Event()
         self.has_stored = threading.Event()
@@ -62,6 +69,16 @@ class FakeLabelStudio:
         """The project has these tasks (too)."""
         self.tasks.setdefault(project, {}).update({task["id"]: task["data"] for task in tasks})
 
+    def connect(self, project: int, url: str) -> None:
+        """The project exists and has a backend at the URL."""
+        self.tasks.setdefault(project, {})
+        self.backends[project] = {"id": 100 + project, "project": project, "url": url, "title": "", "state": "CO"}
+
+    def versions(self, project: int) -> dict[str, int]:
+        """How many predictions of each version the project holds."""
+        with self._turn:
+            return dict(Counter(one["model_version"] for one in self.stored if one["task"] in self.tasks[project]))
+
     def count(self, model_version: str, *tasks: int) -> dict[int, int]:
         """How many predictions of the version each of the tasks has."""
         with self._turn:
@@ -91,6 +108,7 @@ class FakeLabelStudio:
                     status, answer = 401, {"detail": "Invalid token."}
                 else:
                     url = urlsplit(self.path)
+                    fake.asked.append(f"{self.command} {url.path}")
                     query = {name: values[-1] for name, values in parse_qs(url.query).items()}
                     status, answer = fake._answer(
                         self.command, url.path.strip("/").split("/")[1:], query, json.loads(body or "null")
@@ -105,7 +123,8 @@ class FakeLabelStudio:
                 except OSError:  # whoever asked was killed meanwhile
                     self.close_connection = True
 
-            do_POST = do_GET  # noqa: N815  # the name that http.server calls
+            # the names that http.server calls
+            do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815
 
             def log_message(self, *_: object) -> None:
                 """Nothing."""
@@ -120,6 +139,21 @@ class FakeLabelStudio:
                 return 200, {"id": 1, "email": "annotator@example.org"}
             case "GET", ["projects", number] if int(number) in self.tasks:
                 return 200, self._project(int(number))
+            case "PATCH", ["projects", number] if int(number) in self.tasks:
+                return self._show(int(number), body["model_version"])
+            case "GET", ["projects", number, "model-versions"]:
+                return 200, self.versions(int(number))
+            case "DELETE", ["projects", number, "model-versions"]:
+                return 200, {"deleted_predictions": self._delete_version(int(number), body["model_version"])}
+            case "GET", ["ml"]:
+                found = self.backends.get(int(query["project"]))
+                return 200, [self._backend(found)] if found else []
+            case "PATCH", ["ml", number]:
+                return 200, self._backend(self.backends[int(number) - 100], title=body["title"])
+            case "GET", ["webhooks"]:
+                return 200, []
+            case "GET", ["annotations", number] if int(number) in self.annotations:
+                return 200, self.annotations[int(number)]
             case "GET", ["tasks"]:
                 return 200, self._task_page(query)
             case "POST", ["predictions"]:
@@ -133,10 +167,42 @@ class FakeLabelStudio:
             "id": project,
             "title": f"Project {project}",
             "label_config": self.label_config,
-            "model_version": None,
+            "model_version": self.shown.get(project),
             "task_number": len(self.tasks[project]),
             "show_collab_predictions": True,
+            "maximum_annotations": 1,
+            "total_annotations_number": len(self.annotations),
+            "skipped_annotations_number": 0,
         }
+
+    def _show(self, project: int, model_version: str) -> tuple[int, Any]:
+        """Label Studio takes no version that nothing in the project bears."""
+        bearers = {self.backends.get(project, {}).get("title"), *self.versions(project)}
+        if model_version not in bearers:
+            return 400, {"validation_errors": {"model_version": ["no such version"]}}
+        self.shown[project] = model_version
+        return 200, self._project(project)
+
+    def _delete_version(self, project: int, model_version: str) -> int:
+        """It forgets which version the project shows, whatever that is."""
+        with self._turn:
+            kept = [
+                one
+                for one in self.stored
+                if one["model_version"] != model_version or one["task"] not in self.tasks[project]
+            ]
+            num_deleted = len(self.stored) - len(kept)
+            self.stored = kept
+            self.shown.pop(project, None)
+        return num_deleted
+
+    def _backend(self, backend: dict[str, Any], title: str = "") -> dict[str, Any]:
+        """The record; Label Studio asks the backend its version each time, and shows what bore the old title anew."""
+        project = backend["project"]
+        if title and self.shown.get(project) == backend["title"]:
+            self.shown[project] = title
+        backend |= {"title": title or backend["title"], "model_version": self.setup(project)}
+        return backend
 
     def _task_page(self, query: dict[str, str]) -> dict[str, Any]:
         asked = json.loads(query["query"])
@@ -147,6 +213,11 @@ class FakeLabelStudio:
             for task, data in sorted(self.tasks[int(query["project"])].items())
             if task > behind and (chosen is None or task in chosen)
         ]
+        if "annotations" in query["include"]:
+            by_task = {
+                task["id"]: [one for one in self.annotations.values() if one["task"] == task["id"]] for task in found
+            }
+            found = [task | {"annotations": by_task[task["id"]]} for task in found if by_task[task["id"]]]
         page = found[: int(query["page_size"])]
         if "predictions" in query["include"]:
             with self._turn:
@@ -158,6 +229,7 @@ class FakeLabelStudio:
         time.sleep(self.store_delay_s)
         num_stored = sum(map(self.store, items))
         self.has_stored.set()
+        self.on_stored()
         if self.hang_after_storing.is_set():
             self._ended.wait(60)
         return num_stored

@@ -156,7 +156,7 @@ def main(
         command=command,
         wall_time=wall_time,
         figures="\n".join(_row(figure) for figure in figures),
-        recall=", ".join(f"{kind} {value:.2f}" for kind, value in figures[0].report.recall.items()),
+        recall=", ".join(f"{kind} {value:.2f}" for kind, value in figures[0].report.recall_by_label.items()),
         attributions=attributions(clips),
     )
     (checkpoint / "README.md").write_text(card, encoding="utf-8")
@@ -183,7 +183,7 @@ def _shape(checkpoint: Path) -> dict[str, str | int | float]:
 def _row(figure: Figure) -> str:
     report = figure.report
     return (
-        f"| {figure.name} | {len(report.kinds)} | {figure.num_clips} | {report.accuracy:.3f} | {report.macro_f1:.3f} |"
+        f"| {figure.name} | {len(report.labels)} | {figure.num_clips} | {report.accuracy:.3f} | {report.macro_f1:.3f} |"
     )
 
 

@@ -1,22 +1,36 @@
-"""How well an encoder tells kinds apart by their names alone."""
+"""How well labels are told apart: reports from scores, and an encoder's zero-shot result by names alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+from pydantic import TypeAdapter
+from sklearn.metrics import average_precision_score
 
 from clapboard.audio import Waveform, window_waveform
+from clapboard.head import ControlHead, control_scores
+from clapboard.labels import Control
 from clapboard.prompts import prompts_for
+from clapboard.scoring import Array
 from training.dataset import Recording
+
+Truth = npt.NDArray[np.bool_]
+"""Which labels hold, `[N, L]`: exactly one in a row where labels exclude each other."""
+
+THRESHOLD = 0.5
+_CALIBRATION_BINS = 15
 
 
 class Encoder(Protocol):
     """What `ClapEncoder` offers, and a model in training too."""
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor from cosine to logit."""
 
     def embed_windows(self, waveforms: Waveform) -> npt.NDArray[np.float32]:
         """`[N, 480000]` → unit-norm `[N, D]`."""
@@ -27,17 +41,109 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Report:
-    """Zero-shot results of single-label recordings. `confusion[i, j]`: recordings of kind i that were called kind j."""
+    """The results of one control on N clips; a label's entries stand at its place in `labels`.
 
-    kinds: tuple[str, ...]
+    Where labels exclude each other (`multiple` false), the label with the highest score is called: `confusion[i][j]`
+    counts clips of label i that were called label j. Otherwise every label whose score is at least 0.5 is called, a
+    clip is right if all its labels are, and `confusion[i]` is label i's `((TN, FP), (FN, TP))`.
+    """
+
+    labels: tuple[str, ...]
+    multiple: bool
+    num_clips: int
+    support: tuple[int, ...]  # clips that have the label
     accuracy: float
-    macro_f1: float
-    recall: Mapping[str, float]
-    confusion: npt.NDArray[np.int64]
+    macro_f1: float  # over the labels that some clip has or was called
+    mean_average_precision: float | None  # over the labels that some clip has; for `multiple` alone
+    recall: tuple[float, ...]  # 0 where no clip has the label
+    precision: tuple[float, ...]  # 0 where no clip was called it
+    confusion: tuple[Any, ...]
+    calibration_error: float
 
     def __str__(self) -> str:
-        recalls = ", ".join(f"{kind} {value:.2f}" for kind, value in self.recall.items())
-        return f"accuracy {self.accuracy:.3f}, macro F1 {self.macro_f1:.3f}; recall: {recalls}"
+        recalls = ", ".join(f"{label} {value:.2f}" for label, value in self.recall_by_label.items())
+        precision = "" if self.mean_average_precision is None else f", mAP {self.mean_average_precision:.3f}"
+        return f"accuracy {self.accuracy:.3f}, macro F1 {self.macro_f1:.3f}{precision}; recall: {recalls}"
+
+    @property
+    def recall_by_label(self) -> Mapping[str, float]:
+        """The recall of each label, by name."""
+        return dict(zip(self.labels, self.recall, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        values: dict[str, Any] = TypeAdapter(Report).dump_python(self, mode="json")
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The report that `to_json` gave. Raises `pydantic.ValidationError` if it is none."""
+        fields = dict(values) | {"confusion": _tuples(values["confusion"])}
+        return TypeAdapter(cls).validate_python(fields)
+
+
+def report(scores: Array, truth: Truth, labels: Sequence[str], *, multiple: bool) -> Report:
+    """The report over clips with scores `[N, L]` in [0, 1].
+
+    Raises `ValueError` if there is no clip, or if shapes differ.
+    """
+    if not len(scores) or scores.shape != truth.shape or scores.shape[1] != len(labels):
+        raise ValueError(f"scores {scores.shape} and truth {truth.shape} must be [N, {len(labels)}], N ≥ 1")
+    called = scores >= THRESHOLD if multiple else np.eye(len(labels), dtype=bool)[scores.argmax(axis=1)]  # [N, L]
+    support, calls = truth.sum(axis=0), called.sum(axis=0)
+    hits = (truth & called).sum(axis=0)
+    f1 = _ratio(2 * hits, support + calls)
+    occurs = support + calls > 0
+    misses, false_alarms = support - hits, calls - hits
+    if multiple:
+        confusion = np.stack([len(truth) - hits - misses - false_alarms, false_alarms, misses, hits], 1).reshape(
+            -1, 2, 2
+        )
+    else:
+        confusion = truth.T.astype(int) @ called.astype(int)
+    return Report(
+        labels=tuple(labels),
+        multiple=multiple,
+        num_clips=len(scores),
+        support=tuple(support.tolist()),
+        accuracy=float((truth == called).all(axis=1).mean()),
+        macro_f1=float(f1[occurs].mean()) if occurs.any() else 1.0,  # nothing was there, and nothing was called
+        mean_average_precision=mean_average_precision(scores, truth) if multiple else None,
+        recall=tuple(_ratio(hits, support).tolist()),
+        precision=tuple(_ratio(hits, calls).tolist()),
+        confusion=_tuples(confusion.tolist()),
+        calibration_error=calibration_error(scores, truth, multiple=multiple),
+    )
+
+
+def mean_average_precision(scores: Array, truth: Truth) -> float | None:
+    """The mean over the labels that some clip has of their average precision; None if no clip has any."""
+    present = truth.any(axis=0)
+    if not present.any():
+        return None
+    pairs = zip(truth[:, present].T, scores[:, present].T, strict=True)
+    return float(np.mean([average_precision_score(*pair) for pair in pairs]))
+
+
+def calibration_error(scores: Array, truth: Truth, *, multiple: bool) -> float:
+    """ECE over 15 equal bins of the confidence (Guo et al. 2017, eq. 3).
+
+    The confidence is the score of the label that is called; where several labels may hold, each score counts by itself.
+    """
+    if multiple:
+        confidence, right = scores.ravel(), truth.ravel()
+    else:
+        called = scores.argmax(axis=1)
+        confidence, right = scores.max(axis=1), truth[np.arange(len(truth)), called]
+    bins = np.clip(np.ceil(confidence.astype(np.float64) * _CALIBRATION_BINS).astype(int) - 1, 0, None)
+    sizes = np.bincount(bins, minlength=_CALIBRATION_BINS)
+    gaps = np.bincount(bins, confidence.astype(np.float64) - right, minlength=len(sizes))
+    return float(np.abs(gaps).sum() / sizes.sum())
+
+
+def head_scores(control: Control, head: ControlHead, clips: Sequence[Array]) -> Array:
+    """Scores `[N, L]` of N clips, each given by its windows' embeddings `[W, D]`, by the very rule that serves."""
+    return np.stack([control_scores(control, head, embeddings) for embeddings in clips])
 
 
 def zero_shot(
@@ -51,16 +157,9 @@ def zero_shot(
     kinds = tuple(texts)
     weights = np.stack([unit(encoder.embed_texts(list(texts[kind])).mean(axis=0)) for kind in kinds])  # [L, D]
     audio = np.stack([embed(encoder, recording.waveform) for recording in recordings])  # [N, D]
-    truth = [recording.kind for recording in recordings]
-    guess = [kinds[index] for index in (audio @ weights.T).argmax(axis=1)]
-    recalls = recall_score(truth, guess, labels=kinds, average=None, zero_division=0.0)
-    return Report(
-        kinds=kinds,
-        accuracy=float(accuracy_score(truth, guess)),
-        macro_f1=float(f1_score(truth, guess, labels=kinds, average="macro", zero_division=0.0)),
-        recall=dict(zip(kinds, map(float, recalls), strict=True)),
-        confusion=confusion_matrix(truth, guess, labels=kinds),
-    )
+    odds = np.exp(encoder.logit_scale * (audio @ weights.T - 1))  # a cosine is 1 at most
+    truth = np.array([[recording.kind == kind for kind in kinds] for recording in recordings])
+    return report(odds / odds.sum(axis=1, keepdims=True), truth, kinds, multiple=False)
 
 
 def embed(encoder: Encoder, waveform: Waveform) -> npt.NDArray[np.float32]:
@@ -71,3 +170,12 @@ def embed(encoder: Encoder, waveform: Waveform) -> npt.NDArray[np.float32]:
 def unit(vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The vector at length 1."""
     return vector / np.linalg.norm(vector)
+
+
+def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """part / whole, and 0 where the whole is 0."""
+    return part / np.maximum(whole, 1)
+
+
+def _tuples(values: Any) -> Any:
+    return tuple(map(_tuples, values)) if isinstance(values, list | tuple) else values

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from clapboard import prediction
 from clapboard.clap import ClapEncoder
 from clapboard.errors import ClapboardError
-from clapboard.labels import LabelSpace, parse_label_config
-from clapboard.scoring import Array
+from clapboard.jobs import PredictPayload
+from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.jobs import Job
 from clapboard.store.predictions import StoredPrediction
 from workers.embed import Embedded, EmbeddingStage, unforeseen
+from workers.encoders import EncoderPool
+from workers.heads import Heads
 
 log = logging.getLogger(__name__)
 
@@ -23,22 +25,40 @@ class PredictJobs:
     """Runs `predict` jobs from claim to stored prediction. Threads may share it."""
 
     def __init__(
-        self, store: Store, stage: EmbeddingStage, encoder: ClapEncoder, *, on_owed: Callable[[], None]
+        self,
+        store: Store,
+        sources: AudioSources,
+        encoders: EncoderPool,
+        heads: Heads,
+        *,
+        on_owed: Callable[[], None],
     ) -> None:
         self._store = store
-        self._stage = stage
-        self._encoder = encoder
+        self._sources = sources
+        self._encoders = encoders
+        self._heads = heads
         self._on_owed = on_owed
-        self._heads: dict[str, tuple[LabelSpace, Array]] = {}
-        self._heads_turn = threading.Lock()
 
     def run(self, jobs: Sequence[Job]) -> None:
         """End every job."""
-        for embedded in self._stage.run(jobs):
+        by_encoder: dict[str, list[Job]] = defaultdict(list)
+        for job in jobs:
+            by_encoder[PredictPayload.model_validate(job.payload).encoder].append(job)
+        for name, some in by_encoder.items():
+            try:
+                encoder = self._encoders.get(name)
+            except ClapboardError as error:
+                for job in some:
+                    self._fail(job, error)
+            else:
+                self._run(some, encoder)
+
+    def _run(self, jobs: Sequence[Job], encoder: ClapEncoder) -> None:
+        for embedded in EmbeddingStage(self._store, self._sources, encoder).run(jobs):
             try:
                 if embedded.error is not None:
                     raise embedded.error
-                self._finish(embedded)
+                self._finish(embedded, encoder)
             except ClapboardError as error:
                 self._fail(embedded.job, error)
             except Exception as error:
@@ -48,37 +68,18 @@ class PredictJobs:
         self._store.jobs.fail(job, error)
         log.info("%s: %s", error.code, error, extra=_subject(job))
 
-    def _finish(self, embedded: Embedded) -> None:
+    def _finish(self, embedded: Embedded, encoder: ClapEncoder) -> None:
         job, payload, recording = embedded.job, embedded.payload, embedded.recording
         assert recording is not None
-        identity = self._encoder.identity
-        label_space, class_weights = self.head(payload.head_id)
+        identity = encoder.identity
+        label_space, head = self._heads.get(encoder, payload.space_id, payload.head)
         vectors = self._store.embeddings.get([recording], identity.version, identity.dtype)[recording.sha256]
-        found = prediction.predict(label_space, vectors, class_weights, identity.logit_scale)
         # Asked for under another encoder than the one loaded: the answer is named for what made it.
-        version = prediction.model_version(identity, label_space)
+        version = prediction.model_version(identity, label_space, payload.head)
+        found = prediction.predict(label_space, vectors, head, version)
         stored = StoredPrediction(job.project, job.task, version, payload.uri_key, found.score, found.result)
         if self._store.finish_with_prediction(job, stored):
             self._on_owed()
-
-    def head(self, head_id: str) -> tuple[LabelSpace, Array]:
-        """The label space of a head and its class weights `[L + 1, D]`, computed once and kept in the store.
-
-        Raises `NotFoundError` or `LabelConfigError` if the label space isn't known or can't be used.
-        """
-        with self._heads_turn:
-            if head_id not in self._heads:
-                label_space = parse_label_config(self._store.catalog.label_config(head_id))
-                self._heads[head_id] = label_space, self._class_weights(head_id, label_space)
-            return self._heads[head_id]
-
-    def _class_weights(self, head_id: str, label_space: LabelSpace) -> Array:
-        version = self._encoder.identity.version
-        kept = self._store.catalog.class_weights(version, head_id)
-        if kept is None:
-            kept = prediction.compute_class_weights(label_space, self._encoder.embed_texts)
-            self._store.catalog.put_class_weights(version, head_id, kept)
-        return kept
 
 
 def _subject(job: Job) -> dict[str, int | str]:

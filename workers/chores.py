@@ -1,65 +1,160 @@
-"""Jobs about a whole project: keep its versions aligned, queue its new tasks, and what `train` can do so far."""
+"""Jobs about a whole project: learn from it, bring versions into service, keep Label Studio and the ledger in step."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from clapboard.errors import ClapboardError, LabelStudioError
-from clapboard.jobs import BATCH, Bell
+from clapboard.errors import ClapboardError, LabelStudioError, SettingsError
+from clapboard.jobs import LEARN, Bell
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.connect import align
+from clapboard.labels import parse_label_config
+from clapboard.pool import remember_tasks
 from clapboard.prelabel import Prelabeller
+from clapboard.serving import find_serving
 from clapboard.settings import Settings
+from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest
+from clapboard.sync import reconcile
 from workers.embed import unforeseen
+from workers.finetune import Finetuner
+from workers.promote import Promoter
+from workers.refit import Refitter
+from workers.triggers import consider_training
+
+PRUNE_AFTER_S = 10.0
+"""Deleting predictions is the slowest thing that Label Studio does: it waits until nobody annotates."""
+
+REST = 2.0
+"""A project's rollouts rest so many times as long as the last one took: Label Studio has people to serve too."""
 
 log = logging.getLogger(__name__)
 
 
-class Chores:
-    """Runs `align`, `prelabel` and `train` jobs."""
+class Later(Exception):
+    """A job that has come as far as it can for now."""
 
-    def __init__(self, settings: Settings, store: Store, client: LabelStudioClient | None, bell: Bell) -> None:
+    def __init__(self, delay_s: float, progress: str) -> None:
+        super().__init__(progress)
+        self.delay_s = delay_s
+
+
+class Chores:
+    """Runs all jobs but `predict`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        client: LabelStudioClient | None,
+        bell: Bell,
+        refitter: Refitter,
+        promoter: Promoter,
+        finetuner: Finetuner,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._client = client
         self._bell = bell
+        self._refitter = refitter
+        self._promoter = promoter
+        self._finetuner = finetuner
+        self._sources = AudioSources(settings)
+        self._rests_until: dict[int, float] = {}
+        self._synced_until: dict[int, float] = {}  # a worker's first look is at everything
+        self._kinds: Mapping[str, Callable[[Job], str]] = {
+            "align": self._align,
+            "learn": self._learn,
+            "prelabel": self._prelabel,
+            "promote": self._promote,
+            "prune": self._prune,
+            "sync": self._sync,
+            "train": self._train,
+        }
 
     def run(self, job: Job) -> None:
-        """End the job."""
-        num_imports = self._num_imports(job.project)
+        """End the job, or put it off."""
+        newest = self._store.inbox.last_id(job.project)
         try:
-            outcome = {"align": self._align, "prelabel": self._prelabel, "train": self._train}[job.kind](job)
-            self._store.jobs.done(job, outcome)
+            if job.kind not in self._kinds:
+                raise SettingsError(f"Job kind {job.kind} is unknown here: run workers of one release of Clapboard.")
+            self._store.jobs.done(job, self._kinds[job.kind](job))
+        except Later as later:
+            self._store.jobs.put_off(job, later.delay_s, str(later))
         except ClapboardError as error:
             self._store.jobs.fail(job, error)
             log.warning("%s failed: %s", job.kind, error, extra={"project": job.project, "job": job.id})
         except Exception as error:
             self._store.jobs.fail(job, unforeseen(job.kind, error))
-        # Tasks that came while it ran were maybe too late for its listing, and their own job was this one.
-        if job.kind == "prelabel" and self._num_imports(job.project) > num_imports:
-            self._store.jobs.add(BATCH, [JobRequest("prelabel", job.project)])
-            self._bell.ring(BATCH)
+        # What came while it ran was maybe too late for it, and whoever asked for a job then got this one.
+        if job.kind in ("prelabel", "learn") and self._store.inbox.last_id(job.project) > newest:
+            self._ask(job.queue, job.kind, job.project)
 
-    def _num_imports(self, project: int) -> int:
-        return self._store.inbox.counts(project).get("TASKS_CREATED", 0)
+    def _ask(self, queue: str, kind: str, project: int, delay_s: float | None = None) -> None:
+        self._store.jobs.add(queue, [JobRequest(kind, project, delay_s=delay_s)])
+        self._bell.ring(queue)
 
-    def _align(self, job: Job) -> str:
-        align(self._label_studio(), self._settings, job.project, job.model_version)
-        return f"Label Studio's versions are {job.model_version}."
+    def _learn(self, job: Job) -> str:
+        began_at = self._store.clock()
+        if (rest_s := self._rests_until.get(job.project, 0.0) - began_at) > 0:
+            raise Later(rest_s, "Label Studio rests from the last change")
+        refitted = self._refitter.run(job.project)
+        consider_training(self._settings, self._store, self._bell, job.project)
+        if refitted.num_waiting:
+            raise Later(1.0, f"{refitted.num_waiting} tasks are still to be embedded or pushed")
+        if refitted.changed:
+            now = self._store.clock()
+            self._rests_until[job.project] = now + REST * (now - began_at)
+            self._ask(LEARN, "prune", job.project, PRUNE_AFTER_S)
+        return str(refitted)
 
-    def _prelabel(self, job: Job) -> str:
-        prelabeller = Prelabeller(self._settings, self._store, self._label_studio(), self._bell)
-        found = prelabeller.run(job.project)
-        return f"{found.num_queued} tasks queued, {found.num_present} had their prediction."
+    def _promote(self, job: Job) -> str:
+        promoted = self._promoter.run(job.project, job.model_version)
+        if promoted.num_waiting:
+            raise Later(1.0, f"{promoted.num_waiting} tasks are still to be embedded or pushed")
+        self._ask(LEARN, "learn", job.project)
+        self._ask(LEARN, "prune", job.project)
+        return f"{job.model_version} is promoted; {promoted.num_predicted} tasks are predicted anew."
+
+    def _prune(self, job: Job) -> str:
+        return f"{self._promoter.prune(job.project)} versions were taken out of Label Studio."
 
     def _train(self, job: Job) -> str:
-        events = self._store.inbox.counts(job.project)
-        num_kept = sum(count for action, count in events.items() if action.startswith("ANNOTATION"))
-        return (
-            f"Nothing was trained: this release doesn't finetune. The inbox keeps {num_kept} annotation events for it."
+        outcome = self._finetuner.run(job)
+        if outcome is None:
+            raise Later(0.0, "the worker stopped; the next one goes on from the last epoch")
+        if outcome.promote:
+            self._store.jobs.add(LEARN, [JobRequest("promote", job.project, model_version=outcome.model_version)])
+            self._bell.ring(LEARN)
+        return outcome.reason
+
+    def _sync(self, job: Job) -> str:
+        annotated: list[dict[str, Any]] = []
+        found = reconcile(
+            self._store,
+            self._label_studio(),
+            job.project,
+            changed_since=self._synced_until.get(job.project),
+            on_task=lambda task: annotated.append({"id": task.id, "data": task.data}),
         )
+        remember_tasks(self._settings, self._store, self._sources, job.project, {"task": annotated})
+        self._synced_until[job.project] = found.until
+        self._ask(LEARN, "learn", job.project)
+        return str(found)
+
+    def _align(self, job: Job) -> str:
+        client = self._label_studio()
+        label_space = parse_label_config(self._store.catalog.project(job.project).label_config)
+        version = find_serving(self._store, self._settings.model, job.project, label_space).model_version
+        align(client, self._settings, job.project, version)
+        return f"Label Studio's versions are {version}."
+
+    def _prelabel(self, job: Job) -> str:
+        found = Prelabeller(self._settings, self._store, self._label_studio(), self._bell).run(job.project)
+        return f"{found.num_queued} tasks queued, {found.num_present} had their prediction."
 
     def _label_studio(self) -> LabelStudioClient:
         if self._client is None:

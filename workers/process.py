@@ -1,7 +1,7 @@
 """The worker process: one Celery worker with a thread pool, one encoder loaded once, one process per GPU.
 
 Threads, not forks: CUDA doesn't survive a fork. One thread decodes while another's windows are in the forward pass, and
-one thread is always kept free of batch work, so that whoever opens a task doesn't wait behind a whole project.
+each queue has threads of its own, so that whoever opens a task, or accepts one, doesn't wait behind a whole project.
 """
 
 from __future__ import annotations
@@ -17,25 +17,35 @@ from collections.abc import Sequence
 
 import torch
 from celery import Celery
+from celery.beat import EmbeddedService, Scheduler
 from celery.exceptions import SecurityWarning
+from celery.schedules import crontab, schedule
 from celery.signals import worker_shutting_down
 from sqlalchemy.exc import SQLAlchemyError
 
 from clapboard.clap import ClapEncoder
 from clapboard.errors import InternalError
-from clapboard.jobs import INTERACTIVE, QUEUES, RING, CeleryBell, make_celery
+from clapboard.jobs import BATCH, INTERACTIVE, LEARN, QUEUES, RING, TRAIN, CeleryBell, make_celery
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
-from clapboard.store.catalog import Encoder
-from clapboard.store.jobs import Job
+from clapboard.store.jobs import Job, JobRequest
 from workers.batch import PredictJobs
 from workers.chores import Chores
-from workers.embed import EmbeddingStage, unforeseen
+from workers.embed import unforeseen
+from workers.encoders import EncoderPool, announce, load_encoder
+from workers.finetune import Finetuner
+from workers.heads import Heads
+from workers.promote import Promoter
 from workers.push import Pusher
+from workers.refit import Refitter
+from workers.rollout import Rollout
 
-BATCH_THREADS = 2
+THREADS = {INTERACTIVE: 2, LEARN: 1, BATCH: 2, TRAIN: 1}
+"""How many threads may be at a queue."""
+
+ALL_PROJECTS = "clapboard.all-projects"
 TICK_S = 1.0
 BEATS_PER_LEASE = 5
 LAST_PUSH_S = 5.0
@@ -52,19 +62,39 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> None:
     """
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
-    encoder = ClapEncoder.load(
-        settings.model, device=settings.device, dtype=settings.dtype, batch_size=settings.batch_size
-    )
+    encoder = load_encoder(settings, settings.model)
     store = Store.open(settings)
     worker = Worker(settings, store, encoder, queues)
     app = make_celery(settings, queues=queues)
     app.task(worker.drain, name=RING, acks_late=True, ignore_result=True)
+    app.task(worker.ask_for_all, name=ALL_PROJECTS, ignore_result=True)
+    app.conf.beat_schedule = _schedule(settings, worker.queues)
     worker_shutting_down.connect(worker.stop, weak=False)
+    # A thread: a forked process would take CUDA along. Several workers' beats ask for the same jobs, which are one.
+    beat = EmbeddedService(app, thread=True, scheduler_cls=Scheduler, max_interval=60)
     try:
         worker.start()
+        beat.start()
         _serve(app, worker, settings)
     finally:
+        beat.stop()
         worker.close()
+
+
+def _schedule(settings: Settings, queues: Sequence[str]) -> dict[str, dict[str, object]]:
+    """What Celery's beat asks for, of the queues that this worker serves."""
+    planned: dict[str, dict[str, object]] = {}
+    if settings.sync_s and LEARN in queues:
+        planned["sync"] = _for_all(LEARN, "sync") | {"schedule": schedule(settings.sync_s)}
+    if settings.train_schedule and TRAIN in queues:
+        minute, hour, day_of_month, month_of_year, day_of_week = settings.train_schedule.split()
+        when = crontab(minute, hour, day_of_week, day_of_month, month_of_year)
+        planned["train"] = _for_all(TRAIN, "train") | {"schedule": when}
+    return planned
+
+
+def _for_all(queue: str, kind: str) -> dict[str, object]:
+    return {"task": ALL_PROJECTS, "args": [queue, kind], "options": {"queue": queue, "expires": 60}}
 
 
 def _serve(app: Celery, worker: Worker, settings: Settings) -> None:
@@ -73,7 +103,7 @@ def _serve(app: Celery, worker: Worker, settings: Settings) -> None:
     app.Worker(
         hostname=worker.name,
         pool="threads",
-        concurrency=BATCH_THREADS + 1,
+        concurrency=sum(THREADS[queue] for queue in worker.queues),
         queues=worker.queues,
         loglevel=settings.log_level,
         redirect_stdouts=False,
@@ -96,21 +126,31 @@ class Worker:
         self._bell = CeleryBell(make_celery(settings))
         self._client = LabelStudioClient(settings) if settings.label_studio_api_key.get_secret_value() else None
         self._pusher = Pusher(store, self._client, lease_s=settings.job_lease_s) if self._client else None
-        stage = EmbeddingStage(store, AudioSources(settings), encoder)
+        sources, heads = AudioSources(settings), Heads(store)
+        encoders = EncoderPool(encoder, lambda name: load_encoder(settings, name), capacity=settings.encoders)
+        rollout = Rollout(settings, store, encoders, heads, self._bell, self._client, self._pusher)
+        self._stopping = threading.Event()
         self._owed = threading.Event()
-        self._predict_jobs = PredictJobs(store, stage, encoder, on_owed=self._owed.set)
-        self._chores = Chores(settings, store, self._client, self._bell)
-        self._batch_turns = threading.BoundedSemaphore(BATCH_THREADS)
+        self._predict_jobs = PredictJobs(store, sources, encoders, heads, on_owed=self._owed.set)
+        self._chores = Chores(
+            settings,
+            store,
+            self._client,
+            self._bell,
+            Refitter(settings, store, encoders, heads, rollout),
+            Promoter(settings, store, encoders, rollout),
+            Finetuner(settings, store, self._stopping),
+        )
+        self._turns = {queue: threading.BoundedSemaphore(THREADS[queue]) for queue in self.queues}
         self._draining: list[str] = []
         self._broken_off: deque[tuple[Sequence[Job], InternalError]] = deque()
-        self._stopping = threading.Event()
         self._closed = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
         self._others = [threading.Thread(target=run, daemon=True) for run in (self._look_for_work, self._push)]
 
     def drain(self, queue: str) -> None:
-        """Work until the queue is empty. A queue that two threads are at already is left to them."""
-        if queue != INTERACTIVE and not self._batch_turns.acquire(blocking=False):
+        """Work until the queue is empty. A queue that has all its threads already is left to them."""
+        if not self._turns[queue].acquire(blocking=False):
             return
         self._draining.append(queue)
         try:
@@ -119,20 +159,25 @@ class Worker:
             log.warning(_STORE_AWAY, type(error).__name__)
         finally:
             self._draining.remove(queue)
-            if queue != INTERACTIVE:
-                self._batch_turns.release()
+            self._turns[queue].release()
+
+    def ask_for_all(self, queue: str, kind: str) -> None:
+        """Queue a job of the kind for every connected project."""
+        requests = [JobRequest(kind, project) for project in self._store.catalog.connected_projects()]
+        if requests:
+            self._store.jobs.add(queue, requests)
+            self._bell.ring(queue)
 
     def start(self) -> None:
         """Announce the encoder: from now on the backend can name the model version."""
-        identity = self._encoder.identity
-        self._store.catalog.announce_encoder(
-            Encoder(identity.model, identity.version, identity.dtype, identity.dim, identity.logit_scale)
-        )
+        announce(self._store, self._encoder)
+        if LEARN in self.queues and self._client is not None:
+            self.ask_for_all(LEARN, "sync")
         for thread in (self._heart, *self._others):
             thread.start()
         if self._pusher is None:
             log.warning("LABEL_STUDIO_API_KEY is not set: predictions that come too late for an answer can't be pushed")
-        log.info("serving %s with %s on %s", ", ".join(self.queues), identity.model, self._encoder.device)
+        log.info("serving %s with %s on %s", ", ".join(self.queues), self._encoder.identity.model, self._encoder.device)
 
     def stop(self, **_: object) -> None:
         """Finish the batches in hand and claim no more."""
@@ -155,7 +200,9 @@ class Worker:
 
     def _work_off(self, queue: str) -> None:
         while not self._stopping.is_set():
-            jobs = self._store.jobs.claim(self.name, queue, self._settings.batch_size)
+            # Chores come one by one, so that no other worker waits for what this one hasn't begun.
+            at_once = self._settings.batch_size if queue in (INTERACTIVE, BATCH) else 1
+            jobs = self._store.jobs.claim(self.name, queue, at_once)
             if not jobs:
                 return
             try:
@@ -201,7 +248,7 @@ class Worker:
                 continue
             rings = True
             for queue in waiting:
-                if len(self._draining) <= BATCH_THREADS:
+                if self._draining.count(queue) < THREADS[queue]:
                     rings = rings and self._bell.ring(queue)
                     if not rings:
                         threading.Thread(target=self.drain, args=[queue], daemon=True).start()

@@ -7,6 +7,7 @@ anything is sent. A worker that dies in between leaves its predictions `pushing`
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from clapboard.errors import LabelStudioError
 from clapboard.label_studio.client import LabelStudioClient
@@ -34,17 +35,22 @@ class Pusher:
         """Push what is owed now, until there is no more; how many predictions Label Studio holds for it."""
         num_pushed = 0
         while taken := self._store.predictions.take_for_push(PUSH_AT_ONCE, self._lease_s):
-            num_pushed += self._push(taken)
+            num_pushed += self.push(taken)
         return num_pushed
 
-    def _push(self, taken: list[StoredPrediction]) -> int:
-        """Every prediction taken leaves here pushed, put off, or given up."""
+    def push(self, taken: Sequence[StoredPrediction], *, known_absent: bool = False) -> int:
+        """Push predictions of one project and version that were taken for it; how many Label Studio holds then.
+
+        Every one leaves here pushed, put off, or given up. `known_absent`: nobody was ever given the version.
+        """
+        if not taken:
+            return 0
         project, version = taken[0].project, taken[0].model_version
         tasks = {prediction.task for prediction in taken}
         items = [{"task": prediction.task} | prediction.as_json() for prediction in taken]
         refused: set[int] = set()
         try:
-            self._client.push_predictions(project, items)
+            self._client.push_predictions(project, items, known_absent=known_absent)
         except PredictionsDropped as error:
             refused = tasks & set(error.dropped)
             log.warning("%s", error, extra={"project": project, "model_version": version})

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.markup import escape
 
@@ -30,6 +29,7 @@ def predict(
 
     from clapboard import prediction
     from clapboard.clap import ClapEncoder
+    from clapboard.head import control_scores, zero_shot_head
     from clapboard.labels import label_space_of
 
     label_space = label_space_of(labels.split(","))
@@ -41,40 +41,26 @@ def predict(
         settings.model, device=settings.device, dtype=settings.dtype, batch_size=settings.batch_size
     )
     weights = prediction.compute_class_weights(label_space, encoder.embed_texts)
+    (head,) = zero_shot_head(label_space, weights, encoder.logit_scale).controls
     version = prediction.model_version(encoder.identity, label_space)
     failed = False
     with progress_bar() as bar:
         for path in bar.track(paths, description="predict"):
             line: dict[str, Any] = {"path": str(path)}
             try:
-                embeddings = _embed(encoder, path)
+                if not path.is_file():
+                    raise AudioError(f"{path.name} doesn't exist or is no file: check its path.")
+                embeddings = encoder.embed_file(path)
             except (AudioError, OSError) as error:
                 failed = True
                 line["error"] = str(error) if isinstance(error, AudioError) else f"{path.name}: {error.strerror}."
             else:
-                scores = prediction.control_scores(control, embeddings, weights[:-1], weights[-1], encoder.logit_scale)
+                scores = control_scores(control, head, embeddings)
                 named = zip([label.value for label in control.labels], scores.tolist(), strict=True)
                 line |= {"scores": dict(named), "model_version": version}
             _write(line, as_json)
     if failed:
         raise typer.Exit(1)
-
-
-def _embed(encoder: Any, path: Path) -> Any:
-    """The file's embeddings `[W, D]`, read and embedded piece by piece."""
-    from clapboard import audio
-
-    if not path.is_file():
-        raise AudioError(f"{path.name} doesn't exist or is no file: check its path.")
-    parts, batch = [], []
-    for window in audio.windows(path):
-        batch.append(window.waveform)
-        if len(batch) == encoder.batch_size:
-            parts.append(encoder.embed_windows(np.stack(batch)))
-            batch = []
-    if batch:
-        parts.append(encoder.embed_windows(np.stack(batch)))
-    return np.concatenate(parts)
 
 
 def _write(line: dict[str, Any], as_json: bool) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from clapboard.cli.output import AsJson, console, settings_with, write_json
 from clapboard.settings import env_name, provenance
+from clapboard.store.jobs import OPEN, Job, State
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -30,7 +31,6 @@ def jobs(
     """What is queued, running, done, failed, and why."""
     from clapboard.errors import SettingsError
     from clapboard.store import Store
-    from clapboard.store.jobs import State
 
     if state is not None and state not in set(State):
         raise SettingsError(f"State {state} doesn't exist: choose from {', '.join(State)}.")
@@ -44,13 +44,13 @@ def jobs(
         write_json({"counts": totals, "jobs": [_shown(asdict(job)) for job in found]})
         return
     table = Table("job", "queue", "kind", "project", "task", "state", "tries", "age")
-    table.add_column("why, or what came of it", min_width=40)
+    table.add_column("how far, why, or what came of it", min_width=40)
     colours = {State.FAILED: "red", State.RUNNING: "cyan", State.DONE: "green", State.QUEUED: "yellow"}
     for job in found:
         table.add_row(
             *(str(job.id), job.queue, job.kind, str(job.project), str(job.task or "")),
             f"[{colours[job.state]}]{job.state}[/]",
-            *(str(job.attempts), _ago(job.created_at), escape(job.error or "")),
+            *(str(job.attempts), _ago(job.created_at), escape(_told(job))),
         )
     console().print(table)
     console().print(
@@ -77,6 +77,11 @@ def config(as_json: AsJson = False) -> None:
 def _shown(job: dict[str, Any]) -> dict[str, Any]:
     """Less the payload's URI, which may hold a signature."""
     return {name: value for name, value in job.items() if name != "payload"}
+
+
+def _told(job: Job) -> str:
+    """How far an open job is; why an ended one failed, or what came of it."""
+    return (job.progress if job.state in OPEN else job.error) or ""
 
 
 def _masked(value: Any) -> Any:

@@ -34,25 +34,22 @@ def add_commands(app: typer.Typer) -> None:
 
 def connect(project: ProjectId, model: Model = None, as_json: AsJson = False) -> None:
     """Add the backend to a Label Studio project, repair its webhook, align its versions. Can be run again."""
-    from clapboard import prediction
     from clapboard.label_studio import connect as connecting
     from clapboard.label_studio.client import LabelStudioClient
     from clapboard.labels import parse_label_config
+    from clapboard.serving import find_serving
     from clapboard.store import Store
 
     settings = settings_with(model=model)
     store = Store.open(settings)
-    encoder = store.catalog.encoder(settings.model)
-    if encoder is None:
-        raise NoWorkerError(f"No worker has loaded the model {settings.model} yet: start `clapboard up` first.")
 
     def version_for(label_config: str) -> str:
-        return prediction.model_version(encoder, parse_label_config(label_config))
+        return find_serving(store, settings.model, project, parse_label_config(label_config)).model_version
 
     with LabelStudioClient(settings) as client:
         report = connecting.connect(client, settings, project, version_for)
     store.catalog.put_project(project, report.project.label_config, report.model_version)
-    store.catalog.set_connected(project)
+    store.catalog.set_connected(project, settings.test_share)
     if as_json:
         write_json({"project": project, "model_version": report.model_version} | _report(report))
         return
@@ -119,7 +116,7 @@ def prelabel(
         write_json(asdict(found) | {"project": project, "num_in_label_studio": num_held, "failures": failures})
     else:
         _show_prelabelled(project, found, num_held, failures)
-    if failures or (wait and num_held < found.num_tasks):
+    if failures or (wait and num_held < found.num_tasks - found.num_set_aside):
         raise typer.Exit(1)
 
 
@@ -149,6 +146,12 @@ def _show_prelabelled(project: int, found: Any, num_held: int, failures: list[di
         f"({found.num_queued} computed now, {found.num_cached} from the store, {found.num_present} there before).",
         highlight=False,
     )
+    if found.num_set_aside:
+        console().print(
+            f"{found.num_set_aside} tasks are set aside: they get no suggestion, so that the labels people give them "
+            "can judge a model.",
+            highlight=False,
+        )
     if failures:
         table = Table("task", "why it has none", title=f"{len(failures)} without a suggestion")
         for failure in failures[:100]:

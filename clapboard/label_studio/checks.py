@@ -50,7 +50,7 @@ class Connection:
 
     def checks(self, model_version: str) -> list[Check]:
         """What the records alone tell: predictions are shown, backend, webhook, versions."""
-        return [self._shown(), self._backend(), self._webhook(), self._versions(model_version)]
+        return [self._shown(), self._backend(), self._webhook(), self.versions(model_version)]
 
     def _shown(self) -> Check:
         name, shown = "predictions shown", self.project.shows_predictions
@@ -87,7 +87,8 @@ class Connection:
             return Check("webhook", True, f"every event goes to {url}")
         return Check("webhook", False, f"The webhook {url} {fault}, so corrections do not arrive: {self._remedy}.")
 
-    def _versions(self, model_version: str) -> Check:
+    def versions(self, model_version: str) -> Check:
+        """Whether project, backend's title and backend's answer bear the version."""
         backend = self.backend
         bears = {"the project shows": self.project.model_version}
         if backend is not None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from label_studio_sdk.core.api_error import ApiError
 
 from clapboard.errors import LabelStudioError
+from clapboard.label_studio.annotations import AnnotationCalls
 from clapboard.label_studio.failures import public_url, reason_in
 from clapboard.label_studio.predictions import ITEMS_PER_IMPORT, PredictionCalls, chunks_of
 from clapboard.label_studio.records import Backend, Project, Task, Webhook
@@ -22,7 +23,7 @@ from clapboard.label_studio.session import IMPORT_ONCE, ONCE
 FILES_PER_IMPORT = 50  # Label Studio takes 100 at most
 
 
-class LabelStudioClient(PredictionCalls):
+class LabelStudioClient(PredictionCalls, AnnotationCalls):
     """Label Studio as the user whom the token belongs to."""
 
     def check_token(self) -> str:
@@ -81,6 +82,15 @@ class LabelStudioClient(PredictionCalls):
         """The project's tasks by ascending id, fetched page by page: memory does not grow with their number."""
         for page in self._task_pages(project_id, "id,data", page_size):
             yield from (Task(task.id, dict(task.data or {})) for task in page)
+
+    def model_versions(self, project_id: int) -> dict[str, int]:
+        """The model versions whose predictions the project holds, and how many of each."""
+        with self._asking(f"model versions of project {project_id}"):
+            return {
+                str(name): int(count)
+                for name, count in self._request("GET", f"api/projects/{project_id}/model-versions/").items()
+                if count
+            }
 
     def delete_model_version(self, project_id: int, model_version: str) -> int:
         """Number of predictions of that version that were deleted.

@@ -32,8 +32,13 @@ class PredictionCalls(LabelStudioSession):
         for task_id, stored in self._stored(project_id, task_ids):
             yield task_id, [id_ for id_, version in stored if model_version in (None, version)]
 
-    def push_predictions(self, project_id: int, items: Iterable[Mapping[str, Any]]) -> int:
+    def push_predictions(
+        self, project_id: int, items: Iterable[Mapping[str, Any]], *, known_absent: bool = False
+    ) -> int:
         """Number of predictions stored; a task that already has one of the same model version gets no other.
+
+        Label Studio is asked which are there, which takes it longer than to store them; `known_absent` says that none
+        can be, because nobody has ever been given the version.
 
         An item is `{"task", "model_version", "score", "result"}`. After `LabelStudioUnreachable` the same call may be
         made again. Raises `PredictionsDropped`, once all others are stored, which tells the tasks that have none.
@@ -43,7 +48,8 @@ class PredictionCalls(LabelStudioSession):
         dropped: dict[int, str] = {}
         for chunk in chunks_of(items, ITEMS_PER_IMPORT):
             dropped |= invalid_items(chunk, project.label_config)
-            missing = self._missing([item for item in chunk if item["task"] not in dropped], project_id, dropped)
+            valid = [item for item in chunk if item["task"] not in dropped]
+            missing = [_as_sent(item) for item in valid] if known_absent else self._missing(valid, project_id, dropped)
             if is_cheaper_one_by_one(len(missing), project.num_tasks):
                 num_created += sum(self._push_one(item, dropped) for item in missing)
             elif missing:
@@ -85,7 +91,7 @@ class PredictionCalls(LabelStudioSession):
                 dropped[item["task"]] = "there is no such task"
             elif item["model_version"] not in versions[item["task"]]:
                 versions[item["task"]].add(item["model_version"])
-                missing.append({name: item[name] for name in ("task", "model_version", "score", "result")})
+                missing.append(_as_sent(item))
         return missing
 
     def _push_one(self, item: dict[str, Any], dropped: dict[int, str]) -> int:
@@ -109,6 +115,10 @@ class PredictionCalls(LabelStudioSession):
                 if item["model_version"] not in {version for _, version in stored.get(item["task"], [])}:
                     dropped[item["task"]] = "Label Studio dropped it without a word"
         return num_created
+
+
+def _as_sent(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: item[name] for name in ("task", "model_version", "score", "result")}
 
 
 def chunks_of(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -17,6 +17,7 @@ class Project:
     model_version: str  # the one whose predictions people see; empty where none is chosen
     num_tasks: int
     shows_predictions: bool
+    annotations_per_task: int = 1  # after so many, nobody is asked for the task any more
 
     @classmethod
     def from_sdk(cls, project: Any) -> Self:
@@ -28,6 +29,7 @@ class Project:
             model_version=project.model_version or "",
             num_tasks=int(project.task_number or 0),
             shows_predictions=bool(project.show_collab_predictions),
+            annotations_per_task=int(project.maximum_annotations or 1),
         )
 
 

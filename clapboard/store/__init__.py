@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from clapboard.settings import Settings
 from clapboard.store.catalog import Catalog
@@ -11,7 +12,11 @@ from clapboard.store.database import Database
 from clapboard.store.embeddings import EmbeddingStore
 from clapboard.store.inbox import Inbox
 from clapboard.store.jobs import Job, JobStore
+from clapboard.store.ledger import LedgerStore
 from clapboard.store.predictions import PredictionStore, StoredPrediction
+from clapboard.store.tasks import TaskStore
+from clapboard.store.versions import VersionStore
+from clapboard.suggestions import annotations_in, answered
 
 __all__ = ["Store"]
 
@@ -26,12 +31,26 @@ class Store:
         self.embeddings = EmbeddingStore(self.database)
         self.inbox = Inbox(self.database, clock)
         self.jobs = JobStore(self.database, clock, max_attempts)
+        self.ledger = LedgerStore(self.database)
         self.predictions = PredictionStore(self.database, clock)
+        self.tasks = TaskStore(self.database)
+        self.versions = VersionStore(self.database, clock)
 
     @classmethod
     def open(cls, settings: Settings) -> Store:
         """The store that the settings name. Raises `SettingsError` if it can't be opened."""
         return cls(settings.database, max_attempts=settings.job_attempts)
+
+    def append_event(self, action: str, project: int | None, body: Mapping[str, Any]) -> int:
+        """Keep an event in the inbox, with the suggestions that its annotations answered; its id, once on disk."""
+        annotations = {item["task"]: item for item in annotations_in(body) if _is_id(item.get("task"))}
+        delivered = self.predictions.delivered(project, list(annotations)) if project and annotations else {}
+        suggestions = {
+            str(task): found.as_json()
+            for task, annotation in annotations.items()
+            if (found := answered(annotation, delivered.get(task, ())))
+        }
+        return self.inbox.append(action, project, body, suggestions)
 
     def finish_with_prediction(self, job: Job, prediction: StoredPrediction) -> bool:
         """End the job and keep what came of it, as one: whether the prediction is now owed through the API."""
@@ -39,9 +58,13 @@ class Store:
             push = self.jobs.finish(connection, job)
             if push is None:
                 return False
-            self.predictions.put(connection, prediction, push=push)
+            self.predictions.put(connection, [prediction], push=push)
             return push
 
     def close(self) -> None:
         """Give all connections back."""
         self.database.close()
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import delete, select, update
+from sqlalchemy import Row, delete, select, update
 
 from clapboard.errors import NotFoundError
 from clapboard.store.database import Database
@@ -48,6 +48,7 @@ class Project:
     label_config: str
     model_version: str
     connected: bool
+    test_share: float = 0.0
 
 
 class Catalog:
@@ -67,6 +68,12 @@ class Catalog:
         with self._db.read() as connection:
             row = connection.execute(select(encoders).where(encoders.c.model == model)).one_or_none()
         return Encoder(row.model, row.version, row.dtype, row.dim, row.logit_scale) if row else None
+
+    def encoders(self) -> dict[str, Encoder]:
+        """Every announced encoder by its model."""
+        with self._db.read() as connection:
+            rows = connection.execute(select(encoders)).all()
+        return {row.model: Encoder(row.model, row.version, row.dtype, row.dim, row.logit_scale) for row in rows}
 
     def worker_alive(self, name: str, model: str, device: str, queues: str) -> None:
         """The worker is there and works; workers silent for a day are forgotten."""
@@ -95,10 +102,17 @@ class Catalog:
         with self._db.write() as connection:
             connection.execute(statement.on_conflict_do_update(index_elements=[projects.c.id], set_=fresh))
 
-    def set_connected(self, project: int) -> None:
-        """`clapboard connect` has tied the project to this backend."""
+    def set_connected(self, project: int, test_share: float = 0.0) -> None:
+        """`clapboard connect` has tied the project to this backend; the first time decides the share set aside."""
+        first = (projects.c.id == project) & projects.c.connected.is_(False)
         with self._db.write() as connection:
-            connection.execute(update(projects).where(projects.c.id == project).values(connected=True))
+            connection.execute(update(projects).where(first).values(connected=True, test_share=test_share))
+
+    def connected_projects(self) -> dict[int, Project]:
+        """The projects that `clapboard connect` has tied to this backend, by id, in order."""
+        query = select(projects).where(projects.c.connected.is_(True)).order_by(projects.c.id)
+        with self._db.read() as connection:
+            return {row.id: _project(row) for row in connection.execute(query)}
 
     def project(self, project: int) -> Project:
         """The project. Raises `NotFoundError`."""
@@ -106,38 +120,38 @@ class Catalog:
             row = connection.execute(select(projects).where(projects.c.id == project)).one_or_none()
         if row is None:
             raise NotFoundError(f"Project {project} is unknown here: run `clapboard connect --project {project}`.")
-        return Project(row.id, row.label_config, row.model_version, row.connected)
+        return _project(row)
 
-    def put_label_space(self, head_id: str, label_config: str) -> None:
-        """Keep a label config, for the jobs that name it by its head id."""
-        statement = self._db.insert(label_spaces).values(head_id=head_id, label_config=label_config)
+    def put_label_space(self, space_id: str, label_config: str) -> None:
+        """Keep a label config, for the jobs that name it by its space id."""
+        statement = self._db.insert(label_spaces).values(space_id=space_id, label_config=label_config)
         with self._db.write() as connection:
             connection.execute(statement.on_conflict_do_nothing())
 
-    def label_config(self, head_id: str) -> str:
-        """The label config of a head id. Raises `NotFoundError`."""
-        query = select(label_spaces.c.label_config).where(label_spaces.c.head_id == head_id)
+    def label_config(self, space_id: str) -> str:
+        """The label config of a label space. Raises `NotFoundError`."""
+        query = select(label_spaces.c.label_config).where(label_spaces.c.space_id == space_id)
         with self._db.read() as connection:
             found = connection.scalar(query)
         if found is None:
-            raise NotFoundError(f"Label space {head_id} is unknown here: open the project's ML settings once.")
+            raise NotFoundError(f"Label space {space_id} is unknown here: open the project's ML settings once.")
         return str(found)
 
-    def put_class_weights(self, encoder_version: str, head_id: str, matrix: npt.NDArray[np.float32]) -> None:
+    def put_class_weights(self, encoder_version: str, space_id: str, matrix: npt.NDArray[np.float32]) -> None:
         """Keep the class weights `[L, D]` of a label space under an encoder."""
         statement = self._db.insert(class_weights).values(
             encoder_version=encoder_version,
-            head_id=head_id,
+            space_id=space_id,
             num_rows=len(matrix),
             matrix=np.ascontiguousarray(matrix, "<f4").tobytes(),
         )
         with self._db.write() as connection:
             connection.execute(statement.on_conflict_do_nothing())
 
-    def class_weights(self, encoder_version: str, head_id: str) -> npt.NDArray[np.float32] | None:
+    def class_weights(self, encoder_version: str, space_id: str) -> npt.NDArray[np.float32] | None:
         """The class weights `[L, D]`, if a worker has computed them."""
         query = select(class_weights).where(
-            class_weights.c.encoder_version == encoder_version, class_weights.c.head_id == head_id
+            class_weights.c.encoder_version == encoder_version, class_weights.c.space_id == space_id
         )
         with self._db.read() as connection:
             row = connection.execute(query).one_or_none()
@@ -148,3 +162,7 @@ class Catalog:
         statement = self._db.insert(table).values(row)
         with self._db.write() as connection:
             connection.execute(statement.on_conflict_do_update(index_elements=key, set_=fresh))
+
+
+def _project(row: Row[Any]) -> Project:
+    return Project(row.id, row.label_config, row.model_version, row.connected, row.test_share)

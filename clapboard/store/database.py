@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, insert, inspect, select
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, insert, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
@@ -107,17 +107,35 @@ def _configure_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+# By the schema that was found; new tables make themselves.
+_MIGRATIONS: dict[int | None, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE projects ADD COLUMN test_share FLOAT NOT NULL DEFAULT 0",
+        "ALTER TABLE projects ADD COLUMN promoted VARCHAR NOT NULL DEFAULT ''",
+        "ALTER TABLE label_spaces RENAME COLUMN head_id TO space_id",
+        "ALTER TABLE class_weights RENAME COLUMN head_id TO space_id",
+        "ALTER TABLE jobs ADD COLUMN progress TEXT",
+        "ALTER TABLE inbox ADD COLUMN suggestions JSON",
+    ),
+}
+
+
 def _create_tables(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(4302017)")  # several processes may start at once
     present = set(inspect(connection).get_table_names())
-    if schema.schema_versions.name not in present and (foreign := present & set(schema.metadata.tables)):
+    if not (known := schema.schema_versions.name in present) and (foreign := present & set(schema.metadata.tables)):
         raise SettingsError(
             f"The store's database holds a table `{min(foreign)}` of another program: set CLAPBOARD_DATABASE_URL to a "
             "database of Clapboard's own."
         )
+    found = connection.scalar(select(schema.schema_versions.c.version)) if known else None
+    for statement in _MIGRATIONS.get(found, ()):
+        connection.exec_driver_sql(statement)
+    if found in _MIGRATIONS:
+        found = schema.SCHEMA_VERSION
+        connection.execute(update(schema.schema_versions).values(version=found))
     schema.metadata.create_all(connection)
-    found = connection.scalar(select(schema.schema_versions.c.version))
     if found is None:
         connection.execute(insert(schema.schema_versions).values(version=schema.SCHEMA_VERSION))
     elif found != schema.SCHEMA_VERSION:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import embeddings, recordings
@@ -100,6 +100,13 @@ class EmbeddingStore:
             for sha256, vectors in rows.items()
             if vectors and len(vectors) == expected[sha256]
         }
+
+    def forget(self, encoder_version: str) -> int:
+        """Drop all embeddings of an encoder version; how many there were."""
+        with self._db.write() as connection:
+            return connection.execute(
+                delete(embeddings).where(embeddings.c.encoder_version == encoder_version)
+            ).rowcount
 
     def count(self, encoder_version: str | None = None) -> int:
         """How many window embeddings are kept."""

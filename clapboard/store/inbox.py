@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 
 from clapboard.store.database import Database
 from clapboard.store.schema import inbox
@@ -21,6 +21,7 @@ class Event:
     action: str
     project: int | None
     body: Mapping[str, Any]
+    suggestions: Mapping[str, Any]  # by task: the prediction that the event's annotations answered
 
 
 class Inbox:
@@ -30,9 +31,17 @@ class Inbox:
         self._db = database
         self._clock = clock
 
-    def append(self, action: str, project: int | None, body: Mapping[str, Any]) -> int:
+    def append(
+        self, action: str, project: int | None, body: Mapping[str, Any], suggestions: Mapping[str, Any] | None = None
+    ) -> int:
         """The event's id, once it is on disk."""
-        statement = inbox.insert().values(received_at=self._clock(), action=action, project=project, body=dict(body))
+        statement = inbox.insert().values(
+            received_at=self._clock(),
+            action=action,
+            project=project,
+            body=dict(body),
+            suggestions=dict(suggestions or {}),
+        )
         with self._db.write() as connection:
             return int(connection.scalar(statement.returning(inbox.c.id)) or 0)
 
@@ -42,7 +51,12 @@ class Inbox:
         if project is not None:
             query = query.where(inbox.c.project == project)
         with self._db.read() as connection:
-            return [Event(**row._mapping) for row in connection.execute(query)]
+            return [_event(row) for row in connection.execute(query)]
+
+    def last_id(self, project: int) -> int:
+        """The id of the project's newest event; 0 if there is none."""
+        with self._db.read() as connection:
+            return int(connection.scalar(select(func.max(inbox.c.id)).where(inbox.c.project == project)) or 0)
 
     def counts(self, project: int | None = None) -> dict[str, int]:
         """How many events of each action have arrived."""
@@ -51,3 +65,7 @@ class Inbox:
             query = query.where(inbox.c.project == project)
         with self._db.read() as connection:
             return {row.action: row[1] for row in connection.execute(query)}
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(**dict(row._mapping) | {"suggestions": row.suggestions or {}})

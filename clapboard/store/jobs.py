@@ -44,6 +44,7 @@ class JobRequest:
     model_version: str = ""
     payload: Mapping[str, Any] = field(default_factory=dict)
     push: bool = False
+    delay_s: float | None = None  # not to be claimed before; None: at once, or when an open job for it says
 
     @property
     def subject(self) -> tuple[str, int, int, str]:
@@ -71,6 +72,7 @@ class Job:
     finished_at: float | None
     error_code: str | None
     error: str | None
+    progress: str | None = None
 
 
 class JobStore:
@@ -158,6 +160,21 @@ class JobStore:
             if self.finish(connection, job) is not None and outcome:
                 connection.execute(update(jobs).where(jobs.c.id == job.id).values(error=outcome))
 
+    def report(self, job: Job, progress: str) -> None:
+        """Say how far a running job is."""
+        with self._db.write() as connection:
+            connection.execute(update(jobs).where(_still_held(job)).values(progress=progress))
+
+    def put_off(self, job: Job, delay_s: float, progress: str) -> None:
+        """Queue a running job again, to go on with it later: this try doesn't count."""
+        later = {"state": State.QUEUED, "worker": None, "heartbeat_at": None, "progress": progress}
+        with self._db.write() as connection:
+            connection.execute(
+                update(jobs)
+                .where(_still_held(job))
+                .values(later | {"attempts": job.attempts - 1, "not_before": self._clock() + delay_s})
+            )
+
     def fail(self, job: Job, error: ClapboardError) -> None:
         """End the job as failed with its reason, or queue it again where another try may help."""
         again = error.retryable and job.attempts < self._max_attempts
@@ -215,6 +232,13 @@ class JobStore:
         if row is None:
             raise NotFoundError(f"Job {job_id} doesn't exist: `clapboard jobs` lists the ones there are.")
         return _job(row)
+
+    def last(self, kind: str, project: int) -> Job | None:
+        """The project's newest job of the kind, open or ended."""
+        query = select(jobs).where(jobs.c.kind == kind, jobs.c.project == project).order_by(jobs.c.id.desc()).limit(1)
+        with self._db.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return _job(row) if row else None
 
     def newest(self, *, project: int | None = None, state: State | None = None, limit: int = 50) -> list[Job]:
         """The newest jobs first."""
@@ -278,6 +302,8 @@ class JobStore:
         changes: dict[str, Any] = {"push": jobs.c.push | request.push, "payload": dict(request.payload)}
         if queue == "interactive":
             changes["queue"] = queue
+        if request.delay_s is not None:
+            changes["not_before"] = self._clock() + request.delay_s
         joined = update(jobs).where(_same_subject(request), jobs.c.state.in_(OPEN)).values(changes)
         job_id = connection.scalar(joined.returning(jobs.c.id))
         # The open job may have ended between the two statements, where writers don't exclude each other.
@@ -295,7 +321,7 @@ def _row(queue: str, request: JobRequest, now: float) -> dict[str, Any]:
         "push": request.push,
         "state": State.QUEUED,
         "attempts": 0,
-        "not_before": 0.0,
+        "not_before": now + request.delay_s if request.delay_s else 0.0,
         "created_at": now,
     }
 

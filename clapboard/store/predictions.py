@@ -13,7 +13,7 @@ A request never answers what was delivered since the request began: that copy is
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Row, case, delete, func, or_, select, tuple_,
 
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import predictions
+from clapboard.suggestions import Suggestion
 
 STORING_S = 5.0
 """How long Label Studio may take from our answer to having stored it."""
@@ -59,36 +60,36 @@ class PredictionStore:
         self._db = database
         self._clock = clock
 
-    def put(self, connection: Connection, prediction: StoredPrediction, *, push: bool) -> None:
-        """Write the task's prediction, or replace that of another URI, in the caller's transaction.
+    def put(self, connection: Connection, found: Sequence[StoredPrediction], *, push: bool) -> None:
+        """Write predictions, or replace those of other URIs, in the caller's transaction.
 
         One that is there for the same URI stays as it is, so that what was delivered is not delivered again because
         two computed it; but it becomes owed if it still waits to be taken.
         """
-        delivery = Delivery.OWED if push else Delivery.READY
-        fresh = {
-            "uri_key": prediction.uri_key,
-            "score": prediction.score,
-            "result": prediction.result,
-            "delivery": delivery,
-            "delivered_at": 0.0,
-        }
-        row = fresh | {
-            "project": prediction.project,
-            "task": prediction.task,
-            "model_version": prediction.model_version,
-        }
-        news = predictions.c.uri_key != prediction.uri_key
+        statement = self._db.insert(predictions)
+        fresh = {name: statement.excluded[name] for name in _CONTENT}
+        news = predictions.c.uri_key != statement.excluded.uri_key
         if push:
             news |= predictions.c.delivery == Delivery.READY
-        statement = self._db.insert(predictions).values(row)
-        connection.execute(statement.on_conflict_do_update(index_elements=_KEY, set_=fresh, where=news))
+        statement = statement.on_conflict_do_update(index_elements=_KEY, set_=fresh, where=news)
+        if found:
+            connection.execute(statement, _rows(found, Delivery.OWED if push else Delivery.READY, 0.0))
 
-    def put_ready(self, found: Sequence[StoredPrediction]) -> None:
-        """Write predictions that somebody is waiting for."""
+    def put_all(self, found: Sequence[StoredPrediction], *, push: bool) -> None:
+        """Write predictions that somebody waits for, or, with `push`, that are owed."""
         with self._db.write() as connection:
-            for prediction in sorted(found, key=lambda one: (one.project, one.task, one.model_version)):
-                self.put(connection, prediction, push=False)
+            self.put(connection, found, push=push)
+
+    def put_for_push(self, found: Sequence[StoredPrediction]) -> list[StoredPrediction]:
+        """Write predictions of a new version that the caller pushes by itself; those that were there are left out."""
+        versions = {(one.project, one.model_version) for one in found}
+        there = {key for project, version in versions for key in self._keys(project, version)}
+        new = [one for one in found if (one.project, one.task, one.model_version) not in there]
+        statement = self._db.insert(predictions).on_conflict_do_nothing()
+        with self._db.write() as connection:
+            if new:
+                connection.execute(statement, _rows(new, Delivery.PUSHING, self._clock()))
+        return new
 
     def cached(self, project: int, wanted: dict[int, str], model_version: str) -> set[int]:
         """Those of the tasks (task → URI key) that have a prediction of this version for that very URI."""
@@ -193,6 +194,30 @@ class PredictionStore:
             _lock(connection, of_tasks)
             connection.execute(delete(predictions).where(of_tasks))
 
+    def delivered(self, project: int, tasks: Sequence[int]) -> dict[int, list[Suggestion]]:
+        """What has been brought to Label Studio for each of the tasks, by any version, or may be there by now."""
+        there = predictions.c.delivery.in_([Delivery.ANSWERED, Delivery.PUSHING, Delivery.PUSHED])
+        found: dict[int, list[Suggestion]] = {}
+        with self._db.read() as connection:
+            for some in in_chunks(tasks):
+                of_tasks = (predictions.c.project == project) & predictions.c.task.in_(some)
+                for row in connection.execute(select(predictions).where(of_tasks, there)):
+                    suggestion = Suggestion(row.model_version, row.score, row.result, row.delivered_at)
+                    found.setdefault(row.task, []).append(suggestion)
+        return found
+
+    def _keys(self, project: int, model_version: str) -> list[tuple[int, int, str]]:
+        query = select(*_KEY).where(predictions.c.project == project, predictions.c.model_version == model_version)
+        with self._db.read() as connection:
+            return [tuple(row) for row in connection.execute(query)]
+
+    def forget_versions(self, project: int, model_versions: Collection[str]) -> None:
+        """Drop all predictions of those versions; what is owed of them is owed no more."""
+        of_versions = (predictions.c.project == project) & predictions.c.model_version.in_(sorted(model_versions))
+        with self._db.write() as connection:
+            _lock(connection, of_versions)
+            connection.execute(delete(predictions).where(of_versions))
+
     def counts(self, project: int, model_version: str) -> dict[Delivery, int]:
         """How many of the project's predictions of the version stand where."""
         query = (
@@ -203,11 +228,13 @@ class PredictionStore:
         with self._db.read() as connection:
             return {Delivery(delivery): count for delivery, count in connection.execute(query)}
 
-    def num_owed(self, project: int | None = None) -> int:
-        """How many predictions wait to be pushed, of one project or of all."""
+    def num_owed(self, project: int | None = None, model_version: str | None = None) -> int:
+        """How many predictions wait to be pushed, of one project or version or of all."""
         query = select(func.count()).where(predictions.c.delivery.in_([Delivery.OWED, Delivery.PUSHING]))
         if project is not None:
             query = query.where(predictions.c.project == project)
+        if model_version is not None:
+            query = query.where(predictions.c.model_version == model_version)
         with self._db.read() as connection:
             return int(connection.scalar(query) or 0)
 
@@ -216,6 +243,18 @@ class PredictionStore:
         query = select(predictions.c.model_version).distinct().order_by(predictions.c.model_version)
         if project is not None:
             query = query.where(predictions.c.project == project)
+        with self._db.read() as connection:
+            return list(connection.scalars(query))
+
+    def newest_versions(self, project: int, limit: int) -> list[str]:
+        """The model versions that were delivered last, newest first."""
+        query = (
+            select(predictions.c.model_version)
+            .where(predictions.c.project == project)
+            .group_by(predictions.c.model_version)
+            .order_by(func.max(predictions.c.delivered_at).desc())
+            .limit(limit)
+        )
         with self._db.read() as connection:
             return list(connection.scalars(query))
 
@@ -232,6 +271,15 @@ class PredictionStore:
 
 
 _KEY = [predictions.c.project, predictions.c.task, predictions.c.model_version]
+
+
+_CONTENT = ("uri_key", "score", "result", "delivery", "delivered_at")
+
+
+def _rows(found: Sequence[StoredPrediction], delivery: Delivery, delivered_at: float) -> list[dict[str, Any]]:
+    """The table's rows in the order of their keys, in which all who write several wait for them."""
+    in_order = sorted(found, key=lambda one: (one.project, one.task, one.model_version))
+    return [vars(one) | {"delivery": delivery, "delivered_at": delivered_at} for one in in_order]
 
 
 def _of(project: int, tasks: Sequence[int], model_version: str) -> Any:

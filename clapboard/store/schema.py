@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -56,13 +56,15 @@ projects = Table(
     Column("label_config", Text, nullable=False),
     Column("model_version", String, nullable=False),
     Column("connected", Boolean, nullable=False, default=False),  # `clapboard connect` was run
+    Column("test_share", Float, nullable=False, default=0.0),  # of the tasks, set aside when it was connected
+    Column("promoted", String, nullable=False, default=""),  # the pointer: a row of `versions`, or the base model
     Column("updated_at", Float, nullable=False),
 )
 
 label_spaces = Table(
     "label_spaces",
     metadata,
-    Column("head_id", String, primary_key=True),
+    Column("space_id", String, primary_key=True),
     Column("label_config", Text, nullable=False),
 )
 
@@ -70,9 +72,44 @@ class_weights = Table(
     "class_weights",
     metadata,
     Column("encoder_version", String, primary_key=True),
-    Column("head_id", String, ForeignKey("label_spaces.head_id"), primary_key=True),
+    Column("space_id", String, ForeignKey("label_spaces.space_id"), primary_key=True),
     Column("num_rows", Integer, nullable=False),
     Column("matrix", LargeBinary, nullable=False),  # [num_rows, D] float32
+)
+
+heads = Table(
+    "heads",
+    metadata,
+    Column("encoder_version", String, primary_key=True),
+    Column("space_id", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("content", LargeBinary, nullable=False),  # Head.to_bytes
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("model_version", String, primary_key=True),
+    Column("encoder", String, nullable=False),  # CLAPBOARD_MODEL's value, or a folder below MODEL_DIR
+    Column("encoder_version", String, nullable=False),
+    Column("head", String, nullable=False),
+    Column("space_id", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("promoted_at", Float),  # last; null for a candidate that never was
+    Column("manifest", JSON, nullable=False),  # what it was made from and how it was judged
+    Index("versions_by_promotion", "project", "promoted_at"),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("task", BigInteger, primary_key=True, autoincrement=False),
+    Column("uri", Text, nullable=False),
+    Column("uri_key", String, nullable=False),
+    Column("source", String, nullable=False),  # the recording it was cut from: one side of every split
+    Column("set_aside", Boolean, nullable=False),  # for the test split
 )
 
 recordings = Table(
@@ -130,6 +167,7 @@ jobs = Table(
     Column("finished_at", Float),
     Column("error_code", String),
     Column("error", Text),
+    Column("progress", Text),
     Index("jobs_to_claim", "state", "queue", "id"),
     Index("jobs_by_subject", "project", "task", "model_version"),
 )
@@ -153,5 +191,37 @@ inbox = Table(
     Column("action", String, nullable=False),
     Column("project", BigInteger),
     Column("body", JSON, nullable=False),
+    Column("suggestions", JSON),  # by task: the prediction that the event's annotations answered
     Index("inbox_by_project", "project", "id"),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("inbox_id", BigInteger, primary_key=True, autoincrement=False),  # the event that said it
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("project", BigInteger, nullable=False),
+    Column("task", BigInteger, nullable=False),
+    Column("annotation", BigInteger, nullable=False),
+    Column("revision", Float, nullable=False),
+    Column("annotator", BigInteger, nullable=False),
+    Column("outcome", String, nullable=False),  # see ledger.Outcome
+    Column("control", String, nullable=False),
+    Column("region", String, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("suggested", JSON, nullable=False),
+    Column("model_version", String, nullable=False),
+    Column("score", Float),
+    Column("iou", Float),
+    Column("lead_time_s", Float),
+    Column("ground_truth", Boolean, nullable=False),
+    Index("ledger_by_annotation", "project", "annotation", "revision"),
+)
+
+# Events that are in the ledger, also those that mean nothing to it: what is read once is not read again.
+ledger_events = Table(
+    "ledger_events",
+    metadata,
+    Column("inbox_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("reconciled", Boolean, nullable=False),  # read through Label Studio's API, not told by a webhook
 )

@@ -73,7 +73,7 @@ def sum_of(samples: Samples, status: str) -> float:
 def test_tasks_are_counted_by_what_was_answered(backend: Backend, house: Installation, before: Samples) -> None:
     version = prediction.model_version(ENCODER, parse_label_config(CHOICES))
     key = AudioSources(house.settings).key("https://host.example/1.wav")
-    house.store.predictions.put_ready([StoredPrediction(70, 1, version, key, 0.5, [])])
+    house.store.predictions.put_all([StoredPrediction(70, 1, version, key, 0.5, [])], push=False)
     tasks = [{"id": number, "data": {"audio": f"https://host.example/{number}.wav"}} for number in (1, 2, 3)]
     assert [entry == [] for entry in backend.results(CHOICES, tasks, "70.1")] == [False, True, True]
     after = scraped(backend)
@@ -95,7 +95,7 @@ def test_the_stores_numbers_are_read_at_each_scrape(backend: Backend, house: Ins
     store = house.store
     store.jobs.add(BATCH, [JobRequest("predict", 72, task, "v1") for task in (1, 2, 3)])
     store.jobs.record_failure(INTERACTIVE, JobRequest("predict", 72, 4, "v1"), AudioError("It is damaged."))
-    store.predictions.put_ready([StoredPrediction(72, task, "v1", "key", 0.5, []) for task in (5, 6)])
+    store.predictions.put_all([StoredPrediction(72, task, "v1", "key", 0.5, []) for task in (5, 6)], push=False)
     store.predictions.owe(72, [5, 6], "v1")
     store.embeddings.put("0" * 64, "encoder", "float32", 0, np.ones((4, 2), np.float32))
     store.catalog.worker_alive("a worker", "mini", "cpu", "batch")

@@ -141,7 +141,7 @@ def test_setup_answers_the_version_that_the_predictions_carry(server: Server) ->
 def test_a_cached_prediction_is_answered_and_a_missing_one_is_queued(server: Server) -> None:
     key = AudioSources(server.settings).key("https://host.example/dog.wav")
     result = [{"from_name": "c", "to_name": "a", "type": "choices", "value": {"choices": ["dog"]}, "score": 0.9}]
-    server.store.predictions.put_ready([StoredPrediction(2, 5, version_of(ANIMALS), key, 0.9, result)])
+    server.store.predictions.put_all([StoredPrediction(2, 5, version_of(ANIMALS), key, 0.9, result)], push=False)
     tasks = [
         {"id": number, "data": {"audio": f"https://host.example/{name}.wav"}} for number, name in [(5, "dog"), (6, "b")]
     ]

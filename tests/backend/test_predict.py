@@ -13,7 +13,8 @@ import pytest
 from backend.predict import OpenRequest, PredictService, pause_s, project_id
 from clapboard import prediction
 from clapboard.errors import NoWorkerError, RequestError
-from clapboard.jobs import BATCH, INTERACTIVE, PredictPayload
+from clapboard.head import ZERO_SHOT
+from clapboard.jobs import BATCH, INTERACTIVE, LEARN, PredictPayload
 from clapboard.labels import parse_label_config
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
@@ -23,6 +24,7 @@ from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import JobRequest, State
 from clapboard.store.predictions import Delivery, StoredPrediction
 from tests.fake_label_studio import CHOICES
+from tests.processes import wait_for
 from tests.together import together
 
 ENCODER = Encoder("mini", "0123456789abcdef", "float32", 2, 10.0)
@@ -59,8 +61,9 @@ class World:
         self.clock = Clock()
         self.bell = Bell()
         self.store = Store(f"sqlite:///{folder / 'clapboard.db'}", clock=self.clock)
-        self.sources = AudioSources(Settings(MODEL_DIR=folder))
-        self.service = PredictService(self.store, self.sources, self.bell, model="mini", wait_s=20.0)
+        settings = Settings(MODEL_DIR=folder, CLAPBOARD_MODEL="mini", CLAPBOARD_PREDICT_WAIT_S=20)
+        self.sources = AudioSources(settings)
+        self.service = PredictService(settings, self.store, self.bell)
 
     def begin(self, *tasks: dict[str, Any], config: str = CHOICES) -> OpenRequest:
         return self.service.begin(tasks, config, "1.1")
@@ -75,7 +78,9 @@ class World:
     def cache(self, *tasks: int) -> None:
         """The tasks' predictions were made before."""
         keys = {number: self.sources.key(uri(number)) for number in tasks}
-        self.store.predictions.put_ready([StoredPrediction(1, n, VERSION, k, n / 100, RESULT) for n, k in keys.items()])
+        self.store.predictions.put_all(
+            [StoredPrediction(1, n, VERSION, k, n / 100, RESULT) for n, k in keys.items()], push=False
+        )
 
     def work(self, *queues: str) -> list[int]:
         """What a worker does with all that is queued: the tasks that it predicted."""
@@ -91,10 +96,10 @@ class World:
         for number in tasks:
             self.store.embeddings.put(f"{number:064}", ENCODER.version, ENCODER.dtype, 0, vectors)
             self.store.embeddings.put_recording(self.sources.key(uri(number)), Recording(f"{number:064}", 1, 1.0))
-        head_id = prediction.head_id(LABELS)
-        self.store.catalog.put_label_space(head_id, CHOICES)
+        space_id = prediction.space_id(LABELS)
+        self.store.catalog.put_label_space(space_id, CHOICES)
         weights = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], np.float32)
-        self.store.catalog.put_class_weights(ENCODER.version, head_id, weights)
+        self.store.catalog.put_class_weights(ENCODER.version, space_id, weights)
 
     def delivery(self, task: int) -> dict[Delivery, int]:
         assert self.store.predictions.model_versions(1) == [VERSION]
@@ -276,8 +281,9 @@ class TestExactlyOnce:
 
     def test_a_job_that_prelabel_queued_is_moved_to_the_front_and_still_pushed(self, world: World) -> None:
         key = world.sources.key(uri(1))
-        payload = PredictPayload(uri=uri(1), uri_key=key, head_id=prediction.head_id(LABELS)).model_dump()
-        world.store.jobs.add(BATCH, [JobRequest("predict", 1, 1, VERSION, payload, push=True)])
+        space_id = prediction.space_id(LABELS)
+        payload = PredictPayload(uri=uri(1), uri_key=key, encoder="mini", space_id=space_id, head=ZERO_SHOT)
+        world.store.jobs.add(BATCH, [JobRequest("predict", 1, 1, VERSION, payload.model_dump(), push=True)])
         request = world.begin(task(1))
         (job,) = world.store.jobs.newest()
         assert (job.queue, job.push) == (INTERACTIVE, True)
@@ -299,7 +305,10 @@ class TestExactlyOnce:
 
 class TestWaiting:
     def test_predict_returns_as_soon_as_all_is_there(self, world: World) -> None:
-        working = threading.Timer(0.1, world.work)
+        def work() -> None:
+            wait_for(world.work, "nothing is queued")
+
+        working = threading.Timer(0.1, work)
         working.start()
         answer = world.service.predict([task(1)], CHOICES, "1")
         working.join()
@@ -307,6 +316,7 @@ class TestWaiting:
 
     def test_predict_gives_up_at_its_bound(self, world: World) -> None:
         def give_up() -> None:
+            wait_for(world.store.jobs.newest, "nothing is queued")
             world.clock.now += 20
 
         bound = threading.Timer(0.1, give_up)
@@ -323,7 +333,9 @@ class TestWaiting:
 
 
 class TestProjects:
-    def test_a_project_that_introduces_itself_is_written_down_and_aligned_if_connected(self, world: World) -> None:
+    def test_a_project_that_introduces_itself_is_written_down_and_learns_and_aligns_if_connected(
+        self, world: World
+    ) -> None:
         for project in ("1.1", "2.1"):
             world.service.setup(project, CHOICES)
         world.service.remember_projects()
@@ -333,9 +345,10 @@ class TestProjects:
         changed = CHOICES.replace("rain", "wind")
         version = world.service.setup("2.1", changed)
         world.service.remember_projects()
-        (job,) = world.store.jobs.newest()
-        assert (job.kind, job.queue, job.project, job.model_version) == ("align", INTERACTIVE, 2, version)
+        asked = [(job.kind, job.queue, job.project) for job in world.store.jobs.newest()]
+        assert asked == [("align", LEARN, 2), ("learn", LEARN, 2)]
         assert world.store.catalog.project(2).label_config == changed
+        assert world.store.catalog.project(2).model_version == version
 
     def test_an_introduction_is_not_lost_where_the_store_fails(self, world: World) -> None:
         world.service.setup("1.1", CHOICES)

@@ -11,6 +11,7 @@ import pytest
 
 from backend.webhook import WebhookService
 from clapboard.errors import RequestError
+from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.inbox import Event
 from clapboard.store.predictions import StoredPrediction
@@ -163,7 +164,7 @@ def test_new_tasks_start_a_prelabel_job_in_a_connected_project_alone(backend: Ba
 
 @pytest.mark.parametrize("tasks", [[{"id": 1}], [1], [{"id": 1}, {"id": 2**80}, {"id": None}, "x"]])
 def test_deleted_tasks_lose_their_predictions(backend: Backend, house: Installation, tasks: list[Any]) -> None:
-    house.store.predictions.put_ready([StoredPrediction(65, task, "v1", "key", 0.5, []) for task in (1, 2)])
+    house.store.predictions.put_all([StoredPrediction(65, task, "v1", "key", 0.5, []) for task in (1, 2)], push=False)
     assert posted(backend, {"action": "TASKS_DELETED", "project": {"id": 65}, "tasks": tasks}).status_code == 201
     assert house.store.predictions.cached(65, {1: "key", 2: "key"}, "v1") == {2}
 
@@ -189,7 +190,7 @@ class SilentBell:
 
 def test_a_job_is_kept_where_the_bell_cannot_be_rung() -> None:
     store = Store("sqlite://")
-    service = WebhookService(store, SilentBell())
+    service = WebhookService(Settings(), store, SilentBell())
     _, job = service.receive({"action": "START_TRAINING", "project": {"id": 1}})
     assert job is not None
     assert store.jobs.get(job).kind == "train"

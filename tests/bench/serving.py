@@ -57,7 +57,7 @@ def _fill(settings: Settings, tasks: list[dict[str, Any]]) -> None:
     found = [
         StoredPrediction(1, task["id"], version, sources.key(task["data"]["audio"]), 0.9, result) for task in tasks
     ]
-    store.predictions.put_ready(found)
+    store.predictions.put_all(found, push=False)
     store.close()
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
+from clapboard.head import Head, zero_shot_head
 from clapboard.labels import parse_label_config
-from clapboard.prediction import Prediction, head_id, model_version, predict, prompt_groups
+from clapboard.prediction import Prediction, model_version, predict, prompt_groups, result_id, space_id
 from clapboard.prompts import NEGATIVES
 
 SCALE = math.log(9)  # a cosine of 1 against one of 0 gives odds of 9 to 1
@@ -36,7 +37,8 @@ def choices(*labels: str, name: str = "clip", attributes: str = "") -> str:
 def made(xml: str, windows: list[list[float]], weights: list[list[float]]) -> Prediction:
     """The prediction, once label-studio-sdk has found nothing wrong with it."""
     space = parse_label_config(xml)
-    found = predict(space, np.array(windows, np.float32), np.array([*weights, NEUTRAL], np.float32), SCALE)
+    head = zero_shot_head(space, np.array([*weights, NEUTRAL], np.float32), SCALE)
+    found = predict(space, np.array(windows, np.float32), head, "v1")
     item = {"model_version": "v1", "score": found.score, "result": found.result}
     assert LabelInterface(xml).validate_prediction(item, return_errors=True) == []
     assert type(found.score) is float
@@ -53,7 +55,7 @@ class TestSingleChoice:
         assert found.score == pytest.approx(0.9)
         assert found.result == [
             {
-                "id": "clapboard-clip",
+                "id": result_id("clip", "v1"),
                 "from_name": "clip",
                 "to_name": "audio",
                 "type": "choices",
@@ -129,32 +131,46 @@ class TestSeveralControls:
 
     def test_a_config_without_choices_predicts_nothing(self) -> None:
         found = predict(
-            parse_label_config(config('<TextArea name="t" toName="audio"/>')),
-            np.array([X], np.float32),
-            np.array([NEUTRAL], np.float32),
-            SCALE,
+            parse_label_config(config('<TextArea name="t" toName="audio"/>')), np.array([X], np.float32), Head(()), "v1"
         )
         assert found == Prediction([], 0.0)
 
 
 def test_scores_stay_within_bounds_where_float32_rounds_over_one() -> None:
     rng = np.random.default_rng(1)
-    xml = config(choices("a", "b"), choices("c", "d", name="m", attributes='choice="multiple"'))
+    space = parse_label_config(config(choices("a", "b"), choices("c", "d", name="m", attributes='choice="multiple"')))
     for scale in (1.0, 100.0):
         for _ in range(50):
             vectors = rng.normal(size=(6, 8)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            found = predict(parse_label_config(xml), vectors[:1], vectors[1:], scale)
+            found = predict(space, vectors[:1], zero_shot_head(space, vectors[1:], scale), "v1")
             for score in (found.score, *(result["score"] for result in found.result)):
                 assert 0.0 <= score <= 1.0
+
+
+def test_a_results_id_tells_control_and_version_and_label_studio_keeps_it() -> None:
+    xml = config(choices("dog", "rain"), choices("near", "far", name="place"))
+    space = parse_label_config(xml)
+    head = zero_shot_head(space, np.array([X, Y, X, Y, NEUTRAL], np.float32), SCALE)
+    ids = [
+        result["id"]
+        for version in ("v1", "v2", "v1")
+        for result in predict(space, np.array([X], np.float32), head, version).result
+    ]
+    assert ids[:2] == [result_id("clip", "v1"), result_id("place", "v1")] == ids[4:]
+    assert len(set(ids)) == 4
+    assert all(re.fullmatch("clapboard-(clip|place)-[0-9a-f]{8}", found) for found in ids)
 
 
 class TestModelVersion:
     SPACE = parse_label_config(config(choices("dog", "rain")))
 
     def test_it_names_encoder_and_head(self) -> None:
-        assert model_version(Name(), self.SPACE) == f"mini-3f2a9c1d.zero-shot.{head_id(self.SPACE)}"
-        assert re.fullmatch("[0-9a-f]{8}", head_id(self.SPACE))
+        assert model_version(Name(), self.SPACE) == f"mini-3f2a9c1d.zero-shot.{space_id(self.SPACE)}"
+        assert (
+            model_version(Name(), self.SPACE, "head-00112233") == f"mini-3f2a9c1d.head-00112233.{space_id(self.SPACE)}"
+        )
+        assert re.fullmatch("[0-9a-f]{8}", space_id(self.SPACE))
 
     @pytest.mark.parametrize(
         ("model", "name"),

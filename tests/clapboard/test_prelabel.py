@@ -69,7 +69,9 @@ class World:
 
     def cache(self, *tasks: int) -> None:
         """The tasks' predictions were made before."""
-        self.store.predictions.put_ready([StoredPrediction(PROJECT, n, VERSION, self.key(n), 0.5, []) for n in tasks])
+        self.store.predictions.put_all(
+            [StoredPrediction(PROJECT, n, VERSION, self.key(n), 0.5, []) for n in tasks], push=False
+        )
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_every_task_without_a_prediction_is_queued_to_be_pushed(world: World) ->
     ]
     payload = PredictPayload.model_validate(jobs[0].payload)
     assert (payload.uri, payload.uri_key) == ("https://host.example/1.wav", world.key(1))
-    assert world.store.catalog.label_config(payload.head_id) == CHOICES
+    assert world.store.catalog.label_config(payload.space_id) == CHOICES
 
 
 def test_what_label_studio_holds_of_this_version_is_left_alone(world: World) -> None:

@@ -241,10 +241,13 @@ def test_any_setting_can_be_overridden_and_the_others_stay(
     settings = load_settings()
     (tmp_path / ".env").unlink()
     others = {"label_studio_url": "http://other", "url": "http://me", "dtype": "bfloat16", "log_level": "DEBUG"}
-    numbers = {"batch_size": 5, "torch_threads": 3, "port": 6, "predict_wait_s": 7.0, "job_attempts": 8}
+    numbers = {"batch_size": 5, "torch_threads": 3, "port": 6, "predict_wait_s": 7.0, "job_attempts": 8, "encoders": 2}
+    learning = {"test_share": 0.3, "sync_s": 0.0, "train_after": 3, "train_min_per_class": 2, "train_quiet_s": 0.5}
+    learning |= {"train_schedule": "0 3 * * 1", "max_class_fall": 0.5}
     values: dict[str, Any] = {
         **others,
         **numbers,
+        **learning,
         **dict.fromkeys(("job_lease_s", "fetch_timeout_s", "max_audio_mb", "cache_mb"), 9.5),
         **dict.fromkeys(("label_studio_api_key", "basic_auth_pass", "database_url", "broker_url"), SecretStr("other")),
         "model_dir": tmp_path / "other",

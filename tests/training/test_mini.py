@@ -48,14 +48,14 @@ def test_the_model_card_names_every_author_of_the_training_clips() -> None:
 
 def test_synthetic_sounds_of_seeds_never_trained_on_are_recognised(encoder: ClapEncoder) -> None:
     report = zero_shot(encoder, held_out_synthetic())
-    assert len(report.kinds) == len(KINDS)
+    assert len(report.labels) == len(KINDS)
     assert report.accuracy >= 0.9, str(report)
 
 
 @needs_esc10
 def test_real_recordings_of_a_fold_never_trained_on_are_recognised_by_name(encoder: ClapEncoder) -> None:
     report = zero_shot(encoder, load_recordings(read_manifest(ESC10, [4])))
-    assert len(report.kinds) == 10
+    assert len(report.labels) == 10
     assert report.accuracy >= 0.8, str(report)
 
 

@@ -13,7 +13,9 @@ import torch
 from sqlalchemy import select
 
 from clapboard import prediction
-from clapboard.clap import EncoderIdentity
+from clapboard.clap import ClapEncoder, EncoderIdentity
+from clapboard.errors import ModelError
+from clapboard.head import ZERO_SHOT
 from clapboard.jobs import INTERACTIVE, PredictPayload
 from clapboard.labels import parse_label_config
 from clapboard.settings import Settings
@@ -24,9 +26,11 @@ from clapboard.store.predictions import StoredPrediction
 from clapboard.store.schema import predictions
 from tests.audio_server import AudioServer
 from tests.fake_label_studio import CHOICES
+from workers.encoders import EncoderPool
+from workers.heads import Heads
 
 LABELS = parse_label_config(CHOICES)
-HEAD_ID = prediction.head_id(LABELS)
+SPACE_ID = prediction.space_id(LABELS)
 
 
 class CountingEncoder:
@@ -34,6 +38,7 @@ class CountingEncoder:
 
     def __init__(self, version: str = "0123456789abcdef", batch_size: int = 4) -> None:
         self.identity = EncoderIdentity("counting", version, "float32", 4, 10.0)
+        self.logit_scale = 10.0
         self.batch_size = batch_size
         self.device = torch.device("cpu")
         self.batches: list[int] = []
@@ -53,6 +58,11 @@ class CountingEncoder:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def no_checkpoint(name: str) -> ClapEncoder:
+    """Loads nothing: there is none."""
+    raise ModelError(f"The checkpoint {name} can't be read.")
+
+
 class World:
     """A store, sources and an audio server, with what a backend would queue."""
 
@@ -68,17 +78,26 @@ class World:
         self.store = Store.open(self.settings)
         self.sources = AudioSources(self.settings)
         self.encoder = CountingEncoder()
+        self.encoders = EncoderPool(self.encoder, no_checkpoint, capacity=4)  # type: ignore[arg-type]
+        self.heads = Heads(self.store)
         self.version = prediction.model_version(self.encoder.identity, LABELS)
-        self.store.catalog.put_label_space(HEAD_ID, CHOICES)
+        self.store.catalog.put_label_space(SPACE_ID, CHOICES)
 
     def ask(
-        self, *tasks: int, path: str = "{}/clip.wav", queue: str = INTERACTIVE, push: bool = False, head: str = HEAD_ID
+        self,
+        *tasks: int,
+        path: str = "{}/clip.wav",
+        queue: str = INTERACTIVE,
+        push: bool = False,
+        space_id: str = SPACE_ID,
     ) -> list[int]:
         """Queue a job for each task; the ids."""
         requests = []
         for task in tasks:
             uri = self.audio.url(path.format(task))
-            payload = PredictPayload(uri=uri, uri_key=self.sources.key(uri), head_id=head)
+            payload = PredictPayload(
+                uri=uri, uri_key=self.sources.key(uri), encoder="counting", space_id=space_id, head=ZERO_SHOT
+            )
             requests.append(JobRequest("predict", 1, task, self.version, payload.model_dump(), push))
         return self.store.jobs.add(queue, requests)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from clapboard import prediction, scoring
+from clapboard.head import zero_shot_head
 from clapboard.jobs import INTERACTIVE
 from clapboard.labels import label_space_of
 from clapboard.store.jobs import State
-from tests.workers.conftest import HEAD_ID, LABELS, CountingEncoder, World
+from tests.workers.conftest import LABELS, CountingEncoder, World
 from workers.batch import PredictJobs
-from workers.embed import EmbeddingStage
 
 
 class Owed:
@@ -31,8 +31,7 @@ def owed() -> Owed:
 
 @pytest.fixture
 def predict_jobs(world: World, owed: Owed) -> PredictJobs:
-    stage = EmbeddingStage(world.store, world.sources, world.encoder)
-    return PredictJobs(world.store, stage, world.encoder, on_owed=owed)
+    return PredictJobs(world.store, world.sources, world.encoders, world.heads, on_owed=owed)
 
 
 def states(world: World) -> dict[int, State]:
@@ -62,7 +61,8 @@ def test_the_prediction_is_that_of_the_embeddings_and_the_labels(world: World, p
     identity = world.encoder.identity
     vectors = world.store.embeddings.get([recording], identity.version, identity.dtype)[recording.sha256]
     weights = prediction.compute_class_weights(LABELS, world.encoder.embed_texts)
-    expected = prediction.predict(LABELS, vectors, weights, identity.logit_scale)
+    head = zero_shot_head(LABELS, weights, identity.logit_scale)
+    expected = prediction.predict(LABELS, vectors, head, world.version)
     found = world.prediction(1)
     assert (found.result, found.score) == (expected.result, pytest.approx(expected.score))
 
@@ -75,32 +75,21 @@ def test_only_what_is_to_be_pushed_counts_as_owed(world: World, predict_jobs: Pr
     assert [one.task for one in world.store.predictions.take_for_push(10, 30)] == [3]
 
 
-def test_class_weights_are_computed_once_and_kept_for_the_backend(world: World, predict_jobs: PredictJobs) -> None:
-    label_space, weights = predict_jobs.head(HEAD_ID)
-    assert label_space == LABELS
-    assert weights.shape == (3, 4)  # two labels and the neutral prompts
-    kept = world.store.catalog.class_weights(world.encoder.identity.version, HEAD_ID)
-    assert kept is not None
-    assert np.array_equal(kept, weights)
-    other = PredictJobs(world.store, predict_jobs._stage, CountingEncoder(), on_owed=lambda: None)
-    assert np.array_equal(other.head(HEAD_ID)[1], weights)
-
-
 def test_class_weights_are_the_unit_mean_of_each_labels_prompts() -> None:
     encoder = CountingEncoder()
     label_space = label_space_of(["dog bark", "rain"])
     weights = prediction.compute_class_weights(label_space, encoder.embed_texts)
     (control,) = label_space.controls
     for row, label in zip(weights, control.labels, strict=False):
-        assert np.allclose(row, scoring.class_weight(encoder.embed_texts(label.prompts)))
+        assert np.allclose(row, scoring.mean_direction(encoder.embed_texts(label.prompts)))
     assert np.allclose(np.linalg.norm(weights, axis=1), 1.0)
     assert weights.shape == (3, 4)
 
 
 def test_a_label_space_that_is_unknown_or_broken_fails_its_own_jobs(world: World, predict_jobs: PredictJobs) -> None:
     world.store.catalog.put_label_space("broken", "<View/>")
-    world.ask(1, head="unknown")
-    world.ask(2, head="broken")
+    world.ask(1, space_id="unknown")
+    world.ask(2, space_id="broken")
     world.ask(3)
     predict_jobs.run(world.claimed())
     assert states(world) == {1: State.FAILED, 2: State.FAILED, 3: State.DONE}

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from clapboard.jobs import BATCH, INTERACTIVE, TRAIN
+from clapboard.jobs import BATCH, LEARN, TRAIN
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.jobs import Job, JobRequest, State
-from tests.fake_label_studio import TOKEN, FakeLabelStudio
+from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
+from tests.workers.conftest import CountingEncoder, no_checkpoint
 from workers.chores import Chores
+from workers.encoders import EncoderPool
+from workers.finetune import Finetuner
+from workers.heads import Heads
+from workers.promote import Promoter
+from workers.push import Pusher
+from workers.refit import Refitter
+from workers.rollout import Rollout
 
 
 class Bell:
@@ -57,10 +66,26 @@ def bell() -> Bell:
     return Bell()
 
 
+def make_chores(settings: Settings, store: Store, client: LabelStudioClient | None, bell: Bell) -> Chores:
+    encoders = EncoderPool(CountingEncoder(), no_checkpoint, capacity=4)  # type: ignore[arg-type]
+    heads = Heads(store)
+    pusher = Pusher(store, client, lease_s=settings.job_lease_s) if client else None
+    rollout = Rollout(settings, store, encoders, heads, bell, client, pusher)
+    return Chores(
+        settings,
+        store,
+        client,
+        bell,
+        Refitter(settings, store, encoders, heads, rollout),
+        Promoter(settings, store, encoders, rollout),
+        Finetuner(settings, store, threading.Event()),
+    )
+
+
 @pytest.fixture
 def chores(settings: Settings, store: Store, bell: Bell) -> Iterator[Chores]:
     with LabelStudioClient(settings, max_retries=0) as client:
-        yield Chores(settings, store, client, bell)
+        yield make_chores(settings, store, client, bell)
 
 
 def claimed(store: Store, queue: str, request: JobRequest) -> Job:
@@ -100,7 +125,7 @@ def test_tasks_that_came_while_it_ran_are_looked_for_again(
     job = claimed(store, BATCH, JobRequest("prelabel", 7))
     bell = LateImport()
     with LabelStudioClient(settings, max_retries=0) as client:
-        chores = Chores(settings, store, client, bell)
+        chores = make_chores(settings, store, client, bell)
         chores.run(job)
         assert store.jobs.get(job.id).state == State.DONE
         (again,) = (one for one in store.jobs.claim("test", BATCH, 10) if one.kind == "prelabel")
@@ -110,19 +135,31 @@ def test_tasks_that_came_while_it_ran_are_looked_for_again(
     assert all(one.kind == "predict" for one in store.jobs.claim("test", BATCH, 10))
 
 
-def test_train_says_that_nothing_was_trained_and_what_is_kept_for_it(chores: Chores, store: Store) -> None:
-    for action in ("ANNOTATION_CREATED", "ANNOTATIONS_DELETED", "TASKS_CREATED"):
-        store.inbox.append(action, 7, {"action": action})
+def test_train_without_any_label_fails_and_says_what_to_do(chores: Chores, store: Store) -> None:
+    store.catalog.put_project(7, CHOICES, "v1")
+    store.catalog.set_connected(7)
     job = claimed(store, TRAIN, JobRequest("train", 7))
     chores.run(job)
     ended = store.jobs.get(job.id)
-    assert ended.state == State.DONE
-    assert "The inbox keeps 2 annotation events" in str(ended.error)
+    assert (ended.state, ended.error_code) == (State.FAILED, "training")
+    assert "has no labels to learn from yet: accept or correct some suggestions." in str(ended.error)
+    assert store.versions.of_project(7) == []
+
+
+def test_a_project_that_is_not_connected_is_not_trained(chores: Chores, store: Store) -> None:
+    store.catalog.put_project(7, CHOICES, "v1")
+    for project in (7, 8):  # known, and never heard of
+        job = claimed(store, TRAIN, JobRequest("train", project))
+        chores.run(job)
+        ended = store.jobs.get(job.id)
+        assert (ended.state, ended.error_code) == (State.FAILED, "not_found")
+        assert f"`clapboard connect --project {project}`" in str(ended.error)
 
 
 def test_a_project_that_is_gone_fails_its_job_with_the_reason(chores: Chores, store: Store) -> None:
-    for kind, queue in (("prelabel", BATCH), ("align", INTERACTIVE)):
-        job = claimed(store, queue, JobRequest(kind, 99, model_version="v1"))
+    store.catalog.put_project(99, CHOICES, "v1")
+    for kind, queue in (("prelabel", BATCH), ("align", LEARN), ("sync", LEARN)):
+        job = claimed(store, queue, JobRequest(kind, 99))
         chores.run(job)
         ended = store.jobs.get(job.id)
         assert (ended.state, ended.error_code) == (State.FAILED, "label_studio")
@@ -140,7 +177,7 @@ def test_a_label_studio_that_is_away_is_tried_again(
 
 def test_without_a_token_the_job_says_what_is_missing(settings: Settings, store: Store, bell: Bell) -> None:
     job = claimed(store, BATCH, JobRequest("prelabel", 7))
-    Chores(settings, store, None, bell).run(job)
+    make_chores(settings, store, None, bell).run(job)
     ended = store.jobs.get(job.id)
     assert ended.state == State.FAILED
     assert "LABEL_STUDIO_API_KEY is not set" in str(ended.error)
@@ -148,11 +185,7 @@ def test_without_a_token_the_job_says_what_is_missing(settings: Settings, store:
 
 def test_a_kind_that_nobody_knows_fails_without_harm(chores: Chores, store: Store) -> None:
     job = claimed(store, BATCH, JobRequest("dance", 7))
-    for _ in range(3):
-        chores.run(job)
-        with store.database.write() as connection:
-            connection.exec_driver_sql("UPDATE jobs SET not_before = 0")
-        if store.jobs.get(job.id).state == State.FAILED:
-            break
-        (job,) = store.jobs.claim("test", BATCH, 1)
-    assert store.jobs.get(job.id).error_code == "internal"
+    chores.run(job)
+    ended = store.jobs.get(job.id)
+    assert (ended.state, ended.error_code) == (State.FAILED, "settings")
+    assert "run workers of one release" in str(ended.error)

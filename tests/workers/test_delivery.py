@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from clapboard import prediction
+from clapboard.head import ZERO_SHOT
 from clapboard.jobs import BATCH, INTERACTIVE, PredictPayload
 from clapboard.labels import parse_label_config
 from clapboard.sources import AudioSources
@@ -86,12 +87,18 @@ class Site:
 
     def queue(self, project: int, tasks: Sequence[dict[str, Any]], queue: str = INTERACTIVE) -> None:
         """Jobs for the tasks, for which nobody rings."""
-        head_id = prediction.head_id(parse_label_config(CHOICES))
+        space_id = prediction.space_id(parse_label_config(CHOICES))
         requests = []
         for task in tasks:
             uri = task["data"]["audio"]
-            payload = PredictPayload(uri=uri, uri_key=self.sources.key(uri), head_id=head_id).model_dump()
-            requests.append(JobRequest("predict", project, task["id"], self.version, payload, push=True))
+            payload = PredictPayload(
+                uri=uri,
+                uri_key=self.sources.key(uri),
+                encoder=self.house.settings.model,
+                space_id=space_id,
+                head=ZERO_SHOT,
+            )
+            requests.append(JobRequest("predict", project, task["id"], self.version, payload.model_dump(), push=True))
         self.house.store.jobs.add(queue, requests)
 
     def holder(self, job: Job) -> Running:

@@ -12,9 +12,10 @@ import pytest
 import soundfile
 
 from clapboard.errors import ModelError
+from clapboard.head import ZERO_SHOT
 from clapboard.jobs import PredictPayload
 from clapboard.store.jobs import Job, JobRequest
-from tests.workers.conftest import HEAD_ID, CountingEncoder, World
+from tests.workers.conftest import SPACE_ID, CountingEncoder, World
 from workers.embed import Embedded, EmbeddingStage
 
 
@@ -42,7 +43,8 @@ def job_for(world: World) -> Callable[[int, str], Job]:
     """Queues a URI for a task and claims the job."""
 
     def claim(task: int, uri: str) -> Job:
-        payload = PredictPayload(uri=uri, uri_key=world.sources.key(uri), head_id=HEAD_ID)
+        key = world.sources.key(uri)
+        payload = PredictPayload(uri=uri, uri_key=key, encoder="counting", space_id=SPACE_ID, head=ZERO_SHOT)
         world.store.jobs.add("interactive", [JobRequest("predict", 1, task, world.version, payload.model_dump())])
         (job,) = world.claimed()
         return job

@@ -98,7 +98,7 @@ class TestEverySecond:
         assert found.version == world.encoder.identity.version
         (alive,) = wait_for(lambda: world.store.catalog.workers(5), "the worker says nothing")
         assert (alive.name, alive.model, alive.device) == (worker.name, "counting", "cpu")
-        assert alive.queues == "interactive,batch,train"
+        assert alive.queues == "interactive,learn,batch,train"
 
     def test_a_lost_bell_is_rung_again(self, world: World, worker: Worker) -> None:
         worker.start()
@@ -191,12 +191,13 @@ class TestWithoutABroker:
             os.kill(process.pid, signal.SIGSTOP)
         world.ask(1)
         world.ask(2, queue=BATCH)
-        world.store.jobs.add(TRAIN, [JobRequest("train", 1)])
+        world.store.jobs.add(TRAIN, [JobRequest("train", 1)])  # of a project that nobody knows
+        expected = {1: State.DONE, 2: State.DONE, 0: State.FAILED}
         ages = []
         deadline = time.monotonic() + 15
-        while set(states(world).values()) != {State.DONE} and time.monotonic() < deadline:
+        while states(world) != expected and time.monotonic() < deadline:
             time.sleep(0.1)
             ages += [world.store.clock() - one.heartbeat_at for one in world.store.catalog.workers(60)]
-        assert set(states(world).values()) == {State.DONE}
+        assert states(world) == expected
         assert max(ages) < 2.5
         worker.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_label_studio import FakeLabelStudio
+from tests.fake_label_studio import TOKEN, FakeLabelStudio
 from tests.processes import Installation
 
 
@@ -41,11 +41,14 @@ def test_what_is_needed_and_not_there_is_3(house: Installation) -> None:
 
 
 def test_programs_get_the_reason_as_json(house: Installation) -> None:
-    done = house.run("connect", "--project", "1", "--json")
+    with FakeLabelStudio() as label_studio:
+        label_studio.tasks[1] = {}
+        settings = {"label_studio_url": label_studio.url, "label_studio_api_key": TOKEN}
+        done = house.run("connect", "--project", "1", "--json", **settings)
     assert done.returncode == 3
     found = json.loads(done.stdout)
     assert found["error"] == "no_worker"
-    assert "start `clapboard up` first" in found["detail"]
+    assert "start one with `clapboard worker` (or use `clapboard up`)" in found["detail"]
 
 
 def test_a_message_with_brackets_is_shown_as_it_is(house: Installation) -> None:

@@ -91,6 +91,7 @@ class TestPrelabel:
             "num_cached": 0,
             "num_queued": 3,
             "num_refused": 0,
+            "num_set_aside": 0,
             "num_in_label_studio": 3,
             "failures": [],
         }

@@ -52,10 +52,31 @@ def test_a_project_stays_connected_when_its_config_changes(store: Store) -> None
     with pytest.raises(NotFoundError, match=r"Project 7 .*clapboard connect --project 7"):
         store.catalog.project(7)
     store.catalog.put_project(7, CONFIG, "v1")
-    assert store.catalog.project(7) == Project(7, CONFIG, "v1", connected=False)
-    store.catalog.set_connected(7)
+    assert store.catalog.project(7) == Project(7, CONFIG, "v1", connected=False, test_share=0.0)
+    assert store.catalog.connected_projects() == {}
+    store.catalog.set_connected(7, 0.25)
     store.catalog.put_project(7, "<View/>", "v2")
-    assert store.catalog.project(7) == Project(7, "<View/>", "v2", connected=True)
+    connected = Project(7, "<View/>", "v2", connected=True, test_share=0.25)
+    assert store.catalog.project(7) == connected
+    assert store.catalog.connected_projects() == {7: connected}
+
+
+def test_the_share_of_tasks_set_aside_is_decided_when_a_project_is_first_connected(store: Store) -> None:
+    for project in (7, 8):
+        store.catalog.put_project(project, CONFIG, "v1")
+    store.catalog.set_connected(7, 0.25)
+    store.catalog.set_connected(8)
+    for project in (7, 8):
+        store.catalog.set_connected(project, 0.5)
+    assert {number: known.test_share for number, known in store.catalog.connected_projects().items()} == {7: 0.25, 8: 0}
+
+
+def test_every_announced_encoder_is_found_by_its_model(store: Store) -> None:
+    assert store.catalog.encoders() == {}
+    tuned = replace(ENCODER, model="models/1/mini-tuned-4", version="fedcba9876543210")
+    for encoder in (replace(ENCODER, version="older"), ENCODER, tuned):
+        store.catalog.announce_encoder(encoder)
+    assert store.catalog.encoders() == {ENCODER.model: ENCODER, tuned.model: tuned}
 
 
 def test_a_label_config_is_found_by_its_fingerprint(store: Store) -> None:

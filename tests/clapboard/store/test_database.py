@@ -81,7 +81,7 @@ def test_everything_is_there_after_the_store_was_opened_again(open_store: Callab
 def test_what_a_transaction_wrote_before_an_exception_is_taken_back(store: Store) -> None:
     def write_and_stumble() -> None:
         with store.database.write() as connection:
-            store.predictions.put(connection, StoredPrediction(1, 1, "v1", "uri", 0.5, []), push=False)
+            store.predictions.put(connection, [StoredPrediction(1, 1, "v1", "uri", 0.5, [])], push=False)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -92,7 +92,7 @@ def test_what_a_transaction_wrote_before_an_exception_is_taken_back(store: Store
 def test_readers_dont_wait_for_a_writer_and_see_whole_transactions_only(open_store: Callable[[], Store]) -> None:
     writer, reader = open_store(), open_store()
     with writer.database.write() as connection:
-        writer.predictions.put(connection, StoredPrediction(1, 1, "v1", "uri", 0.5, []), push=False)
+        writer.predictions.put(connection, [StoredPrediction(1, 1, "v1", "uri", 0.5, [])], push=False)
         assert reader.predictions.cached(1, {1: "uri"}, "v1") == set()
     assert reader.predictions.cached(1, {1: "uri"}, "v1") == {1}
 

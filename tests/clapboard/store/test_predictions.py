@@ -19,7 +19,7 @@ def prediction(task: int, *, uri_key: str = "uri", version: str = "v1", project:
 def put(store: Store, tasks: Sequence[int], *, push: bool) -> None:
     with store.database.write() as connection:
         for task in tasks:
-            store.predictions.put(connection, prediction(task), push=push)
+            store.predictions.put(connection, [prediction(task)], push=push)
 
 
 def take(store: Store, tasks: Sequence[int], since: float) -> list[int]:
@@ -34,21 +34,21 @@ def pushing(store: Store) -> list[int]:
 
 
 def test_a_prediction_comes_back_as_it_was_put(store: Store, clock: Callable[..., float]) -> None:
-    store.predictions.put_ready([prediction(1)])
+    store.predictions.put_all([prediction(1)], push=False)
     assert store.predictions.take_for_answer(1, {1: "uri"}, "v1", since=clock()) == {1: prediction(1)}
     assert prediction(1).as_json() == {"result": RESULT, "score": 0.25, "model_version": "v1"}
 
 
 def test_only_the_very_uri_and_version_count_as_cached(store: Store) -> None:
-    store.predictions.put_ready([prediction(1), prediction(2, uri_key="old"), prediction(3, version="v0")])
-    store.predictions.put_ready([prediction(4, project=2)])
+    store.predictions.put_all([prediction(1), prediction(2, uri_key="old"), prediction(3, version="v0")], push=False)
+    store.predictions.put_all([prediction(4, project=2)], push=False)
     assert store.predictions.cached(1, dict.fromkeys(range(1, 6), "uri"), "v1") == {1}
     assert store.predictions.cached(1, {}, "v1") == set()
 
 
 def test_a_new_prediction_replaces_the_tasks_old_one(store: Store, clock: Callable[..., float]) -> None:
-    store.predictions.put_ready([prediction(1, uri_key="old")])
-    store.predictions.put_ready([prediction(1, uri_key="new")])
+    store.predictions.put_all([prediction(1, uri_key="old")], push=False)
+    store.predictions.put_all([prediction(1, uri_key="new")], push=False)
     assert store.predictions.cached(1, {1: "new"}, "v1") == {1}
     assert store.predictions.counts(1, "v1") == {Delivery.READY: 1}
     assert store.predictions.take_for_answer(1, {1: "old"}, "v1", since=clock()) == {}
@@ -78,14 +78,16 @@ def test_a_prediction_that_is_there_is_owed_once_somebody_wants_it_pushed(store:
 def test_a_new_uri_is_delivered_again(store: Store, clock: Callable[..., float]) -> None:
     put(store, [1], push=True)
     assert pushing(store) == [1]
-    store.predictions.put_ready([prediction(1, uri_key="new")])
+    store.predictions.put_all([prediction(1, uri_key="new")], push=False)
     store.predictions.pushed(1, [1], "v1")
     assert take(store, [1], clock()) == []
     assert list(store.predictions.take_for_answer(1, {1: "new"}, "v1", since=clock())) == [1]
 
 
 def test_predictions_of_tasks_that_are_gone_are_dropped_in_every_version(store: Store) -> None:
-    store.predictions.put_ready([prediction(1), prediction(1, version="v2"), prediction(2), prediction(1, project=2)])
+    store.predictions.put_all(
+        [prediction(1), prediction(1, version="v2"), prediction(2), prediction(1, project=2)], push=False
+    )
     store.predictions.forget_tasks(1, [1])
     assert store.predictions.model_versions(1) == ["v1"]
     assert store.predictions.cached(1, {1: "uri", 2: "uri"}, "v1") == {2}
@@ -93,8 +95,10 @@ def test_predictions_of_tasks_that_are_gone_are_dropped_in_every_version(store: 
 
 
 def test_model_versions_are_named_in_order_for_one_project_or_all(store: Store) -> None:
-    store.predictions.put_ready([prediction(1, version="b"), prediction(2, version="a"), prediction(3, version="a")])
-    store.predictions.put_ready([prediction(1, version="c", project=2)])
+    store.predictions.put_all(
+        [prediction(1, version="b"), prediction(2, version="a"), prediction(3, version="a")], push=False
+    )
+    store.predictions.put_all([prediction(1, version="c", project=2)], push=False)
     assert store.predictions.model_versions(1) == ["a", "b"]
     assert store.predictions.model_versions(None) == ["a", "b", "c"]
 
@@ -170,7 +174,7 @@ def test_what_is_owed_is_pushed_once(store: Store) -> None:
 def test_a_push_holds_one_project_and_version_and_no_more_than_was_asked(store: Store) -> None:
     with store.database.write() as connection:
         for project, version, task in [(1, "v1", 1), (1, "v2", 2), (2, "v1", 3), (1, "v1", 4), (1, "v1", 5)]:
-            store.predictions.put(connection, prediction(task, version=version, project=project), push=True)
+            store.predictions.put(connection, [prediction(task, version=version, project=project)], push=True)
     batches = [[one.task for one in store.predictions.take_for_push(2, LEASE_S)] for _ in range(5)]
     assert sorted(batches) == [[], [1, 4], [2], [3], [5]]
 
@@ -283,8 +287,8 @@ def test_many_writers_of_every_kind_at_once_never_deadlock(
     put(stores[0], tasks[::2] + tasks[::-1], push=True)
     rounds = range(10)
     calls: list[Callable[[], object]] = [
-        lambda: [stores[0].predictions.put_ready([prediction(task) for task in tasks]) for _ in rounds],
-        lambda: [stores[1].predictions.put_ready([prediction(task) for task in tasks[::-1]]) for _ in rounds],
+        lambda: [stores[0].predictions.put_all([prediction(task) for task in tasks], push=False) for _ in rounds],
+        lambda: [stores[1].predictions.put_all([prediction(task) for task in tasks[::-1]], push=False) for _ in rounds],
         lambda: [take(stores[2], tasks, clock()) for _ in rounds],
         lambda: [stores[3].predictions.owe(1, tasks, "v1") for _ in rounds],
         lambda: [stores[4].predictions.pushed(1, pushing(stores[4]), "v1") for _ in rounds],

@@ -1,0 +1,170 @@
+"""`evaluate zero-shot|few-shot`: how good suggestions are on labelled clips, without and with some of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from clapboard.cli.output import AsJson, Model, console, errors_console, progress_bar, settings_with, write_json
+from clapboard.errors import SettingsError
+
+if TYPE_CHECKING:
+    from clapboard.clap import ClapEncoder
+    from clapboard.settings import Settings
+    from training.evaluate import Report
+    from training.fewshot import Point
+    from training.manifest import EmbeddedClips, ListedClip, Unreadable
+
+Manifest = Annotated[Path, typer.Option(help="CSV with the columns path, label, group and, optionally, fold.")]
+
+commands = typer.Typer(help="Measure suggestions on labelled clips.", no_args_is_help=True)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register this module's commands."""
+    app.add_typer(commands, name="evaluate")
+
+
+@commands.command("zero-shot")
+def zero_shot(manifest: Manifest, model: Model = None, as_json: AsJson = False) -> None:
+    """How well the labels' texts alone tell the clips apart. Exit code 1 if a file can't be decoded."""
+    from clapboard.prediction import model_version
+    from training.fewshot import zero_shot_report
+    from training.manifest import read_clips
+
+    listed = read_clips(manifest)
+    encoder = _encoder(settings_with(model=model))
+    clips, unreadable = _embedded(encoder, listed)
+    found = zero_shot_report(clips)
+    version = model_version(encoder.identity, clips.label_space)
+    if as_json:
+        write_json({"model_version": version} | found.to_json() | {"unreadable": _named(unreadable)})
+    else:
+        _show_report(version, found)
+    _finish(unreadable)
+
+
+@commands.command("few-shot")
+def few_shot(
+    manifest: Manifest,
+    model: Model = None,
+    shots: Annotated[str, typer.Option(help="Comma-separated numbers of labels a class.")] = "0,1,2,4,8,16",
+    seeds: Annotated[int, typer.Option(help="Draws of the labelled clips.", min=1)] = 10,
+    finetune_seeds: Annotated[int, typer.Option(help="Finetune for the first so many of them.", min=0)] = 3,
+    test_fold: Annotated[str | None, typer.Option(help="Fold to test on; as it comes, the last of several.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy after so many labels a class, by method. Exit code 1 if a file can't be decoded.
+
+    Without folds, each seed tests on half of the groups and draws labels from the other half.
+    """
+    from training import fewshot
+    from training.contenders import Finetuner
+    from training.manifest import read_clips
+
+    numbers = _numbers(shots)
+    settings = settings_with(model=model)
+    listed = read_clips(manifest)
+    fold = fewshot.choose_test_fold(listed, test_fold)
+    plan = fewshot.Plan(numbers, seeds, finetune_seeds, fold, settings.test_share)
+    clips, unreadable = _embedded(_encoder(settings), listed)
+    finetuner = Finetuner(settings.model, settings.device, settings.dtype, settings.batch_size)
+    with progress_bar() as bar:
+        draws = bar.add_task("draws", total=seeds * len(plan.shots))
+        points = fewshot.few_shot(clips, plan, finetuner, on_draw=lambda: bar.advance(draws))
+    if as_json:
+        about = {"model": settings.model, "num_clips": len(clips.clips), "labels": clips.values, "test_fold": fold}
+        counts = {"seeds": seeds, "finetune_seeds": finetune_seeds}
+        curve = [asdict(point) for point in points]
+        write_json(about | counts | {"points": curve, "unreadable": _named(unreadable)})
+    else:
+        _show_points(points)
+    _finish(unreadable)
+
+
+def _numbers(shots: str) -> tuple[int, ...]:
+    try:
+        numbers = sorted({int(part) for part in shots.split(",")})
+    except ValueError:
+        numbers = [-1]
+    if numbers[0] < 0:
+        raise SettingsError(f"Shots “{shots}” are no numbers of labels: write them as 0,1,2,4.")
+    return tuple(numbers)
+
+
+def _encoder(settings: Settings) -> ClapEncoder:
+    import torch
+
+    from clapboard.clap import ClapEncoder
+
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    return ClapEncoder.load(
+        settings.model, device=settings.device, dtype=settings.dtype, batch_size=settings.batch_size
+    )
+
+
+def _embedded(encoder: ClapEncoder, listed: Sequence[ListedClip]) -> tuple[EmbeddedClips, list[Unreadable]]:
+    from clapboard.labels import label_space_of
+    from training.manifest import embed_clips
+
+    label_space = label_space_of(sorted({clip.label for clip in listed}))
+    with progress_bar() as bar:
+        heard = bar.add_task("embed", total=len(listed))
+        return embed_clips(encoder, label_space, listed, on_clip=lambda: bar.advance(heard))
+
+
+def _named(unreadable: Sequence[Unreadable]) -> list[dict[str, str]]:
+    return [{"path": str(one.path), "error": one.reason} for one in unreadable]
+
+
+def _finish(unreadable: Sequence[Unreadable]) -> None:
+    """Names the files that were left out; with any, ends with exit code 1."""
+    if not unreadable:
+        return
+    out = errors_console()
+    for one in unreadable:
+        out.print(f"[red]{escape(str(one.path))}[/]: {escape(one.reason)}", highlight=False)
+    left_out = "1 clip was" if len(unreadable) == 1 else f"{len(unreadable)} clips were"
+    out.print(f"{left_out} left out.", highlight=False)
+    raise typer.Exit(1)
+
+
+def _show_report(version: str, found: Report) -> None:
+    out = console()
+    by_label = Table("label", "clips", "recall", "precision", title=escape(version))
+    for label, clips, recall, precision in zip(found.labels, found.support, found.recall, found.precision, strict=True):
+        by_label.add_row(escape(label), str(clips), f"{recall:.2f}", f"{precision:.2f}")
+    out.print(by_label)
+    confusion = Table("", "is \\ called", *map(str, range(1, len(found.labels) + 1)), title="Confusion")
+    for number, (label, row) in enumerate(zip(found.labels, found.confusion, strict=True), start=1):
+        confusion.add_row(str(number), escape(label), *(str(clips) if clips else "" for clips in row))
+    out.print(confusion)
+    out.print(
+        f"{found.num_clips} clips: accuracy {found.accuracy:.3f}, macro F1 {found.macro_f1:.3f}, "
+        f"calibration error {found.calibration_error:.3f}.",
+        highlight=False,
+    )
+
+
+def _show_points(points: Sequence[Point]) -> None:
+    table = Table("labels", "method", "mean", "worst", "lead", "worst", "seeds", title="Labels a class, and accuracy")
+    table.caption = "lead: over zero-shot, on the same draws"
+    answers = [point for point in points if point.num_seeds]
+    for point, following in zip_longest(answers, answers[1:]):
+        figures = (
+            f"{point.mean:.3f}",
+            f"{point.worst:.3f}",
+            f"{point.difference:+.3f}",
+            f"{point.worst_difference:+.3f}",
+        )
+        is_last = following is None or following.shots != point.shots
+        table.add_row(str(point.shots), point.method, *figures, str(point.num_seeds), end_section=is_last)
+    console().print(table)

@@ -1,0 +1,91 @@
+"""Heads: what turns embeddings into scores. numpy alone, so that the HTTP backend can do it too.
+
+A head is linear on centred, unit-norm embeddings. Zero-shot is the head whose weights are the labels' texts; one that
+was fitted to labels (`training.head`) has the same form, so that whatever serves one serves the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+
+from clapboard import scoring
+from clapboard.labels import Control, LabelSpace
+from clapboard.scoring import Array
+
+ZERO_SHOT = "zero-shot"
+
+
+@dataclass(frozen=True, eq=False)
+class ControlHead:
+    """The rows of one control: `logits(x) = unit(x − center) · weights + bias`."""
+
+    center: Array  # [D]
+    weights: Array  # [L, D]
+    bias: Array  # [L]
+
+    def logits(self, embeddings: Array) -> Array:
+        """`[W, L]` of unit-norm embeddings `[W, D]`."""
+        centred = embeddings - self.center
+        centred = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+        return centred @ self.weights.T + self.bias
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """One `ControlHead` for each predicted control of a label space, in its order."""
+
+    controls: tuple[ControlHead, ...]
+
+    @cached_property
+    def name(self) -> str:
+        """`head-` and 8 hex digits over all its numbers: equal heads have equal names."""
+        return f"head-{hashlib.sha256(self.to_bytes()).hexdigest()[:8]}"
+
+    def to_bytes(self) -> bytes:
+        """The head as it is kept in the store."""
+        arrays = {
+            f"{field}{index}": np.ascontiguousarray(getattr(part, field), "<f4")
+            for index, part in enumerate(self.controls)
+            for field in ("center", "weights", "bias")
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy takes the names of its own arguments for possible
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """The head that `to_bytes` wrote."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return cls(
+                tuple(
+                    ControlHead(arrays[f"center{index}"], arrays[f"weights{index}"], arrays[f"bias{index}"])
+                    for index in range(len(arrays.files) // 3)
+                )
+            )
+
+
+def zero_shot_head(label_space: LabelSpace, class_weights: Array, logit_scale: float) -> Head:
+    """The head of the labels' texts, from class weights `[L + 1, D]` whose last row is the neutral texts'.
+
+    A label of a control with several choices is weighed against the neutral texts: scale · (cos label − cos neutral).
+    """
+    negative = class_weights[-1]
+    parts, start = [], 0
+    for control in label_space.predicted:
+        rows = class_weights[start : start + len(control.labels)]
+        start += len(control.labels)
+        weights = logit_scale * (rows - negative if control.multiple else rows)
+        parts.append(ControlHead(np.zeros_like(negative), weights.astype(np.float32), np.zeros(len(rows), np.float32)))
+    return Head(tuple(parts))
+
+
+def control_scores(control: Control, head: ControlHead, embeddings: Array) -> Array:
+    """Scores `[L]` in [0, 1] of the control's labels for a recording's windows `[W, D]`."""
+    logits = head.logits(embeddings)  # [W, L]
+    return scoring.independent_scores(logits) if control.multiple else scoring.exclusive_scores(logits)

@@ -1,0 +1,162 @@
+"""Model versions of a project, their heads, and the pointer that says which one is promoted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, delete, func, select, update
+
+from clapboard.errors import NotFoundError
+from clapboard.head import Head
+from clapboard.store.database import Database
+from clapboard.store.schema import heads, projects, versions
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model version of one project: encoder + head + label space. `manifest` says what it came from."""
+
+    project: int
+    model_version: str
+    encoder: str  # CLAPBOARD_MODEL's value, or a finetuned checkpoint's folder below MODEL_DIR
+    encoder_version: str
+    head: str
+    space_id: str
+    created_at: float = 0.0
+    promoted_at: float | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+
+class VersionStore:
+    """The versions and heads tables, and `projects.promoted`."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._db = database
+        self._clock = clock
+
+    def put(self, version: Version, head: Head | None = None) -> bool:
+        """Keep the version with its head, complete or not at all; whether it is new.
+
+        One that is there already stays as it is, but for what the manifest adds.
+        """
+        row = {
+            "project": version.project,
+            "model_version": version.model_version,
+            "encoder": version.encoder,
+            "encoder_version": version.encoder_version,
+            "head": version.head,
+            "space_id": version.space_id,
+            "created_at": self._clock(),
+            "manifest": dict(version.manifest),
+        }
+        of_version = _of(version.project, version.model_version)
+        with self._db.write() as connection:
+            if head is not None:
+                key = {name: row[name] for name in ("encoder_version", "space_id")}
+                content = {"name": version.head, "content": head.to_bytes()}
+                connection.execute(self._db.insert(heads).values(key | content).on_conflict_do_nothing())
+            statement = self._db.insert(versions).values(row).on_conflict_do_nothing()
+            is_new = connection.execute(statement).rowcount > 0
+            if not is_new:
+                kept = connection.scalar(select(versions.c.manifest).where(of_version)) or {}
+                connection.execute(update(versions).where(of_version).values(manifest={**kept, **version.manifest}))
+        return is_new
+
+    def head(self, encoder_version: str, space_id: str, name: str) -> Head:
+        """A head that was fitted. Raises `NotFoundError`."""
+        query = select(heads.c.content).where(
+            heads.c.encoder_version == encoder_version, heads.c.space_id == space_id, heads.c.name == name
+        )
+        with self._db.read() as connection:
+            content = connection.scalar(query)
+        if content is None:
+            raise NotFoundError(
+                f"Head {name} isn't kept any more: `clapboard models list` shows the versions there are."
+            )
+        return Head.from_bytes(content)
+
+    def promote(self, project: int, model_version: str, *, instead_of: str | None = None) -> bool:
+        """Make the version the one that answers the project, all at once. Raises `NotFoundError`.
+
+        With `instead_of`, only while that version is the promoted one; whether it was.
+        """
+        pointer = projects.c.id == project
+        if instead_of is not None:
+            pointer &= projects.c.promoted.in_([instead_of, model_version])
+        with self._db.write() as connection:
+            moved = update(projects).where(pointer).values(promoted=model_version)
+            if not connection.execute(moved).rowcount:
+                return False
+            of_version = _of(project, model_version)
+            if not connection.execute(update(versions).where(of_version).values(promoted_at=self._clock())).rowcount:
+                raise _unknown(project, model_version)
+        return True
+
+    def promoted(self, project: int) -> Version | None:
+        """The version that answers the project; None while that is the base model's zero-shot."""
+        return self.all_promoted(project).get(project)
+
+    def all_promoted(self, project: int | None = None) -> dict[int, Version]:
+        """The promoted version of every project that has one."""
+        query = select(versions).join(
+            projects, (projects.c.id == versions.c.project) & (projects.c.promoted == versions.c.model_version)
+        )
+        if project is not None:
+            query = query.where(versions.c.project == project)
+        with self._db.read() as connection:
+            return {row.project: _version(row) for row in connection.execute(query)}
+
+    def get(self, project: int, model_version: str) -> Version:
+        """The version. Raises `NotFoundError`."""
+        query = select(versions).where(_of(project, model_version))
+        with self._db.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise _unknown(project, model_version)
+        return _version(row)
+
+    def of_project(self, project: int) -> list[Version]:
+        """The project's versions, oldest first."""
+        query = select(versions).where(versions.c.project == project)
+        with self._db.read() as connection:
+            rows = connection.execute(query.order_by(versions.c.created_at, versions.c.model_version))
+            return [_version(row) for row in rows]
+
+    def forget(self, project: int, model_versions: Collection[str]) -> None:
+        """Drop versions, never the promoted one, and heads that no version names any more."""
+        promoted = select(projects.c.promoted).where(projects.c.id == project).scalar_subquery()
+        named = select(versions.c.model_version).where(
+            versions.c.encoder_version == heads.c.encoder_version,
+            versions.c.space_id == heads.c.space_id,
+            versions.c.head == heads.c.name,
+        )
+        with self._db.write() as connection:
+            connection.execute(
+                delete(versions).where(
+                    versions.c.project == project,
+                    versions.c.model_version.in_(sorted(model_versions)),
+                    versions.c.model_version != func.coalesce(promoted, ""),
+                )
+            )
+            connection.execute(delete(heads).where(~named.exists()))
+
+    def encoder_versions(self) -> set[str]:
+        """The encoder versions that any project's version is built on."""
+        with self._db.read() as connection:
+            return set(connection.scalars(select(versions.c.encoder_version).distinct()))
+
+
+def _of(project: int, model_version: str) -> ColumnElement[bool]:
+    return (versions.c.project == project) & (versions.c.model_version == model_version)
+
+
+def _unknown(project: int, model_version: str) -> NotFoundError:
+    return NotFoundError(
+        f"Project {project} has no version {model_version}: `clapboard models list --project {project}` shows them."
+    )
+
+
+def _version(row: Row[Any]) -> Version:
+    return Version(**row._mapping)

@@ -1,0 +1,74 @@
+"""`clapboard ledger`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from clapboard.settings import Settings
+from clapboard.store import Store
+from clapboard.store.schema import ledger
+from tests.annotation_events import PROJECT, annotation, bulk, clip, said, suggestion
+from tests.clapboard.cli.conftest import Clapboard, lines
+
+DOG = clip("dog")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Three answers in the inbox, not yet in the ledger."""
+    store = Store.open(Settings(MODEL_DIR=tmp_path / "state"))
+    events = [
+        said(annotation(1, DOG, task=1, by=7, lead_time=2.0)),
+        said(annotation(2, clip("[b]rain[/b]"), task=2, by=8, lead_time=8.5)),
+        bulk(annotation(3, DOG, task=3)),
+    ]
+    for task, (action, body) in enumerate(events, start=1):
+        store.inbox.append(action, PROJECT, body, {str(task): suggestion(DOG, version="mini.[v1]")})
+    yield store
+    store.close()
+
+
+def test_json_has_all_figures_up_to_the_last_event(clapboard: Clapboard, store: Store) -> None:
+    (found,) = lines(clapboard("ledger", "--project", str(PROJECT), "--json"))
+    assert found["project"] == PROJECT
+    assert found["num_annotations"] == 3
+    assert found["overall"]["acceptance"] == 0.5
+    assert {version: fate["bulk"] for version, fate in found["by_version"].items()} == {"mini.[v1]": 1}
+    assert {user: fate["acceptance"] for user, fate in found["by_annotator"].items()} == {"1": None, "7": 1.0, "8": 0.0}
+    assert [(row["label"], row["suggested"], row["accepted"], row["added"]) for row in found["by_class"]] == [
+        ("[b]rain[/b]", 0, 0, 1),
+        ("dog", 2, 1, 0),
+    ]
+    assert found["accepted_lead_time"] == {"num_annotations": 1, "median_s": 2.0}
+    assert found["corrected_lead_time"]["median_s"] == 8.5
+
+
+def test_people_get_tables(clapboard: Clapboard, store: Store) -> None:
+    done = clapboard("ledger", "-p", str(PROJECT))
+    assert done.exit_code == 0, done.exception
+    for text in ("By class", "[b]rain[/b]", "mini.[v1]", "50%", "accepted 2.0 s (1), corrected 8.5 s (1), unaided –"):
+        assert text in done.stdout
+
+
+def test_a_project_without_annotations_says_so(clapboard: Clapboard, store: Store) -> None:
+    assert "Nobody has annotated anything in project 99 yet." in clapboard("ledger", "-p", "99").stdout
+
+
+def test_a_replay_says_whether_the_ledger_agrees(clapboard: Clapboard, store: Store) -> None:
+    done = clapboard("ledger", "-p", str(PROJECT), "--replay")
+    assert (done.exit_code, done.stdout) == (0, "The ledger agrees with the inbox: 3 events, 3 entries.\n")
+    with store.database.write() as connection:
+        connection.execute(update(ledger).where(ledger.c.inbox_id == 2).values(outcome="accepted"))
+    done = clapboard("ledger", "-p", str(PROJECT), "--replay")
+    assert (done.exit_code, done.stdout) == (1, "The ledger differs from the inbox in 1 of 3 events: 2.\n")
+    done = clapboard("ledger", "-p", str(PROJECT), "--replay", "--json")
+    assert done.exit_code == 1
+    assert lines(done) == [{"agrees": False, "events": 3, "entries": 3, "differing": [2]}]
+
+
+def test_a_project_is_needed(clapboard: Clapboard) -> None:
+    assert clapboard("ledger").exit_code == 2

@@ -1,0 +1,237 @@
+"""A project that people label: a store and a Label Studio side by side, and the chores of a worker between them.
+
+Recordings are embedded beforehand, as two heaps of sounds, and the labels' texts say nothing about either, so that
+whatever is predicted right was learnt.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clapboard import prediction
+from clapboard.clap import ClapEncoder
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.labels import parse_label_config
+from clapboard.serving import find_serving
+from clapboard.settings import Settings
+from clapboard.store import Store
+from clapboard.store.catalog import Encoder
+from clapboard.store.embeddings import Recording
+from clapboard.store.jobs import Job, JobRequest
+from clapboard.store.tasks import KnownTask
+from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
+from tests.workers.conftest import CountingEncoder, no_checkpoint
+from workers.chores import Chores
+from workers.encoders import EncoderPool
+from workers.finetune import Finetuner
+from workers.heads import Heads
+from workers.promote import Promoter
+from workers.push import Pusher
+from workers.refit import Refitter
+from workers.rollout import Rollout
+
+PROJECT = 7
+BACKEND = "http://backend.example:9090"
+ENCODER = CountingEncoder()
+
+
+class Clock:
+    """Stands still until a test moves it."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bell:
+    """Keeps for whom it was rung."""
+
+    def __init__(self) -> None:
+        self.rung: list[str] = []
+
+    def ring(self, queue: str) -> bool:
+        self.rung.append(queue)
+        return True
+
+
+class Learning:
+    """A connected project with what a worker needs to learn from it. Opened anew, it is another process's view."""
+
+    def __init__(
+        self,
+        folder: Path,
+        label_studio: FakeLabelStudio,
+        *,
+        clock: Clock | None = None,
+        load: Callable[[str], ClapEncoder] = no_checkpoint,
+        store: Callable[[str, Clock], Store] = lambda url, clock: Store(url, clock=clock),
+        client: Callable[[Settings], LabelStudioClient] = lambda settings: LabelStudioClient(settings, max_retries=0),
+        **settings: Any,
+    ) -> None:
+        self.label_studio = label_studio
+        self.clock = clock or Clock()
+        self.settings = Settings(
+            **{
+                "MODEL_DIR": folder,
+                "CLAPBOARD_MODEL": "counting",
+                "CLAPBOARD_URL": BACKEND,
+                "LABEL_STUDIO_URL": label_studio.url,
+                "LABEL_STUDIO_API_KEY": TOKEN,
+                "CLAPBOARD_TRAIN_AFTER": "0",
+            }
+            | settings
+        )
+        self.store = store(self.settings.database, self.clock)
+        self.client = client(self.settings)
+        self.bell = Bell()
+        self.encoders = EncoderPool(ENCODER, load, capacity=4)  # type: ignore[arg-type]
+        self.heads = Heads(self.store)
+        pusher = Pusher(self.store, self.client, lease_s=30)
+        self.rollout = Rollout(
+            self.settings, self.store, self.encoders, self.heads, self.bell, self.client, pusher
+        )
+        self.refitter = Refitter(self.settings, self.store, self.encoders, self.heads, self.rollout)
+        self.promoter = Promoter(self.settings, self.store, self.encoders, self.rollout)
+        self.stopping = threading.Event()
+        self.finetuner = Finetuner(self.settings, self.store, self.stopping)
+
+    def introduce(self, label_config: str = CHOICES) -> None:
+        """`clapboard connect`."""
+        identity = ENCODER.identity
+        encoder = Encoder(identity.model, identity.version, identity.dtype, identity.dim, identity.logit_scale)
+        self.store.catalog.announce_encoder(encoder)
+        self.label_studio.connect(PROJECT, BACKEND)
+        self.configure(label_config)
+        self.store.catalog.set_connected(PROJECT, 0.1)
+        self.label_studio.backends[PROJECT]["title"] = self.label_studio.shown[PROJECT] = self.zero_shot
+
+    def configure(self, label_config: str) -> None:
+        """Somebody saves the label config."""
+        self.label_studio.label_config = label_config
+        self.store.catalog.put_project(PROJECT, label_config, self.version_of(label_config))
+
+    def add(self, tasks: dict[int, int], *, set_aside: bool = False, embedded: bool = True) -> None:
+        """Tasks, each with a recording of one of the two heaps of sounds."""
+        known = []
+        for task, heap in tasks.items():
+            uri = f"https://host.example/{task}.wav"
+            known.append(KnownTask(task, uri, f"key-{task}", f"recording-{task}", set_aside))
+            self.label_studio.add_tasks(PROJECT, {"id": task, "data": {"audio": uri}})
+            if embedded:
+                self.embed(task, heap)
+        self.store.tasks.put(PROJECT, known)
+
+    def embed(self, task: int, heap: int, encoder_version: str = ENCODER.identity.version) -> None:
+        """What a worker does with the task's recording."""
+        noise = np.random.default_rng(task).normal(scale=0.2, size=4)
+        vector = (np.array([[1, 1, 0, 0], [1, -1, 0, 0], [1, 0, 1, 0]][heap]) + noise).astype(np.float32)
+        vector /= np.linalg.norm(vector)
+        self.store.embeddings.put_recording(f"key-{task}", Recording(f"{task:064}", 1, 1.0))
+        self.store.embeddings.put(f"{task:064}", encoder_version, "float32", 0, vector[None])
+
+    def say(self, task: int, *labels: str, control: str = "clip", bulk: bool = False) -> None:
+        """Somebody labels the task, on whatever version is in view."""
+        self.clock.now += 1
+        said = {
+            "id": 1000 + task,
+            "task": task,
+            "project": PROJECT,
+            "result": [_result(control, labels)],
+            "completed_by": 1,
+            "lead_time": 0.5,
+            "created_at": _moment(self.clock.now),
+            "updated_at": _moment(self.clock.now),
+            "bulk_created": bulk,
+        }
+        self.label_studio.annotations[1000 + task] = said
+        body = {"action": "ANNOTATION_CREATED", "annotation": said, "project": {"id": PROJECT}}
+        self.store.append_event("ANNOTATION_CREATED", PROJECT, body)
+
+    def withdraw(self, *tasks: int) -> None:
+        """Somebody deletes the tasks' annotations."""
+        self.clock.now += 1
+        body = {"annotations": [{"id": 1000 + task} for task in tasks], "project": {"id": PROJECT}}
+        self.store.append_event("ANNOTATIONS_DELETED", PROJECT, {"action": "ANNOTATIONS_DELETED"} | body)
+        for task in tasks:
+            del self.label_studio.annotations[1000 + task]
+
+    def work_off(self, queue: str, *, wait_s: float = 1000.0) -> list[Job]:
+        """What a worker does with the queue, time passing meanwhile, until nothing is left; the jobs in their order."""
+        ended: list[Job] = []
+        for _ in range(50):
+            jobs = self.store.jobs.claim("worker", queue, 1)
+            if not jobs and not any(job.state == "queued" for job in self.jobs(queue)):
+                return ended
+            for job in jobs:
+                self.chores.run(job)
+                ended.append(self.store.jobs.get(job.id))
+            if not jobs:
+                self.clock.now += wait_s
+                self.store.jobs.requeue_lost(wait_s / 2)
+        raise AssertionError(f"{queue} never gets empty: {self.jobs(queue)}")
+
+    def ask(self, queue: str, kind: str, model_version: str = "") -> Job:
+        """A claimed job for the project."""
+        self.store.jobs.add(queue, [JobRequest(kind, PROJECT, model_version=model_version)])
+        (job,) = (job for job in self.store.jobs.claim("worker", queue, 10) if job.kind == kind)
+        return job
+
+    def jobs(self, queue: str) -> list[Job]:
+        return [job for job in self.store.jobs.newest(limit=1000) if job.queue == queue]
+
+    @cached_property
+    def chores(self) -> Chores:
+        return Chores(
+            self.settings, self.store, self.client, self.bell, self.refitter, self.promoter, self.finetuner
+        )
+
+    @property
+    def promoted(self) -> str:
+        """The pointer."""
+        version = self.store.versions.promoted(PROJECT)
+        return version.model_version if version else ""
+
+    @property
+    def zero_shot(self) -> str:
+        """The base model's version for the label config of now."""
+        space = parse_label_config(self.store.catalog.project(PROJECT).label_config)
+        return prediction.model_version(ENCODER.identity, space)
+
+    def version_of(self, label_config: str) -> str:
+        """What answers the label config."""
+        return find_serving(self.store, "counting", PROJECT, parse_label_config(label_config)).model_version
+
+    def answer(self, _project: int = PROJECT) -> str:
+        """What the backend answers at `/setup`."""
+        return self.version_of(self.label_studio.label_config)
+
+    def shown(self, model_version: str) -> dict[int, str]:
+        """By task, what Label Studio shows of the version."""
+        return {
+            one["task"]: one["result"][0]["value"]["choices"][0]
+            for one in self.label_studio.stored
+            if one["model_version"] == model_version
+        }
+
+    def close(self) -> None:
+        """Give all back."""
+        self.client.close()
+        self.store.close()
+
+
+def _result(control: str, labels: tuple[str, ...]) -> dict[str, Any]:
+    value = {"choices": list(labels)}
+    return {"id": "r", "from_name": control, "to_name": "audio", "type": "choices", "value": value}
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()

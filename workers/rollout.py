@@ -1,0 +1,200 @@
+"""Rollout: a model version takes over a project, step by step, while the one before goes on serving.
+
+    predict every open task → push → move the pointer → align Label Studio → prune what it replaced → verify
+
+Each step looks at what is there first. Interrupted anywhere and run again, a rollout ends in the same state; until the
+pointer moves, nobody sees anything of it, and once it has moved, the rest only tidies up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clapboard import prediction
+from clapboard.errors import LabelStudioUnreachable
+from clapboard.head import Head
+from clapboard.jobs import BATCH, Bell
+from clapboard.label_studio.checks import Connection
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.connect import align
+from clapboard.labels import LabelSpace
+from clapboard.pool import embedded
+from clapboard.prelabel import predict_request
+from clapboard.scoring import Array
+from clapboard.serving import Serving
+from clapboard.settings import Settings
+from clapboard.store import Store
+from clapboard.store.predictions import StoredPrediction
+from clapboard.store.tasks import KnownTask
+from clapboard.store.versions import Version
+from workers.encoders import EncoderPool, announce
+from workers.heads import Heads
+from workers.push import Pusher
+
+VERSIONS_IN_VIEW = 50
+"""How many replaced versions' predictions are remembered: people may still have tasks open that show them."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """How far a rollout came. While `num_waiting` tasks are being embedded or pushed, it is to be run again."""
+
+    num_predicted: int
+    num_waiting: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the version is promoted, and Label Studio shows it."""
+        return not self.num_waiting
+
+
+class Rollout:
+    """Brings versions into service."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        encoders: EncoderPool,
+        heads: Heads,
+        bell: Bell,
+        client: LabelStudioClient | None,
+        pusher: Pusher | None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._encoders = encoders
+        self._heads = heads
+        self._bell = bell
+        self._client = client
+        self._pusher = pusher
+
+    def run(self, version: Version, *, is_new: bool = False, instead_of: str | None = None) -> Rolled:
+        """Go on with the version's rollout as far as that goes now.
+
+        `is_new` says that nobody can have been given anything of it, which makes it faster; `instead_of`, that it is
+        only to replace this version. Raises `LabelStudioError`, `ModelError` if its checkpoint is gone,
+        `NotFoundError` if its head is.
+        """
+        encoder = self._encoders.get(version.encoder)
+        label_space, head = self._heads.get(encoder, version.space_id, version.head)
+        served = Serving(announce(self._store, encoder), version.head, version.space_id, version.model_version)
+        num_predicted = num_waiting = 0
+        for tasks, are_open in self._pages(version.project):
+            vectors = embedded(self._store, tasks, served.encoder)
+            found = [
+                _predict(version, task, label_space, vectors[task.task], head)
+                for task in tasks
+                if task.task in are_open and task.task in vectors
+            ]
+            num_predicted += len(found)
+            # Annotated ones too: heads are fitted on their embeddings.
+            missing = [task for task in tasks if task.task not in vectors]
+            num_waiting += self._queue_unembedded(version, served, missing, are_open)
+            self._deliver(found, is_new=is_new)
+        if self._client is not None:
+            num_waiting += self._store.predictions.num_owed(version.project, version.model_version)
+        if not num_waiting:
+            self._switch(version, instead_of)
+        return Rolled(num_predicted, num_waiting)
+
+    def _pages(self, project: int) -> Iterator[tuple[list[KnownTask], set[int]]]:
+        """The project's tasks but for those set aside, with the ids of those that people may still annotate."""
+        enough = self._client.project(project).annotations_per_task if self._client else 1
+        annotated: dict[int, set[int]] = {}
+        for entry in self._store.ledger.standing(project):
+            annotated.setdefault(entry.task, set()).add(entry.annotation)
+        for page in self._store.tasks.of_project(project):
+            tasks = [task for task in page if not task.set_aside]
+            yield tasks, {task.task for task in tasks if len(annotated.get(task.task, ())) < enough}
+
+    def _queue_unembedded(self, version: Version, served: Serving, tasks: list[KnownTask], are_open: set[int]) -> int:
+        """How many of the tasks are still to come. Those that failed under this version aren't waited for."""
+        if not tasks:
+            return 0
+        failed = {job.task for job in self._store.jobs.failed_since(version.project, version.model_version, 0.0)}
+        requests = [
+            predict_request(version.project, task, served, push=self._client is not None and task.task in are_open)
+            for task in tasks
+            if task.task not in failed
+        ]
+        if requests:
+            self._store.jobs.add(BATCH, requests)
+            self._bell.ring(BATCH)
+        return len(requests)
+
+    def _deliver(self, found: list[StoredPrediction], *, is_new: bool) -> None:
+        if not found:
+            return
+        if self._pusher is not None and is_new:
+            self._pusher.push(self._store.predictions.put_for_push(found), known_absent=True)
+            return
+        self._store.predictions.put_all(found, push=self._pusher is not None)
+        if self._pusher is not None:
+            self._pusher.push_owed()
+
+    def _switch(self, version: Version, instead_of: str | None) -> None:
+        """From here on the version serves, unless another one was promoted meanwhile."""
+        project = version.project
+        if not self._store.versions.promote(project, version.model_version, instead_of=instead_of):
+            return
+        label_config = self._store.catalog.label_config(version.space_id)
+        self._store.catalog.put_project(project, label_config, version.model_version)
+        log.info("promoted", extra={"project": project, "model_version": version.model_version})
+        if self._client is not None:
+            align(self._client, self._settings, project, version.model_version)
+
+    def prune(self, project: int) -> int:
+        """Take what the promoted version replaced out of Label Studio, and verify that all is aligned.
+
+        Returns how many versions went. Raises `LabelStudioError`; `LabelStudioUnreachable` if versions differ after it.
+        """
+        promoted = self._store.versions.promoted(project)
+        if promoted is None:
+            return 0
+        ours = {version.model_version for version in self._store.versions.of_project(project)}
+        ours |= set(self._store.predictions.model_versions(project))
+        gone = []
+        if self._client is not None:
+            there = self._client.model_versions(project)
+            gone = [name for name in there if name in ours and name != promoted.model_version]
+            for name in gone:
+                self._client.delete_model_version(project, name)
+        self._forget_replaced(project, promoted)
+        if self._client is not None:
+            self._verify(self._client, project)
+        return len(gone)
+
+    def _forget_replaced(self, project: int, promoted: Version) -> None:
+        """Forget heads that a later one of the same encoder replaced, and what only they were kept for."""
+        versions = self._store.versions.of_project(project)
+        newest = {version.encoder_version: version.model_version for version in versions}
+        replaced = [
+            version.model_version
+            for version in versions
+            if version.model_version != newest[version.encoder_version] and "verdict" not in version.manifest
+        ]
+        self._store.versions.forget(project, replaced)
+        in_view = self._store.predictions.newest_versions(project, VERSIONS_IN_VIEW)
+        stale = set(self._store.predictions.model_versions(project)) - {*in_view, promoted.model_version}
+        self._store.predictions.forget_versions(project, stale)
+
+    def _verify(self, client: LabelStudioClient, project: int) -> None:
+        """That Label Studio shows what is promoted by now, which deleting a version may have upset."""
+        promoted = self._store.versions.promoted(project)
+        assert promoted is not None
+        align(client, self._settings, project, promoted.model_version)
+        versions = Connection.look(client, self._settings, project).versions(promoted.model_version)
+        if not versions.ok:
+            raise LabelStudioUnreachable(versions.message)
+
+
+def _predict(
+    version: Version, task: KnownTask, label_space: LabelSpace, vectors: Array, head: Head
+) -> StoredPrediction:
+    found = prediction.predict(label_space, vectors, head, version.model_version)
+    return StoredPrediction(version.project, task.task, version.model_version, task.uri_key, found.score, found.result)
