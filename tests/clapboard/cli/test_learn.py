@@ -1,0 +1,164 @@
+"""`clapboard train` and `clapboard models`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clapboard.errors import ClapboardError, NotFoundError, NoWorkerError, TrainingError
+from clapboard.jobs import LEARN, TRAIN
+from clapboard.settings import Settings
+from clapboard.store import Store
+from clapboard.store.catalog import Encoder
+from clapboard.store.versions import Version
+from tests.clapboard.cli.conftest import Clapboard, lines
+from tests.fake_label_studio import CHOICES
+from training.gate import Rules, Trial, judge
+
+PROJECT = 7
+BASE = "mini-00.head-aa.s1"
+TUNED = "mini-tuned-3-11.head-bb.s1"
+REFUSED = "mini-tuned-9-22.head-cc.s1"
+
+
+def verdict(*, right: int, of: int = 20) -> dict[str, Any]:
+    """The gate's word on a candidate that gets so many test clips right, where the one in service gets half."""
+    truth = np.zeros((of, 2), bool)
+    truth[np.arange(of), np.arange(of) % 2] = True
+
+    def scores(num_right: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        good = np.arange(of) < num_right
+        return np.where(truth == good[:, None], 0.9, 0.1).astype(np.float32)
+
+    groups = [str(number) for number in range(of)]
+    trial = Trial("clip", ("dog", "rain"), False, groups, truth, scores(right), scores(of // 2), scores(of // 2))
+    return judge([trial], Rules(num_resamples=200)).to_json()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(MODEL_DIR=tmp_path / "state")
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    """A project whose finetuned version serves, with one that was refused after it."""
+    store = Store.open(settings)
+    store.catalog.announce_encoder(Encoder("mini", "00" * 6, "float32", 4, 10.0))
+    store.catalog.put_project(PROJECT, CHOICES, BASE)
+    kept = [
+        Version(PROJECT, BASE, "mini", "00", "head-aa", "s1", manifest={"kind": "head", "num_labels": 12}),
+        Version(PROJECT, TUNED, "models/7/mini-tuned-3", "11", "head-bb", "s1", manifest=_finetuned(right=19)),
+        Version(PROJECT, REFUSED, "models/7/mini-tuned-9", "22", "head-cc", "s1", manifest=_finetuned(right=10)),
+    ]
+    for version in kept:
+        store.versions.put(version)
+        if version.encoder.startswith("models/"):
+            folder = settings.model_dir / version.encoder
+            folder.mkdir(parents=True)
+            (folder / "manifest.json").write_text("{}")
+    store.versions.promote(PROJECT, BASE)
+    store.versions.promote(PROJECT, TUNED)
+    yield store
+    store.close()
+
+
+def _finetuned(*, right: int) -> dict[str, Any]:
+    return {"kind": "finetuned", "clips": {"learnt": 40, "test": 20}, "verdict": verdict(right=right)}
+
+
+class TestModels:
+    def test_list_says_what_became_of_each(self, clapboard: Clapboard, store: Store) -> None:
+        (rows,) = lines(clapboard("models", "list", "--project", "7", "--json"))
+        assert [(row["model_version"], row["state"]) for row in rows] == [
+            (BASE, "earlier"),
+            (TUNED, "promoted"),
+            (REFUSED, "refused"),
+        ]
+        assert [row["accuracy"] for row in rows] == [None, 0.95, 0.5]
+        assert [row["num_labels"] for row in rows] == [12, 40, 40]
+        assert "0.950" in clapboard("models", "list", "--project", "7").stdout
+
+    def test_show_has_the_verdict_and_each_class(self, clapboard: Clapboard, store: Store) -> None:
+        shown = clapboard("models", "show", "--project", "7", REFUSED).stdout
+        assert "Not promoted" in shown
+        assert "rain" in shown
+        (whole,) = lines(clapboard("models", "show", "--project", "7", "mini-tuned-3", "--json"))
+        assert whole["manifest"]["verdict"]["promote"] is True
+
+    def test_compare_sets_two_judged_versions_side_by_side(self, clapboard: Clapboard, store: Store) -> None:
+        (told,) = lines(clapboard("models", "compare", "--project", "7", TUNED, REFUSED, "--json"))
+        accuracy = next(row for row in told["figures"] if row["figure"] == "accuracy")
+        assert (accuracy["a"], accuracy["b"]) == (0.95, 0.5)
+        never_judged = clapboard("models", "compare", "--project", "7", TUNED, BASE)
+        assert isinstance(never_judged.exception, ClapboardError)
+        assert "never judged" in str(never_judged.exception)
+
+    def test_a_name_that_fits_several_versions_or_none_is_refused(self, clapboard: Clapboard, store: Store) -> None:
+        for name, why in (("mini-tuned", "several versions"), ("other", "no version")):
+            refused = clapboard("models", "show", "--project", "7", name)
+            assert isinstance(refused.exception, NotFoundError)
+            assert why in str(refused.exception)
+
+    def test_a_removed_checkpoint_is_shown_as_such(
+        self, clapboard: Clapboard, store: Store, settings: Settings
+    ) -> None:
+        (settings.model_dir / "models/7/mini-tuned-9/manifest.json").unlink()
+        (rows,) = lines(clapboard("models", "list", "--project", "7", "--json"))
+        assert rows[-1]["state"] == "removed"
+
+    def test_promote_queues_the_version_named(self, clapboard: Clapboard, store: Store) -> None:
+        (told,) = lines(clapboard("models", "promote", "--project", "7", "mini-tuned-9", "--no-wait", "--json"))
+        job = store.jobs.get(told["job"])
+        assert (job.queue, job.kind, job.project, job.model_version) == (LEARN, "promote", PROJECT, REFUSED)
+
+    def test_rollback_goes_to_the_encoder_before(self, clapboard: Clapboard, store: Store) -> None:
+        (told,) = lines(clapboard("models", "rollback", "--project", "7", "--no-wait", "--json"))
+        assert store.jobs.get(told["job"]).model_version == BASE
+
+    def test_rollback_without_an_encoder_before_goes_to_zero_shot(self, clapboard: Clapboard, store: Store) -> None:
+        store.versions.forget(PROJECT, [BASE])
+        (told,) = lines(clapboard("models", "rollback", "--project", "7", "--no-wait", "--json", model="mini"))
+        target = store.versions.get(PROJECT, store.jobs.get(told["job"]).model_version)
+        assert (target.encoder, target.head) == ("mini", "zero-shot")
+
+    def test_nothing_promoted_means_nothing_to_go_back_from(self, clapboard: Clapboard, store: Store) -> None:
+        store.catalog.put_project(8, CHOICES, "v")
+        refused = clapboard("models", "rollback", "--project", "8", "--no-wait")
+        assert isinstance(refused.exception, NotFoundError)
+
+
+class TestTrain:
+    def test_pressed_twice_it_is_one_job(self, clapboard: Clapboard, store: Store) -> None:
+        told = [lines(clapboard("train", "--project", "7", "--no-wait", "--json"))[0]["job"] for _ in range(2)]
+        assert told[0] == told[1]
+        assert store.jobs.get(told[0]).queue == TRAIN
+
+    def test_an_unknown_project_is_refused(self, clapboard: Clapboard, store: Store) -> None:
+        assert isinstance(clapboard("train", "--project", "99").exception, NotFoundError)
+
+    def test_without_a_worker_it_says_so_and_the_job_stays(self, clapboard: Clapboard, store: Store) -> None:
+        refused = clapboard("train", "--project", "7", job_lease_s=0.5)
+        assert isinstance(refused.exception, NoWorkerError)
+        assert store.jobs.last("train", PROJECT) is not None
+
+    def test_the_outcome_is_told_with_its_exit_code(self, clapboard: Clapboard, store: Store) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        def fail_the_job() -> None:
+            store.catalog.worker_alive("a worker", "mini", "cpu", TRAIN)
+            while not (claimed := store.jobs.claim("a worker", TRAIN, 1)):
+                pass
+            store.jobs.report(claimed[0], "epoch 1 of at most 9")
+            store.jobs.fail(claimed[0], TrainingError("Too few labels: label more."))
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(fail_the_job)
+            ended = clapboard("train", "--project", "7", "--json")
+        (told,) = lines(ended)
+        assert ended.exit_code == 1
+        assert (told["state"], told["outcome"]) == ("failed", "Too few labels: label more.")
