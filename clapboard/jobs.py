@@ -13,8 +13,9 @@ from typing import Any, Protocol
 from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import KombuError
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from clapboard.head import ZERO_SHOT
 from clapboard.settings import Settings
 
 INTERACTIVE, LEARN, BATCH, TRAIN = "interactive", "learn", "batch", "train"
@@ -30,16 +31,19 @@ log = logging.getLogger(__name__)
 
 
 class PredictPayload(BaseModel):
-    """A `predict` job: which audio, and which encoder, label space and head it is for."""
+    """A `predict` job: which audio, and which encoder, label space and head it is for.
+
+    Jobs that were queued under the store's first schema name no encoder and no head: the base model's zero-shot.
+    """
 
     model_config = ConfigDict(frozen=True)
     kind: str = "predict"
 
     uri: str
     uri_key: str
-    encoder: str
-    space_id: str
-    head: str
+    encoder: str = ""
+    space_id: str = Field(validation_alias=AliasChoices("space_id", "head_id"))
+    head: str = ZERO_SHOT
 
 
 class Bell(Protocol):

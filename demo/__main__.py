@@ -20,18 +20,21 @@ from rich.table import Table
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.settings import Settings
 from demo.clapboard_up import ClapboardUp
-from demo.clips import Clip, make_clips
+from demo.clips import Clip, make_clips, make_machine_clips
 from demo.label_studio_server import LabelStudioServer
+from demo.learning import Annotator, LearningProject, show
 
 STATE = Path(__file__).parent.parent / ".demo"
 Suggestion = tuple[str, float]
 
 LEAST_ACCURACY = 0.6  # far above the chance of about 0.06: below it something is broken, not merely imperfect
+NUM_MACHINE_CLIPS = 180
+TEST_SHARE = "0.25"  # more than the default, so that so few tasks make a test
 
 
 def main() -> int:
     """0 if every clip got exactly one suggestion and most of them are right."""
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    console = Console(width=None if sys.stdout.isatty() else 160)
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped on this way out too
     shutil.rmtree(STATE, ignore_errors=True)
@@ -47,7 +50,14 @@ def main() -> int:
             with console.status("starting backend and worker"):
                 clapboard = stack.enter_context(ClapboardUp(server, STATE / "clapboard"))
             console.print(f"Clapboard runs at {clapboard.url}")
-            return _pre_label(console, server, clapboard, clips, began)
+            failed = _pre_label(console, server, clapboard, clips, began) or _learn(console, server, clapboard)
+            console.print(
+                f"\n{time.monotonic() - began:.0f} s in all. Look at the projects: {server.url}/projects/\n"
+                f"    log in as {server.email}, password {server.password}"
+            )
+            if sys.stdin.isatty() and sys.stdout.isatty():
+                console.input("\nEverything is up. Press Enter to stop.")
+            return failed
     finally:
         server.stop()
 
@@ -58,23 +68,58 @@ def _pre_label(
     client = LabelStudioClient(Settings(LABEL_STUDIO_URL=server.url, LABEL_STUDIO_API_KEY=server.token))
     project = client.create_project("Clapboard demo", _label_config(sorted({clip.label for clip in clips})))
     tasks = dict(zip(client.import_files(project.id, [clip.path for clip in clips]), clips, strict=True))
-    for command in ("connect", "prelabel"):
-        console.print(f"[bold]$ clapboard {command} --project {project.id}[/]")
-        console.print(clapboard.run(command, "--project", str(project.id)).stdout, end="", markup=False)
+    # Nothing is learnt in this project, so nothing has to be set aside.
+    _run(console, clapboard, "connect", project.id, CLAPBOARD_TEST_SHARE="0")
+    _run(console, clapboard, "prelabel", project.id)
     suggestions = _suggestions(server, project.id)
     accuracy = _show(console, tasks, suggestions)
     console.print(f"{len(tasks)} tasks pre-labelled, {time.monotonic() - began:.0f} s after `make demo` began.")
-    console.print(
-        f"\nLook at them: {server.url}/projects/{project.id}/\n    log in as {server.email}, password {server.password}"
-    )
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        console.input("\nEverything is up. Press Enter to stop.")
     twice_or_never = [task for task, held in suggestions.items() if len(held) != 1]
     if twice_or_never:
         console.print(f"[red]Tasks {twice_or_never} don't have exactly one suggestion.[/]")
     if accuracy < LEAST_ACCURACY:
         console.print(f"[red]The accuracy is below {LEAST_ACCURACY}.[/]")
     return int(bool(twice_or_never) or accuracy < LEAST_ACCURACY)
+
+
+def _learn(console: Console, server: LabelStudioServer, clapboard: ClapboardUp) -> int:
+    """0 if the suggestions became better while a third of the tasks were annotated, and the gate gave its verdict."""
+    console.rule("What no name tells")
+    with console.status("recording a pump"):
+        clips = make_machine_clips(STATE / "pump", NUM_MACHINE_CLIPS)
+    client = LabelStudioClient(Settings(LABEL_STUDIO_URL=server.url, LABEL_STUDIO_API_KEY=server.token))
+    made = client.create_project("Clapboard demo: a pump", _label_config(sorted({clip.label for clip in clips})))
+    tasks = client.import_files(made.id, [clip.path for clip in clips])
+    truth = {task: clip.label for task, clip in zip(tasks, clips, strict=True)}
+    _run(console, clapboard, "connect", made.id, CLAPBOARD_TEST_SHARE=TEST_SHARE)
+    _run(console, clapboard, "prelabel", made.id)
+
+    project = LearningProject(server, clapboard, made.id, truth)
+    stages = [project.stage("texts alone", [])]
+    annotator = Annotator(project.api, made.id, truth)
+    num_tasks = len(tasks) // 3
+    with console.status("annotating") as status:
+        for number, _ in enumerate(annotator.annotate(num_tasks), start=1):
+            status.update(f"a simulated annotator accepts and corrects: {number} of {num_tasks}")
+    project.wait_until_settled()
+    stages.append(project.stage("head, fitted at each annotation", annotator.judged))
+    with console.status("Start Training: the audio encoder is finetuned, and judged on the tasks set aside"):
+        trained = project.train()
+    stages.append(project.stage("after finetuning", []))
+    show(console, stages)
+    console.print(f"The gate's verdict: {trained['error']}", highlight=False, markup=False)
+    for command in ("ledger", "models list"):
+        _run(console, clapboard, command, made.id)
+    if stages[1].accuracy <= stages[0].accuracy or trained["state"] != "done":
+        console.print("[red]Nothing was learnt.[/]")
+        return 1
+    return 0
+
+
+def _run(console: Console, clapboard: ClapboardUp, command: str, project: int, **settings: str) -> None:
+    console.print(f"[bold]$ clapboard {command} --project {project}[/]")
+    done = clapboard.run(*command.split(), "--project", str(project), **settings)
+    console.print(done.stdout, end="", markup=False, highlight=False)
 
 
 def _show(console: Console, tasks: dict[int, Clip], suggestions: dict[int, list[Suggestion]]) -> float:

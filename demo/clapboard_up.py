@@ -63,13 +63,13 @@ class ClapboardUp:
             except subprocess.TimeoutExpired:
                 self._process.kill()
 
-    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A `clapboard` command under the same settings, its output kept.
+    def run(self, *arguments: str, check: bool = True, **settings: str) -> subprocess.CompletedProcess[str]:
+        """A `clapboard` command under the same settings but for those given, its output kept.
 
         Raises `CalledProcessError`, after showing the output, where `check` is true and the command failed.
         """
         done = subprocess.run(
-            [*_CLAPBOARD, *arguments], env=self.environment, capture_output=True, text=True, check=False
+            [*_CLAPBOARD, *arguments], env=self.environment | settings, capture_output=True, text=True, check=False
         )
         if check and done.returncode:
             sys.stderr.write(done.stdout + done.stderr)

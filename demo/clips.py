@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import soundfile
 
 from clapboard.audio import SAMPLE_RATE
+from demo import machines
 from training.sounds.synthesis import synthesise
 
 SYNTHETIC_KINDS = (
@@ -40,6 +42,19 @@ def make_clips(folder: Path, num_clips: int = 40) -> list[Clip]:
         path = folder / f"{kind.replace(' ', '_')}-{number}.flac"
         soundfile.write(path, synthesise(kind, SEED + number, rng.uniform(3.0, 9.0)), SAMPLE_RATE)
         clips.append(Clip(path, kind, "synthetic"))
+    return clips
+
+
+def make_machine_clips(folder: Path, num_clips: int) -> list[Clip]:
+    """Clips of a pump in `folder`, as many of each state, in random order."""
+    folder.mkdir(parents=True)
+    states = [state for number, state in zip(range(num_clips), itertools.cycle(machines.STATES), strict=False)]
+    clips = []
+    for number, state in enumerate(np.random.default_rng(SEED).permutation(states)):
+        path = folder / f"pump-{number}.flac"
+        duration_s = np.random.default_rng(SEED + number).uniform(3.0, 5.0)
+        soundfile.write(path, machines.pump(str(state), SEED + number, duration_s), SAMPLE_RATE)
+        clips.append(Clip(path, str(state), "pump"))
     return clips
 
 

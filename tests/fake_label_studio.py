@@ -113,6 +113,9 @@ class FakeLabelStudio:
                     status, answer = fake._answer(
                         self.command, url.path.strip("/").split("/")[1:], query, json.loads(body or "null")
                     )
+                if fake.is_down:  # meanwhile
+                    self.close_connection = True
+                    return
                 content = json.dumps(answer).encode()
                 try:
                     self.send_response(status)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from clapboard.clap import ClapEncoder, EncoderIdentity, checkpoint_folder
+from clapboard.clap import ClapEncoder, checkpoint_folder
 
 MANIFEST, CONFIG = "manifest.json", "finetune.json"
 _WRITTEN_ANEW = frozenset({"config.json", "model.safetensors.index.json", MANIFEST, CONFIG})
@@ -37,10 +37,11 @@ def load_state(file: Path, key: str) -> dict[str, Any] | None:
 
 def write_candidate(
     folder: Path, encoder: ClapEncoder, config: Mapping[str, Any], manifest: Mapping[str, Any]
-) -> EncoderIdentity:
+) -> dict[str, Any]:
     """Writes the encoder's weights as they are now and its base's other files: a folder that `ClapEncoder.load` takes.
 
     It is loaded once, as it will be served; `manifest.json`, with the version found, comes last and means complete.
+    Returns that manifest.
     """
     building = folder.with_name(f"{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
@@ -50,14 +51,15 @@ def write_candidate(
         if file.suffix in {".json", ".txt"} and file.name not in _WRITTEN_ANEW:
             shutil.copyfile(file, building / file.name)
     _write_json(building / CONFIG, config)
-    identity = ClapEncoder.load(str(building), device="cpu").identity
+    version = ClapEncoder.load(str(building), device="cpu").identity.version
     for file in building.iterdir():
         _to_disk(file)
-    _write_json(building / MANIFEST, dict(manifest) | {"encoder_version": identity.version})
+    complete = dict(manifest) | {"encoder_version": version}
+    _write_json(building / MANIFEST, complete)
     shutil.rmtree(folder, ignore_errors=True)
     building.replace(folder)
     _to_disk(folder.parent)
-    return identity
+    return complete
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -1,8 +1,11 @@
-"""Finetunes a CLAP's audio tower on labelled clips: dataset → loop → evaluate → a candidate for `training.gate`.
+"""Finetunes a CLAP's audio tower on labelled clips: dataset → loop → validation → a candidate for `training.gate`.
 
 A clip is classified by its embedding's cosines to the labels' texts and to what the labels add to them (the head that
-serves); the text tower stays as it is, so that labels added later go on working. A run that is killed goes on from its
-last epoch when it is started again with the same arguments, and ends with the very same weights.
+serves); the text tower stays as it is, so that labels added later go on working. «validation» chooses for how many
+epochs and how much (WiSE-FT); then all clips are learnt from in that way, because labels are few.
+
+A run that is killed goes on from its last epoch when it is started again with the same arguments, and ends with the
+very same weights.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +26,22 @@ import torch
 from clapboard.clap import ClapEncoder
 from clapboard.errors import TrainingError
 from clapboard.head import zero_shot_head
-from clapboard.labels import Control, LabelSpace
+from clapboard.labels import LabelSpace
 from clapboard.prediction import compute_class_weights, space_id
 from training import checkpoint
 from training.hidden import HiddenStates, compute_hidden_states, remove_hidden_states
-from training.labelled import Counts, LabelledClip, count_labels, targets_of
+from training.labelled import LabelledClip, count_labels, targets_of
+from training.ladder import choose_rung
 from training.memory import Portion
 from training.tower import Rung, Tower
-from training.trainer import FinetuneConfig, Trainer, uses_bfloat16
+from training.trainer import ALPHAS, FinetuneConfig, Indices, Trainer, Validation, uses_bfloat16
 
 __all__ = ["Candidate", "FinetuneConfig", "LabelledClip", "Progress", "choose_rung", "finetune"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. In epoch 0 the clips are listened to; what isn't known yet is None."""
+    """How far a run is. In epoch 0 the clips are listened to; what isn't known is None."""
 
     epoch: int
     epochs: int  # at most
@@ -55,7 +60,7 @@ class Candidate:
     encoder_version: str
     rung: Rung
     alpha: float  # how much of the tuned weights is in it; 0: the model as it was
-    before: float  # the validation figure of the model as it was
+    before: float  # the validation figure of the model as it was, with a head
     after: float
     manifest: Mapping[str, Any]
 
@@ -70,30 +75,37 @@ def finetune(
     device: str = "auto",
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Candidate:
-    """The candidate in `out/candidate`: `base` tuned on the clips of «train», as far as those of «validation» gain.
+    """The candidate in `out/candidate`: `base` tuned on the clips of «train» and «validation», never of «test».
 
     Raises `TrainingError` if there is too little to learn from, or too little memory or space; `ModelError` if `base`
     can't be used.
     """
     counts = count_labels(label_space, clips)
-    clips = _usable(label_space, clips)
     config = replace(config, rung=choose_rung(label_space, counts, config))
+    clips = _answered(label_space, clips)
     encoder = ClapEncoder.load(base, device=device, dtype="float32")
     key = _key(encoder, label_space, clips, config)
     finished = checkpoint.read_manifest(out / "candidate")
     if finished and finished["key"] == key:
-        return _candidate(out / "candidate")
+        return _candidate(out / "candidate", finished)
     out.mkdir(parents=True, exist_ok=True)
 
-    hidden, trainer = _prepare(encoder, label_space, clips, config, out, key, on_progress)
-    if state := checkpoint.load_state(out / "state.pt", key):
-        trainer.load_state(state)
-    while trainer.goes_on:
-        started = time.monotonic()
-        trainer.train_epoch()
-        checkpoint.save_state(out / "state.pt", trainer.state() | {"key": key})
-        on_progress(_progress(trainer, config, len(clips), time.monotonic() - started))
-    alpha, after = trainer.interpolate()
+    loop = partial(_loop, key=key, on_progress=on_progress)
+    tower, portion, hidden = _listen(encoder, clips, config, out, key, on_progress)
+    train, validation = _readable(clips, hidden)
+    zero_shot = zero_shot_head(
+        label_space, compute_class_weights(label_space, encoder.embed_texts), encoder.logit_scale
+    )
+    trainer = partial(
+        Trainer, tower, label_space, zero_shot, clips, hidden, config, device=encoder.device, portion=portion
+    )
+
+    choosing = trainer(learn=train, validate=validation)
+    loop(choosing, out / "choosing.pt", config.epochs, before=0)
+    alpha, after = _best_alpha(choosing)
+    final = trainer(learn=np.sort(np.concatenate([train, validation])), validate=validation[:0])
+    loop(final, out / "final.pt", choosing.best_epoch, before=choosing.epoch)
+    final.interpolate(alpha)
 
     manifest = {
         "key": key,
@@ -101,90 +113,76 @@ def finetune(
         "base_version": encoder.identity.version,
         "rung": config.rung,
         "alpha": alpha,
-        "before": asdict(trainer.before),
+        "epochs": choosing.best_epoch,
+        "before": asdict(choosing.before),
         "after": asdict(after),
-        "curve": trainer.curve,
+        "curve": choosing.curve,
         "counts": asdict(counts),
         "unreadable": hidden.unreadable(clips),
     }
-    checkpoint.write_candidate(out / "candidate", encoder, asdict(config), manifest)
-    (out / "state.pt").unlink()
+    manifest |= checkpoint.write_candidate(out / "candidate", encoder, asdict(config), manifest)
+    for file in (out / "choosing.pt", out / "final.pt"):
+        file.unlink(missing_ok=True)
     remove_hidden_states(out)
-    return _candidate(out / "candidate")
+    return _candidate(out / "candidate", manifest)
 
 
-def _usable(label_space: LabelSpace, clips: Sequence[LabelledClip]) -> list[LabelledClip]:
+def _loop(
+    trainer: Trainer,
+    file: Path,
+    epochs: int,
+    *,
+    before: int,
+    key: str,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Trains from where `file` stands, for so many epochs at most; `before` are those of the loop before this."""
+    if state := checkpoint.load_state(file, key):
+        trainer.load_state(state)
+    while trainer.goes_on and trainer.epoch < epochs:
+        started = time.monotonic()
+        trainer.train_epoch()
+        checkpoint.save_state(file, trainer.state() | {"key": key})
+        left = epochs - trainer.epoch + (0 if before else trainer.epoch)
+        point = trainer.curve[-1]
+        on_progress(
+            Progress(
+                epoch=before + trainer.epoch,
+                epochs=before + trainer.epoch + left,
+                clips_heard=trainer.num_clips,
+                clips=trainer.num_clips,
+                loss=point["loss"],
+                validation=None if before else point["figure"],
+                eta_s=left * (time.monotonic() - started),
+            )
+        )
+
+
+def _best_alpha(trainer: Trainer) -> tuple[float, Validation]:
+    """The mixture of original and tuned weights that validation credits most, the lesser change in a tie."""
+    found = {alpha: trainer.interpolate(alpha) for alpha in ALPHAS}
+    alpha = max(ALPHAS, key=lambda alpha: found[alpha].credit)
+    return alpha, found[alpha]
+
+
+def _answered(label_space: LabelSpace, clips: Sequence[LabelledClip]) -> list[LabelledClip]:
     """The clips to learn from and to validate on that have an answer, in an order of their own."""
-    answered = np.any([targets_of(control, clips).known for control in label_space.predicted], axis=0)
-    chosen = [clip for clip, usable in zip(clips, answered, strict=True) if usable and clip.split != "test"]
+    known = np.any([targets_of(control, clips).known for control in label_space.predicted], axis=0)
+    chosen = [clip for clip, answered in zip(clips, known, strict=True) if answered and clip.split != "test"]
     return sorted(chosen, key=lambda clip: (str(clip.path), clip.group))
 
 
-def choose_rung(label_space: LabelSpace, counts: Counts, config: FinetuneConfig) -> Rung:
-    """The config's rung; for `auto` the highest that there are labels enough for, over training and validation.
-
-    The least class decides, of those with `min_labels` clips or more; where labels don't exclude each other, having a
-    label and not having it are two classes. Raises `TrainingError` if there are no two such classes, or if nothing is
-    there to learn from or to validate on.
-    """
-    enough = [least for control in label_space.predicted if (least := _least_class(control, counts, config.min_labels))]
-    if not enough:
-        raise TrainingError(_too_few(label_space, counts, config.min_labels))
-    for split in ("train", "validation"):
-        if not any(counts.answers[split].values()):
-            raise TrainingError(
-                f"No labelled clip is there for {split}: clips of one recording stay together, so label some of other "
-                "recordings."
-            )
-    if config.rung != "auto":
-        return config.rung
-    if min(enough) < config.stage4_labels:
-        return "projection"
-    return "stage4" if min(enough) < config.stages34_labels else "stages34"
-
-
-def _least_class(control: Control, counts: Counts, min_labels: int) -> int:
-    """The size of the least of the control's classes that have enough clips; 0 if there are no two of them."""
-    sizes = list(_label_counts(control, counts).values())
-    if control.multiple:
-        answers = counts.answers["train"][control.name] + counts.answers["validation"][control.name]
-        return min((least for size in sizes if (least := min(size, answers - size)) >= min_labels), default=0)
-    enough = [size for size in sizes if size >= min_labels]
-    return min(enough) if len(enough) > 1 else 0
-
-
-def _label_counts(control: Control, counts: Counts) -> dict[str, int]:
-    train, validation = (counts.labels[split][control.name] for split in ("train", "validation"))
-    return {label: number + validation[label] for label, number in train.items()}
-
-
-def _too_few(label_space: LabelSpace, counts: Counts, min_labels: int) -> str:
-    found = [item for control in label_space.predicted for item in _label_counts(control, counts).items()]
-    there = sorted((item for item in found if item[1]), key=lambda item: -item[1])
-    remedy = f"label at least {min_labels} clips of each of two classes."
-    if not there:
-        return f"There are no labels to train on: {remedy}"
-    if len(there) == 1 and not any(control.multiple for control in label_space.predicted):
-        return f"“{there[0][0]}” is the only class that clips are labelled with ({there[0][1]}): {remedy}"
-    named = ", ".join(f"“{label}” {number}" for label, number in there[:3])
-    return f"There are too few labels to train on ({named}{', …' if len(there) > 3 else ''}): {remedy}"
-
-
-def _prepare(
+def _listen(
     encoder: ClapEncoder,
-    label_space: LabelSpace,
     clips: Sequence[LabelledClip],
     config: FinetuneConfig,
     out: Path,
     key: str,
     on_progress: Callable[[Progress], None],
-) -> tuple[HiddenStates, Trainer]:
-    """The clips listened to, and the trainer at its start."""
-    class_weights = compute_class_weights(label_space, encoder.embed_texts)
-    zero_shot = zero_shot_head(label_space, class_weights, encoder.logit_scale)
+) -> tuple[Tower, Portion, HiddenStates]:
+    """The tower at the config's rung, and what its frozen part makes of all clips."""
     assert config.rung != "auto"
-    tower = Tower(encoder.model, config.rung)
-    portion = Portion(encoder.batch_size)
+    tower, portion = Tower(encoder.model, config.rung), Portion(encoder.batch_size)
     half = uses_bfloat16(config.dtype, encoder.device)
     started = time.monotonic()
 
@@ -198,39 +196,27 @@ def _prepare(
 
     def on_clip(heard: int) -> None:
         eta_s = (time.monotonic() - started) / heard * (len(clips) - heard)
-        on_progress(Progress(0, config.epochs, heard, len(clips), eta_s=eta_s))
+        on_progress(Progress(0, 2 * config.epochs, heard, len(clips), eta_s=eta_s))
 
+    log_mel = deepcopy(encoder.log_mel).cpu().float()  # training needs no float64
     hidden = compute_hidden_states(
-        out,
-        key,
-        clips,
-        lower,
-        deepcopy(encoder.log_mel).cpu().float(),  # training needs no float64
-        num_views=config.num_views,
-        seed=config.seed,
-        on_clip=on_clip,
+        out, key, clips, lower, log_mel, num_views=config.num_views, seed=config.seed, on_clip=on_clip
     )
-    _require_readable(clips, hidden)
-    return hidden, Trainer(tower, label_space, zero_shot, clips, hidden, config, device=encoder.device, portion=portion)
+    return tower, portion, hidden
 
 
-def _require_readable(clips: Sequence[LabelledClip], hidden: HiddenStates) -> None:
+def _readable(clips: Sequence[LabelledClip], hidden: HiddenStates) -> list[Indices]:
+    """Indices of the clips for training and for validation that could be read. Raises `TrainingError` if none could."""
+    found = []
     for split in ("train", "validation"):
-        places = [place for clip, place in zip(clips, hidden.places, strict=True) if clip.split == split]
-        if not any(places):
-            raise TrainingError(f"None of the {len(places)} clips for {split} can be read: see to their audio files.")
+        of_split = [index for index, clip in enumerate(clips) if clip.split == split]
+        found.append(np.array([index for index in of_split if hidden.places[index]], np.int64))
+        if not len(found[-1]):
+            raise TrainingError(f"None of the {len(of_split)} clips for {split} can be read: see to their audio files.")
+    return found
 
 
-def _progress(trainer: Trainer, config: FinetuneConfig, num_clips: int, epoch_s: float) -> Progress:
-    point = trainer.curve[-1]
-    eta_s = epoch_s * (config.epochs - trainer.epoch) if trainer.goes_on else 0.0
-    figures = point["loss"], point["figure"]
-    return Progress(trainer.epoch, config.epochs, num_clips, num_clips, *figures, eta_s)
-
-
-def _candidate(folder: Path) -> Candidate:
-    manifest = checkpoint.read_manifest(folder)
-    assert manifest is not None
+def _candidate(folder: Path, manifest: Mapping[str, Any]) -> Candidate:
     return Candidate(
         folder=folder,
         encoder_version=manifest["encoder_version"],

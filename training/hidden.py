@@ -1,7 +1,7 @@
 """What the frozen part of the tower makes of every window, computed once and kept in a file beside the run's state.
 
 A clip is decoded once and never held whole: what is kept of it is its windows' hidden states, as they are and, for
-clips to learn from, changed by the augmentation a few times.
+changed by the augmentation a few times.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ class HiddenStates:
     def __init__(self, folder: Path, shape: Sequence[int], places: Sequence[Place | None]) -> None:
         self.places = tuple(places)
         num_rows = sum(place.num_windows * place.num_views for place in places if place)
-        self._rows = np.memmap(folder / "hidden.f16", np.float16, "r", shape=(num_rows, *shape))
+        self._rows = np.memmap(folder / "hidden.f16", np.float16, "r", shape=(num_rows, *shape)) if num_rows else None
 
     def rows(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         """Those rows, `[B, …]` float32."""
+        assert self._rows is not None
         return torch.from_numpy(self._rows[indices].astype(np.float32))
 
     def unchanged(self, clip: int) -> torch.Tensor:
@@ -83,8 +84,8 @@ def compute_hidden_states(
 ) -> HiddenStates:
     """The hidden states of all clips by `lower`, log-mel `[B, 1001, 64]` → `[B, …]`.
 
-    A clip to learn from is heard `num_views` times more, through the augmentation. What a run with the same key has
-    finished before is read again. `on_clip` hears of each clip that is done.
+    A window is heard `num_views` times more, through the augmentation. What a run with the same key has finished before
+    is read again. `on_clip` hears of each clip that is done.
     Raises `TrainingError` if the disk is full.
     """
     table = folder / "hidden.json"
@@ -126,7 +127,7 @@ def _write(
             if features is None:
                 places.append(None)
             else:
-                views = 1 + num_views if clips[index].split == "train" else 1
+                views = 1 + num_views
                 place = Place(num_rows, len(features), views)
                 places.append(asdict(place))
                 hidden = lower(_views(features, views, augment, seed + index))  # [W · V, …]

@@ -1,9 +1,9 @@
-"""The symmetric contrastive loss, aware of several right answers."""
+"""The symmetric contrastive loss, aware of several right answers, and the loss of labels."""
 
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import log_softmax, normalize
+from torch.nn.functional import log_softmax, logsigmoid, normalize
 
 
 def affinity(shares: torch.Tensor, caption_shares: torch.Tensor) -> torch.Tensor:
@@ -28,3 +28,13 @@ def _cross_entropy(logits: torch.Tensor, fit: torch.Tensor) -> torch.Tensor:
     answered = total[:, 0] > 0
     targets = fit[answered] / total[answered]
     return -(targets * log_softmax(logits[answered], dim=1)).sum(dim=1).mean()
+
+
+def label_loss(logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor, *, multiple: bool) -> torch.Tensor:
+    """The summed cross-entropy of a batch: of the softmax, or the mean of each label's; unknown parts weigh nothing.
+
+    `truth` `[B, L]` and `known` `[B, 1]` may be shares, as mixup makes them; truth is 0 where nothing is known.
+    """
+    if multiple:
+        return -(truth * logsigmoid(logits) + (known - truth) * logsigmoid(-logits)).mean(dim=1).sum()
+    return -(truth * log_softmax(logits, dim=1)).sum()

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.functional import cosine_similarity, logsigmoid
+from torch.nn.functional import cosine_similarity
 
+from clapboard.errors import TrainingError
 from clapboard.head import Head
 from clapboard.labels import LabelSpace
 from clapboard.scoring import Array
-from training.evaluate import head_scores, report
+from training.evaluate import Truth, head_scores, report
 from training.head import LabelledEmbeddings, fit_head
 from training.hidden import HiddenStates
 from training.labelled import LabelledClip, Targets, balanced_order, targets_of
+from training.loss import label_loss
 from training.memory import Portion
 from training.tower import PROJECTION, STAGE_3, STAGE_4, Rung, Tower
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """How much of the tuned weights may be in the result."""
+
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -34,41 +38,41 @@ class FinetuneConfig:
     min_labels: int = 8  # a class with fewer is learnt too, but doesn't count in the choice of the rung
     stage4_labels: int = 16
     stages34_labels: int = 32
-    epochs: int = 40
-    patience: int = 10  # epochs without a better validation
+    epochs: int = 20
+    patience: int = 6  # epochs without a better validation
     batch_size: int = 32
     min_steps: int = 8  # in an epoch: with few clips, batches are smaller
-    projection_rate: float = 1e-3
-    stage4_rate: float = 2e-4
-    stage3_rate: float = 1e-4
+    projection_rate: float = 3e-4
+    stage4_rate: float = 1e-4
+    stage3_rate: float = 5e-5
     weight_decay: float = 0.05
     anchor: float = 0.01  # weight of the projection's squared distance from its pretrained value (ProLIP, 2410.05270)
-    keep: float = 1.0  # weight of 1 − the cosine of a clip's embedding to what it was: texts go on fitting
+    keep: float = 1.0  # weight of 1 − the cosine of an embedding to what it was
     mixup: float = 0.2  # α of the Beta distribution (Zhang et al. 2018); 0: off
-    num_views: int = 3  # times that each window is heard through the augmentation, besides as it is
+    num_views: int = 2  # times that each window is heard through the augmentation, besides as it is
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 @dataclass(frozen=True)
 class Validation:
-    """How well the validation clips are told apart: accuracy (mAP where labels don't exclude each other), and loss."""
+    """How well clips that aren't learnt from are told apart.
+
+    `figure` is the accuracy, or mAP where labels don't exclude each other. `credit` is what the scores give to the
+    truth on average: with few clips it tells more than the figure, and unlike their likelihood it forgives
+    overconfidence, which the head that is fitted afterwards takes away.
+    """
 
     figure: float
-    loss: float
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """Better ones are greater: by figure, and where that is the same by loss."""
-        return self.figure, -self.loss
+    credit: float
 
 
 class Trainer:
     """Tower, optimiser and clips, and the best weights so far.
 
-    The tower learns under the head that its untuned embeddings are served with (Kumar et al. 2022: a head first, then
-    the features), and each embedding is held near what it was: so do texts go on fitting, those of labels that nobody
-    has used yet too. Learning under the texts alone was worse on every set of sounds it was tried on.
+    The tower learns under the head that its untuned embeddings would be served with (Kumar et al. 2022: first a head,
+    then the features), and each embedding is held near what it was: so texts go on fitting, those of labels that nobody
+    has used yet too. Under the texts alone it learnt to please them, and heads fitted to it became worse.
     """
 
     def __init__(
@@ -80,80 +84,79 @@ class Trainer:
         hidden: HiddenStates,
         config: FinetuneConfig,
         *,
+        learn: Indices,
+        validate: Indices,
         device: torch.device,
         portion: Portion,
     ) -> None:
-        self.epoch = 0
+        self.epoch = self.best_epoch = 0
         self.curve: list[dict[str, float]] = []
-        self._tower, self._controls = tower, label_space.predicted
-        self._hidden, self._config, self._device, self._portion = hidden, config, device, portion
-        readable = [index for index, place in enumerate(hidden.places) if place]
-        self._train = np.array([index for index in readable if clips[index].split == "train"])
-        self._validation = np.array([index for index in readable if clips[index].split == "validation"])
+        self._tower, self._controls, self._hidden, self._config = tower, label_space.predicted, hidden, config
+        self._device, self._portion = device, portion
+        self._learn, self._validate = learn, validate
         self._targets = [targets_of(control, clips) for control in self._controls]
         self._weights = np.array([clip.weight for clip in clips])
         self._half = uses_bfloat16(config.dtype, device)
-
-        original = [self._embed(int(clip)) for clip in self._train]
+        tower.set_weights(tower.original)
+        original = self._embeddings(learn)
         self._original = torch.from_numpy(np.concatenate(original))  # [windows, D]
-        self._unchanged_rows = np.concatenate([hidden.unchanged_rows(int(clip)) for clip in self._train])  # [windows]
+        self._unchanged_rows = np.concatenate([hidden.unchanged_rows(int(clip)) for clip in learn])  # [windows]
         self._head = fit_head(label_space, zero_shot, self._labelled(original), _means(original))
-        self._rows = [(_on(device, part.weights), _on(device, part.bias)) for part in self._head.controls]
+        self._rows = [tuple(torch.from_numpy(a).to(device) for a in (p.weights, p.bias)) for p in self._head.controls]
         rates = {PROJECTION: config.projection_rate, STAGE_4: config.stage4_rate, STAGE_3: config.stage3_rate}
         self._optimiser = torch.optim.AdamW(tower.parameter_groups(rates, config.weight_decay), fused=True)
         self._peak_rates = [group["lr"] for group in self._optimiser.param_groups]
         self.before = self.best = self.validate()
-        self._best_weights, self._best_epoch = tower.weights(), 0
+        self._best_weights = tower.weights()
+
+    @property
+    def num_clips(self) -> int:
+        """Clips that are learnt from."""
+        return len(self._learn)
 
     @property
     def goes_on(self) -> bool:
         """Whether another epoch may make it better."""
-        return self.epoch < self._config.epochs and self.epoch - self._best_epoch < self._config.patience
+        return self.epoch < self._config.epochs and self.epoch - self.best_epoch < self._config.patience
 
     def train_epoch(self) -> None:
-        """One pass over the training clips, a validation, and a point of the curve."""
-        losses = []
+        """One pass over the clips to learn from, a validation, and a point of the curve.
+
+        Without clips to validate on, the last weights are the best.
+        """
         rng = np.random.default_rng([self._config.seed, self.epoch])
-        batches = list(self._batches(rng))
+        batches = self._batches(rng)
+        losses = []
         for step, clips in enumerate(batches):
-            self._set_rates((self.epoch + step / len(batches)) / self._config.epochs)
+            self._set_rates(self.epoch + step / len(batches))
             losses.append(self._step(clips, rng))
-        found = self.validate()
         self.epoch += 1
-        self.curve.append(
-            {"epoch": self.epoch, "loss": float(np.mean(losses)), "figure": found.figure, "validation_loss": found.loss}
-        )
-        if found.rank > self.best.rank:
-            self.best, self._best_epoch, self._best_weights = found, self.epoch, self._tower.weights()
+        found = self.validate()
+        self.curve.append({"epoch": self.epoch, "loss": float(np.mean(losses)), **asdict(found)})
+        if not len(self._validate) or found.credit > self.best.credit:
+            self.best, self.best_epoch, self._best_weights = found, self.epoch, self._tower.weights()
 
-    def interpolate(self) -> tuple[float, Validation]:
-        """Puts the best mixture of original and best weights in place; its α and validation."""
-        found = {}
-        for alpha in ALPHAS:
-            self._tower.set_weights(self._best_weights, alpha)
-            found[alpha] = self.validate()
-        best = max(ALPHAS, key=lambda alpha: (*found[alpha].rank, -alpha))
-        self._tower.set_weights(self._best_weights, best)
-        return best, found[best]
+    def interpolate(self, alpha: float) -> Validation:
+        """Puts (1 − α) · original + α · best weights in place; their validation."""
+        self._tower.set_weights(self._best_weights, alpha)
+        return self.validate()
 
-    @torch.no_grad()
     def validate(self) -> Validation:
-        """The weights as they are, on the validation clips, by the rule that serves."""
-        embeddings = [self._embed(int(clip)) for clip in self._validation]
-        total, figure, loss = 0, 0.0, 0.0
+        """How the weights as they are do on the validation clips, by the rule that serves."""
+        embeddings = self._embeddings(self._validate)
+        num_clips, figure, credit = 0, 0.0, 0.0
         for control, head, targets in zip(self._controls, self._head.controls, self._targets, strict=True):
-            known = targets.known[self._validation]
+            known = targets.known[self._validate]
             if not known.any():
                 continue
-            scores = head_scores(control, head, [part for part, k in zip(embeddings, known, strict=True) if k])
-            truth = targets.truth[self._validation][known]
-            names = [label.value for label in control.labels]
-            found = report(scores, truth, names, multiple=control.multiple)
+            truth = targets.truth[self._validate][known]
+            scores = head_scores(control, head, [embeddings[index] for index in np.flatnonzero(known)])
+            found = report(scores, truth, [label.value for label in control.labels], multiple=control.multiple)
             precision = found.mean_average_precision
-            total += len(truth)
+            num_clips += len(truth)
             figure += len(truth) * (found.accuracy if precision is None else precision)
-            loss += len(truth) * _score_loss(scores, truth, multiple=control.multiple)
-        return Validation(figure / total, loss / total)
+            credit += len(truth) * _credit(scores, truth, multiple=control.multiple)
+        return Validation(figure / max(num_clips, 1), credit / max(num_clips, 1))
 
     def state(self) -> dict[str, Any]:
         """All that `load_state` needs to go on as if nothing had happened."""
@@ -162,130 +165,107 @@ class Trainer:
             "curve": self.curve,
             "weights": self._tower.weights(),
             "optimiser": self._optimiser.state_dict(),
-            "best": {"figure": self.best.figure, "loss": self.best.loss},
-            "best_epoch": self._best_epoch,
+            "best": asdict(self.best),
+            "best_epoch": self.best_epoch,
             "best_weights": self._best_weights,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Goes back to where `state` was taken."""
-        self.epoch, self.curve, self._best_epoch = state["epoch"], list(state["curve"]), state["best_epoch"]
+        self.epoch, self.curve, self.best_epoch = state["epoch"], list(state["curve"]), state["best_epoch"]
         self.best = Validation(**state["best"])
         self._tower.set_weights(state["weights"])
         self._best_weights = {name: value.to(self._device) for name, value in state["best_weights"].items()}
         self._optimiser.load_state_dict(state["optimiser"])
 
     def _labelled(self, embeddings: Sequence[Array]) -> dict[str, LabelledEmbeddings]:
-        """Each control's labels of the training clips, for its head."""
+        """Each control's labels of the clips to learn from, for its head."""
         found = {}
+        means = _means(embeddings)
         for control, targets in zip(self._controls, self._targets, strict=True):
-            known = targets.known[self._train]
+            known = targets.known[self._learn]
             if known.any():
-                clips = self._train[known]
-                means = _means([part for part, k in zip(embeddings, known, strict=True) if k])
+                clips = self._learn[known]
                 truth, weights = targets.truth[clips].astype(np.float32), self._weights[clips].astype(np.float32)
-                found[control.name] = LabelledEmbeddings(means, truth, weights)
+                found[control.name] = LabelledEmbeddings(means[known], truth, weights)
         return found
 
     @torch.no_grad()
-    def _embed(self, clip: int) -> Array:
-        """`[W, D]`"""
-        parts = torch.split(self._hidden.unchanged(clip), self._portion.size)
-        embeddings: Array = torch.cat([self._tower.upper(part.to(self._device)) for part in parts]).cpu().numpy()
-        return embeddings
+    def _embeddings(self, clips: Indices) -> list[Array]:
+        """Each clip's embeddings `[W, D]` by the weights as they are."""
+        rows = [self._hidden.unchanged_rows(int(clip)) for clip in clips]
+        if not rows:
+            return []
+        hidden = self._hidden.rows(np.concatenate(rows))
 
-    def _batches(self, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
-        of_train = [Targets(targets.truth[self._train], targets.known[self._train]) for targets in self._targets]
-        order = self._train[balanced_order(of_train, self._weights[self._train], rng)]
-        num_batches = max(
-            math.ceil(len(order) / self._config.batch_size), min(self._config.min_steps, len(order) // 2), 1
-        )
-        yield from np.array_split(order, num_batches)
+        def attempt(size: int) -> torch.Tensor:
+            return torch.cat([self._tower.upper(part.to(self._device)) for part in torch.split(hidden, size)])
 
-    def _set_rates(self, progress: float) -> None:
-        """A short rise, then down as a cosine."""
-        rising = min(1.0, (progress * self._config.epochs + 0.1) / 1.0)
-        factor = rising * (1 + math.cos(math.pi * progress)) / 2
+        embeddings = self._portion.run(attempt).cpu().numpy()
+        return np.split(embeddings, np.cumsum([len(part) for part in rows])[:-1])
+
+    def _batches(self, rng: np.random.Generator) -> list[Indices]:
+        targets = [Targets(part.truth[self._learn], part.known[self._learn]) for part in self._targets]
+        order = self._learn[balanced_order(targets, self._weights[self._learn], rng)]
+        least = min(self._config.min_steps, len(order) // 2)
+        return np.array_split(order, max(1, least, math.ceil(len(order) / self._config.batch_size)))
+
+    def _set_rates(self, epoch: float) -> None:
+        """A rise over the first epoch, then down to zero as a cosine."""
+        factor = min(1.0, epoch + 0.1) * (1 + math.cos(math.pi * epoch / self._config.epochs)) / 2
         for group, peak in zip(self._optimiser.param_groups, self._peak_rates, strict=True):
             group["lr"] = peak * factor
 
-    def _step(self, clips: npt.NDArray[np.int64], rng: np.random.Generator) -> float:
+    def _step(self, clips: Indices, rng: np.random.Generator) -> float:
         """The batch's loss, after one optimiser step on it."""
-        rows = self._hidden.draw(clips, rng)
-        hidden = self._hidden.rows(rows)
-        original = self._original[np.searchsorted(self._unchanged_rows, rows, side="right") - 1]  # [B, D]
-        truths, knowns = self._batch_targets(clips)
-        if self._config.mixup > 0:
-            share = torch.from_numpy(rng.beta(self._config.mixup, self._config.mixup, len(clips)).astype(np.float32))
-            partner = torch.from_numpy(rng.permutation(len(clips)))
-            hidden, original = _mixed(hidden, share, partner), _mixed(original, share, partner)
-            truths, knowns = ([_mixed(part, share, partner) for part in parts] for parts in (truths, knowns))
+        batch = self._batch(clips, rng)
 
         def attempt(portion: int) -> float:
             self._optimiser.zero_grad()
-            loss = 0.0
-            for start in range(0, len(clips), portion):
-                part = slice(start, start + portion)
-                targets = [t[part] for t in truths], [k[part] for k in knowns]
-                loss += self._backward(hidden[part], original[part], *targets, len(clips))
             anchoring = self._config.anchor * self._tower.anchor_distance()
             anchoring.backward()  # type: ignore[no-untyped-call]
-            return loss + float(anchoring.item())
+            parts = zip(*(torch.split(values, portion) for values in batch), strict=True)
+            return float(anchoring.item()) + sum(self._backward(list(part), len(clips)) for part in parts)
 
         loss = self._portion.run(attempt)
+        if not math.isfinite(loss):
+            raise TrainingError("Training went astray, its loss is no number any more: try again with lower rates.")
         self._optimiser.step()
         return loss
 
-    def _batch_targets(self, clips: npt.NDArray[np.int64]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """For each control: truths `[B, L]`, zero where unknown, and whether they are known, `[B, 1]`; as float32."""
-        knowns = [torch.from_numpy(targets.known[clips].astype(np.float32))[:, None] for targets in self._targets]
-        truths = [torch.from_numpy(targets.truth[clips].astype(np.float32)) for targets in self._targets]
-        return truths, knowns
+    def _batch(self, clips: Indices, rng: np.random.Generator) -> list[torch.Tensor]:
+        """Hidden states, embeddings as they were, and each control's truth `[B, L]` and known `[B, 1]`; mixed up."""
+        rows = self._hidden.draw(clips, rng)
+        windows = np.searchsorted(self._unchanged_rows, rows, side="right") - 1
+        batch = [self._hidden.rows(rows), self._original[windows]]
+        for targets in self._targets:
+            batch.append(torch.from_numpy(targets.truth[clips].astype(np.float32)))
+            batch.append(torch.from_numpy(targets.known[clips].astype(np.float32))[:, None])
+        if self._config.mixup == 0:
+            return batch
+        share = torch.from_numpy(rng.beta(self._config.mixup, self._config.mixup, len(clips)).astype(np.float32))
+        partner = torch.from_numpy(rng.permutation(len(clips)))
+        return [_mixed(values, share, partner) for values in batch]
 
-    def _backward(
-        self,
-        hidden: torch.Tensor,
-        original: torch.Tensor,
-        truths: list[torch.Tensor],
-        knowns: list[torch.Tensor],
-        num_clips: int,
-    ) -> float:
+    def _backward(self, batch: Sequence[torch.Tensor], num_clips: int) -> float:
+        """Adds a portion's gradients; its share of the loss."""
+        hidden, original, *targets = (values.to(self._device) for values in batch)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            embeddings = self._tower.upper(hidden.to(self._device))
-        losses = [self._config.keep * (1 - cosine_similarity(embeddings, original.to(self._device))).sum()]
-        for control, (weights, bias), truth, known in zip(self._controls, self._rows, truths, knowns, strict=True):
-            logits = embeddings @ weights.T + bias  # [B, L]
-            losses.append(label_loss(logits, truth.to(self._device), known.to(self._device), control.multiple))
-        loss = torch.stack(losses).sum() / num_clips
+            embeddings = self._tower.upper(hidden)
+        loss = self._config.keep * (1 - cosine_similarity(embeddings, original)).sum()
+        answers = zip(targets[::2], targets[1::2], strict=True)
+        for control, (weights, bias), (truth, known) in zip(self._controls, self._rows, answers, strict=True):
+            loss = loss + label_loss(embeddings @ weights.T + bias, truth, known, multiple=control.multiple)
+        loss = loss / num_clips
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.item())
 
 
-def label_loss(logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor, multiple: bool) -> torch.Tensor:
-    """The summed cross-entropy of a batch: of the softmax, or the mean of each label's; unknown parts weigh nothing.
-
-    `truth` `[B, L]` and `known` `[B, 1]` may be shares, as mixup makes them; truth is 0 where nothing is known.
-    """
-    if multiple:
-        return -(truth * logsigmoid(logits) + (known - truth) * logsigmoid(-logits)).mean(dim=1).sum()
-    return -(truth * logits.log_softmax(dim=1)).sum()
-
-
 def uses_bfloat16(dtype: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16: where `auto`, if the device is made for it."""
+    """Whether to compute in bfloat16: with `auto`, if the device is made for it."""
     if dtype != "auto":
         return dtype == "bfloat16"
     return device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
-
-
-def _means(embeddings: Sequence[Array]) -> Array:
-    """Each clip's unit-norm mean over its windows, `[N, D]`."""
-    means = np.stack([part.mean(axis=0) for part in embeddings])
-    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-
-
-def _on(device: torch.device, values: Array) -> torch.Tensor:
-    return torch.from_numpy(values).to(device)
 
 
 def _mixed(values: torch.Tensor, share: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
@@ -294,7 +274,15 @@ def _mixed(values: torch.Tensor, share: torch.Tensor, partner: torch.Tensor) -> 
     return share * values + (1 - share) * values[partner]
 
 
-def _score_loss(scores: Array, truth: npt.NDArray[np.bool_], *, multiple: bool) -> float:
-    """The mean negative log-likelihood of the truth by the scores."""
-    likelihood = np.where(truth, scores, 1 - scores) if multiple else scores[truth]
-    return float(-np.log(np.maximum(likelihood, 1e-7)).mean())
+def _means(embeddings: Sequence[Array]) -> Array:
+    """Each clip's unit-norm mean over its windows, `[N, D]`."""
+    means = np.stack([part.mean(axis=0) for part in embeddings])
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+
+
+def _credit(scores: Array, truth: Truth, *, multiple: bool) -> float:
+    """The mean score of what is true; where labels don't exclude each other, evenly with 1 − that of what isn't."""
+    if not multiple:
+        return float(scores[truth].mean())
+    halves = [values.mean() for values in (scores[truth], 1 - scores[~truth]) if values.size]
+    return float(np.mean(halves))

@@ -25,9 +25,6 @@ from workers.promote import Promoter
 from workers.refit import Refitter
 from workers.triggers import consider_training
 
-PRUNE_AFTER_S = 10.0
-"""Deleting predictions is the slowest thing that Label Studio does: it waits until nobody annotates."""
-
 REST = 2.0
 """A project's rollouts rest so many times as long as the last one took: Label Studio has people to serve too."""
 
@@ -93,8 +90,8 @@ class Chores:
         if job.kind in ("prelabel", "learn") and self._store.inbox.last_id(job.project) > newest:
             self._ask(job.queue, job.kind, job.project)
 
-    def _ask(self, queue: str, kind: str, project: int, delay_s: float | None = None) -> None:
-        self._store.jobs.add(queue, [JobRequest(kind, project, delay_s=delay_s)])
+    def _ask(self, queue: str, kind: str, project: int) -> None:
+        self._store.jobs.add(queue, [JobRequest(kind, project)])
         self._bell.ring(queue)
 
     def _learn(self, job: Job) -> str:
@@ -108,7 +105,6 @@ class Chores:
         if refitted.changed:
             now = self._store.clock()
             self._rests_until[job.project] = now + REST * (now - began_at)
-            self._ask(LEARN, "prune", job.project, PRUNE_AFTER_S)
         return str(refitted)
 
     def _promote(self, job: Job) -> str:
@@ -116,7 +112,6 @@ class Chores:
         if promoted.num_waiting:
             raise Later(1.0, f"{promoted.num_waiting} tasks are still to be embedded or pushed")
         self._ask(LEARN, "learn", job.project)
-        self._ask(LEARN, "prune", job.project)
         return f"{job.model_version} is promoted; {promoted.num_predicted} tasks are predicted anew."
 
     def _prune(self, job: Job) -> str:

@@ -179,7 +179,8 @@ class Finetuner:
         base = Path(self._settings.model.rstrip("/")).name
         encoder = f"models/{job.project}/{base}-tuned-{job.id}"
         place = self._settings.model_dir / encoder
-        if not place.exists():
+        if (folder / "candidate").exists():  # else it was moved before this process was killed
+            shutil.rmtree(place, ignore_errors=True)  # of a try that was judged, but not written down
             place.parent.mkdir(parents=True, exist_ok=True)
             (folder / "candidate").replace(place)
         identity = load_encoder(self._settings, encoder).identity

@@ -65,8 +65,19 @@ class Refitter:
         self._store.ledger.catch_up()
         label_config = self._store.catalog.project(project).label_config
         label_space = parse_label_config(label_config)
+        self._store.catalog.put_label_space(prediction.space_id(label_space), label_config)
+        pointer = _name(self._store.versions.promoted(project))
+        if (begun := self._begun(project, label_space)) is not None:
+            rolled = self._rollout.run(begun, instead_of=pointer)
+            if rolled.num_waiting:
+                return Refitted(begun.model_version, begun.manifest["num_labels"], rolled.num_waiting, changed=True)
+        return self._refit(project, label_space)
+
+    def _refit(self, project: int, label_space: LabelSpace) -> Refitted:
+        # The pointer first: whatever is promoted from here on is not to be replaced by what is fitted without it.
+        promoted = self._store.versions.promoted(project)
         served = find_serving(self._store, self._settings.model, project, label_space)
-        self._store.catalog.put_label_space(served.space_id, label_config)
+        num_entries = self._store.ledger.num_entries(project)
         agreed = consensus(self._store.ledger.standing(project), label_space)
         tasks, vectors = self._pool(project, served, set(agreed.labels))
         encoder = self._encoders.get(served.encoder.model)
@@ -85,15 +96,33 @@ class Refitter:
             served.encoder.version,
             name,
             served.space_id,
-            manifest={"kind": "head" if labelled else ZERO_SHOT, "num_labels": num_labels},
+            manifest={
+                "kind": "head" if labelled else ZERO_SHOT,
+                "num_labels": num_labels,
+                "num_entries": num_entries,
+            },
         )
-        promoted = self._store.versions.promoted(project)
         if not self._is_worth_it(version, served, promoted, label_space, head, vectors):
             return Refitted(served.model_version, num_labels, 0, changed=False)
         is_new = self._store.versions.put(version, head if labelled else None)
-        pointer = promoted.model_version if promoted else ""
-        rolled = self._rollout.run(version, is_new=is_new, instead_of=pointer)
+        rolled = self._rollout.run(version, is_new=is_new, instead_of=_name(promoted))
         return Refitted(version.model_version, num_labels, rolled.num_waiting, changed=True)
+
+    def _begun(self, project: int, label_space: LabelSpace) -> Version | None:
+        """A head on its way in that was fitted to all that is said by now.
+
+        It is brought to its end first: while recordings are being embedded, each fit is centred a little differently.
+        """
+        promoted = self._store.versions.promoted(project)
+        served = find_serving(self._store, self._settings.model, project, label_space)
+        since = promoted.promoted_at or 0.0 if promoted else 0.0
+        num_entries = self._store.ledger.num_entries(project)
+        for version in reversed(self._store.versions.of_project(project)):
+            waits = version.promoted_at is None and version.created_at >= since
+            fits = (version.encoder_version, version.space_id) == (served.encoder.version, served.space_id)
+            if waits and fits and version.manifest.get("num_entries") == num_entries:
+                return version
+        return None
 
     def _is_worth_it(
         self,
@@ -123,6 +152,11 @@ class Refitter:
             tasks |= {task.task: task for task in some}
             vectors |= embedded(self._store, some, served.encoder)
         return tasks, vectors
+
+
+def _name(promoted: Version | None) -> str:
+    """What the pointer says: nothing where the base model serves."""
+    return promoted.model_version if promoted else ""
 
 
 def _labelled(

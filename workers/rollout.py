@@ -3,7 +3,7 @@
     predict every open task → push → move the pointer → align Label Studio → prune what it replaced → verify
 
 Each step looks at what is there first. Interrupted anywhere and run again, a rollout ends in the same state; until the
-pointer moves, nobody sees anything of it, and once it has moved, the rest only tidies up.
+pointer moves, nobody sees anything of it, and once it has moved, a job that was queued before sees to the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from clapboard import prediction
 from clapboard.errors import LabelStudioUnreachable
 from clapboard.head import Head
-from clapboard.jobs import BATCH, Bell
+from clapboard.jobs import BATCH, LEARN, Bell
 from clapboard.label_studio.checks import Connection
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.connect import align
@@ -23,10 +23,11 @@ from clapboard.labels import LabelSpace
 from clapboard.pool import embedded
 from clapboard.prelabel import predict_request
 from clapboard.scoring import Array
-from clapboard.serving import Serving
+from clapboard.serving import Serving, find_serving
 from clapboard.settings import Settings
 from clapboard.store import Store
-from clapboard.store.predictions import StoredPrediction
+from clapboard.store.jobs import JobRequest
+from clapboard.store.predictions import Delivery, StoredPrediction
 from clapboard.store.tasks import KnownTask
 from clapboard.store.versions import Version
 from workers.encoders import EncoderPool, announce
@@ -35,6 +36,9 @@ from workers.push import Pusher
 
 VERSIONS_IN_VIEW = 50
 """How many replaced versions' predictions are remembered: people may still have tasks open that show them."""
+
+PRUNE_AFTER_S = 10.0
+"""Deleting predictions is the slowest thing that Label Studio does: it waits until nobody annotates."""
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +87,7 @@ class Rollout:
         encoder = self._encoders.get(version.encoder)
         label_space, head = self._heads.get(encoder, version.space_id, version.head)
         served = Serving(announce(self._store, encoder), version.head, version.space_id, version.model_version)
+        is_lost = not is_new and self._is_lost(version)
         num_predicted = num_waiting = 0
         for tasks, are_open in self._pages(version.project):
             vectors = embedded(self._store, tasks, served.encoder)
@@ -94,8 +99,10 @@ class Rollout:
             num_predicted += len(found)
             # Annotated ones too: heads are fitted on their embeddings.
             missing = [task for task in tasks if task.task not in vectors]
-            num_waiting += self._queue_unembedded(version, served, missing, are_open)
-            self._deliver(found, is_new=is_new)
+            if missing:
+                asked = self._embedding(served, version.project, label_space)
+                num_waiting += self._queue_unembedded(version.project, asked, missing, are_open)
+            self._deliver(found, is_new=is_new, is_lost=is_lost)
         if self._client is not None:
             num_waiting += self._store.predictions.num_owed(version.project, version.model_version)
         if not num_waiting:
@@ -112,13 +119,27 @@ class Rollout:
             tasks = [task for task in page if not task.set_aside]
             yield tasks, {task.task for task in tasks if len(annotated.get(task.task, ())) < enough}
 
-    def _queue_unembedded(self, version: Version, served: Serving, tasks: list[KnownTask], are_open: set[int]) -> int:
-        """How many of the tasks are still to come. Those that failed under this version aren't waited for."""
-        if not tasks:
-            return 0
-        failed = {job.task for job in self._store.jobs.failed_since(version.project, version.model_version, 0.0)}
+    def _is_lost(self, version: Version) -> bool:
+        """Whether Label Studio has less of the version than it was given: pruned once, it must be brought anew."""
+        if self._client is None:
+            return False
+        counts = self._store.predictions.counts(version.project, version.model_version)
+        num_given = counts.get(Delivery.ANSWERED, 0) + counts.get(Delivery.PUSHED, 0)
+        return self._client.model_versions(version.project).get(version.model_version, 0) < num_given
+
+    def _embedding(self, served: Serving, project: int, label_space: LabelSpace) -> Serving:
+        """By whom unembedded tasks are asked for: by what serves now if that has the same encoder.
+
+        So that heads that follow each other while a project is being embedded ask for one job a task, not for many.
+        """
+        now = find_serving(self._store, self._settings.model, project, label_space)
+        return now if now.encoder.version == served.encoder.version else served
+
+    def _queue_unembedded(self, project: int, asked: Serving, tasks: list[KnownTask], are_open: set[int]) -> int:
+        """How many of the tasks are still to come. Those that have failed aren't waited for."""
+        failed = {job.task for job in self._store.jobs.failed_since(project, asked.model_version, 0.0)}
         requests = [
-            predict_request(version.project, task, served, push=self._client is not None and task.task in are_open)
+            predict_request(project, task, asked, push=self._client is not None and task.task in are_open)
             for task in tasks
             if task.task not in failed
         ]
@@ -127,26 +148,34 @@ class Rollout:
             self._bell.ring(BATCH)
         return len(requests)
 
-    def _deliver(self, found: list[StoredPrediction], *, is_new: bool) -> None:
+    def _deliver(self, found: list[StoredPrediction], *, is_new: bool, is_lost: bool) -> None:
         if not found:
             return
         if self._pusher is not None and is_new:
             self._pusher.push(self._store.predictions.put_for_push(found), known_absent=True)
             return
         self._store.predictions.put_all(found, push=self._pusher is not None)
+        if is_lost:
+            self._store.predictions.owe(found[0].project, [one.task for one in found], found[0].model_version)
         if self._pusher is not None:
             self._pusher.push_owed()
 
     def _switch(self, version: Version, instead_of: str | None) -> None:
         """From here on the version serves, unless another one was promoted meanwhile."""
         project = version.project
+        # Queued before the pointer moves, so that it is tidied up even if this process dies between the two.
+        self._store.jobs.add(LEARN, [JobRequest("prune", project, delay_s=PRUNE_AFTER_S)])
         if not self._store.versions.promote(project, version.model_version, instead_of=instead_of):
             return
-        label_config = self._store.catalog.label_config(version.space_id)
-        self._store.catalog.put_project(project, label_config, version.model_version)
         log.info("promoted", extra={"project": project, "model_version": version.model_version})
+        self._align(version)
+
+    def _align(self, promoted: Version) -> None:
+        """Write down what the project answers with, and have Label Studio show it."""
+        label_config = self._store.catalog.project(promoted.project).label_config
+        self._store.catalog.put_project(promoted.project, label_config, promoted.model_version)
         if self._client is not None:
-            align(self._client, self._settings, project, version.model_version)
+            align(self._client, self._settings, promoted.project, promoted.model_version)
 
     def prune(self, project: int) -> int:
         """Take what the promoted version replaced out of Label Studio, and verify that all is aligned.
@@ -158,6 +187,7 @@ class Rollout:
             return 0
         ours = {version.model_version for version in self._store.versions.of_project(project)}
         ours |= set(self._store.predictions.model_versions(project))
+        ours -= self._on_their_way_in(project, promoted)
         gone = []
         if self._client is not None:
             there = self._client.model_versions(project)
@@ -165,9 +195,16 @@ class Rollout:
             for name in gone:
                 self._client.delete_model_version(project, name)
         self._forget_replaced(project, promoted)
-        if self._client is not None:
-            self._verify(self._client, project)
+        self._verify(project)
         return len(gone)
+
+    def _on_their_way_in(self, project: int, promoted: Version) -> set[str]:
+        """Versions that were made since the promoted one took over, and may be about to replace it."""
+        return {
+            version.model_version
+            for version in self._store.versions.of_project(project)
+            if version.promoted_at is None and version.created_at >= (promoted.promoted_at or 0.0)
+        }
 
     def _forget_replaced(self, project: int, promoted: Version) -> None:
         """Forget heads that a later one of the same encoder replaced, and what only they were kept for."""
@@ -183,12 +220,14 @@ class Rollout:
         stale = set(self._store.predictions.model_versions(project)) - {*in_view, promoted.model_version}
         self._store.predictions.forget_versions(project, stale)
 
-    def _verify(self, client: LabelStudioClient, project: int) -> None:
+    def _verify(self, project: int) -> None:
         """That Label Studio shows what is promoted by now, which deleting a version may have upset."""
         promoted = self._store.versions.promoted(project)
         assert promoted is not None
-        align(client, self._settings, project, promoted.model_version)
-        versions = Connection.look(client, self._settings, project).versions(promoted.model_version)
+        self._align(promoted)
+        if self._client is None:
+            return
+        versions = Connection.look(self._client, self._settings, project).versions(promoted.model_version)
         if not versions.ok:
             raise LabelStudioUnreachable(versions.message)
 

@@ -16,7 +16,7 @@ def consider_training(settings: Settings, store: Store, bell: Bell, project: int
         return None
     standing = store.ledger.standing(project)
     last = store.jobs.last("train", project)
-    since = last.created_at if last else 0.0
+    since = last.started_at or 0.0 if last else 0.0
     fresh = {entry.task for entry in standing if entry.revision > since}
     label_space = parse_label_config(store.catalog.project(project).label_config)
     agreed = consensus(standing, label_space)

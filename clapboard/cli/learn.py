@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from clapboard.cli.output import AsJson, Model, ProjectId, console, settings_with, write_json
 from clapboard.cli.waiting import wait_for_job
@@ -54,7 +54,14 @@ def list_versions(project: ProjectId, as_json: AsJson = False) -> None:
         write_json(rows)
         return
     table = Table(
-        "version", "kind", "state", "labels", "accuracy", "in service", "zero-shot", title=f"Project {project}"
+        Column("version", overflow="fold"),
+        "kind",
+        "state",
+        "labels",
+        "accuracy",
+        "in service",
+        "zero-shot",
+        title=f"Project {project}",
     )
     for row in rows:
         figures = (_figure(row[name]) for name in ("accuracy", "in_service", "zero_shot"))

@@ -12,14 +12,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from clapboard.settings import Settings, load_settings
 
+_WIDTH_OF_A_FILE = 160
+
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 ProjectId = Annotated[int, typer.Option("--project", "-p", help="Number of the Label Studio project.", min=1)]
 Model = Annotated[str | None, typer.Option("--model", help="CLAP checkpoint: hub id, folder, or `mini`.")]
 
 
 def console() -> Console:
-    """Standard output, for people."""
-    return Console(soft_wrap=not sys.stdout.isatty())
+    """Standard output, for people; wide where nobody sees its edge, so that no table is cut."""
+    is_terminal = sys.stdout.isatty()
+    return Console(soft_wrap=not is_terminal, width=None if is_terminal else _WIDTH_OF_A_FILE)
 
 
 def errors_console() -> Console:

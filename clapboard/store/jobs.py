@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, select, update
+from sqlalchemy import Connection, Row, and_, case, func, select, update
 
 from clapboard.errors import ClapboardError, NotFoundError
 from clapboard.store.database import Database, in_chunks
@@ -44,7 +44,8 @@ class JobRequest:
     model_version: str = ""
     payload: Mapping[str, Any] = field(default_factory=dict)
     push: bool = False
-    delay_s: float | None = None  # not to be claimed before; None: at once, or when an open job for it says
+    # Not to be claimed before; None: at once, or when an open job for it says. What is due is not put off any more.
+    delay_s: float | None = None
 
     @property
     def subject(self) -> tuple[str, int, int, str]:
@@ -234,8 +235,9 @@ class JobStore:
         return _job(row)
 
     def last(self, kind: str, project: int) -> Job | None:
-        """The project's newest job of the kind, open or ended."""
-        query = select(jobs).where(jobs.c.kind == kind, jobs.c.project == project).order_by(jobs.c.id.desc()).limit(1)
+        """The project's newest job of the kind that was ever begun, open or ended."""
+        begun = (jobs.c.kind == kind) & (jobs.c.project == project) & jobs.c.started_at.is_not(None)
+        query = select(jobs).where(begun).order_by(jobs.c.id.desc()).limit(1)
         with self._db.read() as connection:
             row = connection.execute(query).one_or_none()
         return _job(row) if row else None
@@ -303,7 +305,8 @@ class JobStore:
         if queue == "interactive":
             changes["queue"] = queue
         if request.delay_s is not None:
-            changes["not_before"] = self._clock() + request.delay_s
+            now = self._clock()
+            changes["not_before"] = case((jobs.c.not_before > now, now + request.delay_s), else_=jobs.c.not_before)
         joined = update(jobs).where(_same_subject(request), jobs.c.state.in_(OPEN)).values(changes)
         job_id = connection.scalar(joined.returning(jobs.c.id))
         # The open job may have ended between the two statements, where writers don't exclude each other.

@@ -82,14 +82,13 @@ class PredictionStore:
 
     def put_for_push(self, found: Sequence[StoredPrediction]) -> list[StoredPrediction]:
         """Write predictions of a new version that the caller pushes by itself; those that were there are left out."""
-        versions = {(one.project, one.model_version) for one in found}
-        there = {key for project, version in versions for key in self._keys(project, version)}
-        new = [one for one in found if (one.project, one.task, one.model_version) not in there]
-        statement = self._db.insert(predictions).on_conflict_do_nothing()
+        if not found:
+            return []
+        statement = self._db.insert(predictions).on_conflict_do_nothing().returning(*_KEY)
         with self._db.write() as connection:
-            if new:
-                connection.execute(statement, _rows(new, Delivery.PUSHING, self._clock()))
-        return new
+            rows = connection.execute(statement, _rows(found, Delivery.PUSHING, self._clock()))
+            written = {tuple(row) for row in rows}
+        return [one for one in found if (one.project, one.task, one.model_version) in written]
 
     def cached(self, project: int, wanted: dict[int, str], model_version: str) -> set[int]:
         """Those of the tasks (task → URI key) that have a prediction of this version for that very URI."""
@@ -205,11 +204,6 @@ class PredictionStore:
                     suggestion = Suggestion(row.model_version, row.score, row.result, row.delivered_at)
                     found.setdefault(row.task, []).append(suggestion)
         return found
-
-    def _keys(self, project: int, model_version: str) -> list[tuple[int, int, str]]:
-        query = select(*_KEY).where(predictions.c.project == project, predictions.c.model_version == model_version)
-        with self._db.read() as connection:
-            return [tuple(row) for row in connection.execute(query)]
 
     def forget_versions(self, project: int, model_versions: Collection[str]) -> None:
         """Drop all predictions of those versions; what is owed of them is owed no more."""

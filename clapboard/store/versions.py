@@ -58,7 +58,7 @@ class VersionStore:
                 content = {"name": version.head, "content": head.to_bytes()}
                 connection.execute(self._db.insert(heads).values(key | content).on_conflict_do_nothing())
             statement = self._db.insert(versions).values(row).on_conflict_do_nothing()
-            is_new = connection.execute(statement).rowcount > 0
+            is_new = connection.scalar(statement.returning(versions.c.project)) is not None
             if not is_new:
                 kept = connection.scalar(select(versions.c.manifest).where(of_version)) or {}
                 connection.execute(update(versions).where(of_version).values(manifest={**kept, **version.manifest}))

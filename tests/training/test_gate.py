@@ -104,7 +104,7 @@ def test_too_few_test_clips_or_recordings_are_said_to_be_too_few(num_clips: int,
 
 
 def test_the_lower_bound_is_that_of_a_binomial_where_it_can_be_worked_out() -> None:
-    """On 40 clips, 10 of them won and none lost: the resampled lead is Binomial(40, ¼) / 40, whose 5 % quantile is 6/40."""
+    """Of 40 clips 10 are won and none is lost: the lead is Binomial(40, ¼) / 40, whose 5 % quantile is 6/40."""
     truth = truth_of(40)
     none = right_on(truth, np.zeros(40, bool))
     verdict = judge([trial(truth, right_on(truth, np.arange(40) < 10), none, none)])
@@ -112,7 +112,7 @@ def test_the_lower_bound_is_that_of_a_binomial_where_it_can_be_worked_out() -> N
 
 
 def test_clips_of_one_recording_are_drawn_together() -> None:
-    """4 of 12 recordings are won as a whole: Binomial(12, ⅓) / 12, whose 5 % quantile is 1/12; by single clips it is more."""
+    """4 of 12 recordings are won as a whole: Binomial(12, ⅓) / 12, whose 5 % quantile is 1/12; of clips apart, more."""
     truth = truth_of(120)
     none = right_on(truth, np.zeros(120, bool))
     candidate = right_on(truth, np.arange(120) < 40)
@@ -150,7 +150,7 @@ def test_labels_that_dont_exclude_each_other_are_judged_by_map() -> None:
 def test_a_win_on_one_control_makes_up_for_a_loss_on_another_with_fewer_clips() -> None:
     large, small = truth_of(60), truth_of(12)
     win = trial(large, right_on(large, share(60, 1)), *[right_on(large, share(60, 0.2))] * 2)
-    loss = trial(small, right_on(small, share(12, 0.8)), *[right_on(small, share(12, 1))] * 2)
+    loss = trial(small, right_on(small, share(12, 0.75)), *[right_on(small, share(12, 1))] * 2)
     verdict = judge([win, replace(loss, control="place")])
     assert verdict.differences[0].estimate == pytest.approx((60 * 0.8 - 12 * 0.25) / 72)
     assert verdict.num_clips == 60

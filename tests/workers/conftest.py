@@ -36,8 +36,8 @@ SPACE_ID = prediction.space_id(LABELS)
 class CountingEncoder:
     """An encoder whose embeddings follow from the samples, which counts windows and fails when told to."""
 
-    def __init__(self, version: str = "0123456789abcdef", batch_size: int = 4) -> None:
-        self.identity = EncoderIdentity("counting", version, "float32", 4, 10.0)
+    def __init__(self, version: str = "0123456789abcdef", batch_size: int = 4, model: str = "counting") -> None:
+        self.identity = EncoderIdentity(model, version, "float32", 4, 10.0)
         self.logit_scale = 10.0
         self.batch_size = batch_size
         self.device = torch.device("cpu")

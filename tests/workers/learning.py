@@ -96,9 +96,7 @@ class Learning:
         self.encoders = EncoderPool(ENCODER, load, capacity=4)  # type: ignore[arg-type]
         self.heads = Heads(self.store)
         pusher = Pusher(self.store, self.client, lease_s=30)
-        self.rollout = Rollout(
-            self.settings, self.store, self.encoders, self.heads, self.bell, self.client, pusher
-        )
+        self.rollout = Rollout(self.settings, self.store, self.encoders, self.heads, self.bell, self.client, pusher)
         self.refitter = Refitter(self.settings, self.store, self.encoders, self.heads, self.rollout)
         self.promoter = Promoter(self.settings, self.store, self.encoders, self.rollout)
         self.stopping = threading.Event()
@@ -190,9 +188,7 @@ class Learning:
 
     @cached_property
     def chores(self) -> Chores:
-        return Chores(
-            self.settings, self.store, self.client, self.bell, self.refitter, self.promoter, self.finetuner
-        )
+        return Chores(self.settings, self.store, self.client, self.bell, self.refitter, self.promoter, self.finetuner)
 
     @property
     def promoted(self) -> str:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from clapboard import prediction, scoring
-from clapboard.head import zero_shot_head
-from clapboard.jobs import INTERACTIVE
+from clapboard.head import ControlHead, Head, zero_shot_head
+from clapboard.jobs import INTERACTIVE, PredictPayload
 from clapboard.labels import label_space_of
-from clapboard.store.jobs import State
-from tests.workers.conftest import LABELS, CountingEncoder, World
+from clapboard.store.jobs import JobRequest, State
+from clapboard.store.versions import Version
+from tests.workers.conftest import LABELS, SPACE_ID, CountingEncoder, World
 from workers.batch import PredictJobs
 
 
@@ -103,6 +104,44 @@ def test_a_job_that_was_asked_of_another_encoder_is_answered_under_the_name_of_o
     predict_jobs.run(world.claimed())
     made_by = prediction.model_version(world.encoder.identity, LABELS)
     assert world.store.predictions.model_versions(1) == [made_by]
+
+
+def test_a_job_that_was_queued_before_there_were_heads_is_zero_shots(world: World, predict_jobs: PredictJobs) -> None:
+    uri = world.audio.url("1/clip.wav")
+    payload = {"kind": "predict", "uri": uri, "uri_key": world.sources.key(uri), "head_id": SPACE_ID}
+    world.store.jobs.add(INTERACTIVE, [JobRequest("predict", 1, 1, world.version, payload)])
+    predict_jobs.run(world.claimed())
+    assert states(world) == {1: State.DONE}
+    assert world.predicted(1) == [1]
+
+
+def test_jobs_of_an_encoder_that_cannot_be_loaded_fail_alone(world: World, predict_jobs: PredictJobs) -> None:
+    world.ask(1)
+    uri = world.audio.url("2/clip.wav")
+    payload = PredictPayload(
+        uri=uri, uri_key=world.sources.key(uri), encoder="models/1/gone", space_id=SPACE_ID, head="zero-shot"
+    )
+    world.store.jobs.add(INTERACTIVE, [JobRequest("predict", 1, 2, "tuned", payload.model_dump())])
+    predict_jobs.run(world.claimed())
+    assert states(world) == {1: State.DONE, 2: State.FAILED}
+    assert world.store.jobs.newest(state=State.FAILED)[0].error_code == "model"
+
+
+def test_a_fitted_head_is_what_scores_where_the_job_names_one(world: World, predict_jobs: PredictJobs) -> None:
+    identity = world.encoder.identity
+    sure = Head((ControlHead(np.zeros(4, np.float32), np.zeros((2, 4), np.float32), np.array([0, 9], np.float32)),))
+    name = prediction.model_version(identity, LABELS, sure.name)
+    world.store.versions.put(Version(1, name, "counting", identity.version, sure.name, SPACE_ID), sure)
+    uri = world.audio.url("1/clip.wav")
+    payload = PredictPayload(
+        uri=uri, uri_key=world.sources.key(uri), encoder="counting", space_id=SPACE_ID, head=sure.name
+    )
+    world.store.jobs.add(INTERACTIVE, [JobRequest("predict", 1, 1, name, payload.model_dump())])
+    predict_jobs.run(world.claimed())
+    world.version = name
+    (result,) = world.prediction(1).result
+    assert result["value"] == {"choices": ["rain"]}
+    assert result["score"] == pytest.approx(1 / (1 + np.exp(-9)))
 
 
 def test_work_whose_lease_was_lost_is_discarded(world: World, predict_jobs: PredictJobs, owed: Owed) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from clapboard.store import Store
+from clapboard.store.predictions import StoredPrediction
 from tests.together import together
 
 CREATED, DELETED = "ANNOTATION_CREATED", "ANNOTATIONS_DELETED"
@@ -67,3 +68,48 @@ def test_concurrent_events_are_all_kept(open_store: Callable[[], Store]) -> None
     assert [event.id for event in events] == sorted(event_id for some in ids for event_id in some)
     for sender in range(4):
         assert [e.body["number"] for e in events if e.body["sender"] == sender] == list(range(15))
+
+
+RESULT = [{"id": "clapboard-clip-00000001", "from_name": "clip", "type": "choices", "value": {"choices": ["dog"]}}]
+
+
+def test_an_event_keeps_what_its_annotations_answered_as_it_was_then(store: Store) -> None:
+    found = [StoredPrediction(1, task, "v1", "key", 0.75, RESULT) for task in (11, 12)]
+    store.predictions.put_for_push(found)
+    annotations = [{"task": task, "result": RESULT} for task in (11, 12, 13)]
+    store.append_event("ANNOTATIONS_CREATED", 1, {"annotation": annotations})
+    store.predictions.forget_tasks(1, [11, 12])
+    (event,) = store.inbox.events()
+    kept = {"model_version": "v1", "score": 0.75, "result": RESULT}
+    assert event.suggestions == {"11": kept, "12": kept}  # 13 had none
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"annotation": {"task": "11", "result": RESULT}},
+        {"annotation": {"task": True, "result": RESULT}},
+        {"annotation": {"task": 2**70}},
+        {"annotation": [None, "x", {"result": RESULT}]},
+        {"annotation": "x"},
+        {"task": {"id": 11}},
+        {},
+    ],
+)
+def test_an_event_that_names_no_task_in_order_is_kept_all_the_same(store: Store, body: dict[str, Any]) -> None:
+    store.append_event("ANNOTATION_CREATED", 1, body)
+    (event,) = store.inbox.events()
+    assert (event.body, event.suggestions) == (body, {})
+
+
+def test_an_event_of_no_project_answers_nothing(store: Store) -> None:
+    store.predictions.put_for_push([StoredPrediction(1, 11, "v1", "key", 0.75, RESULT)])
+    store.append_event("ANNOTATION_CREATED", None, {"annotation": {"task": 11, "result": RESULT}})
+    assert store.inbox.events()[0].suggestions == {}
+
+
+def test_the_newest_event_of_a_project_is_known_by_its_number(store: Store) -> None:
+    assert store.inbox.last_id(1) == 0
+    first = store.inbox.append(CREATED, 1, {})
+    store.inbox.append(CREATED, 2, {})
+    assert store.inbox.last_id(1) == first

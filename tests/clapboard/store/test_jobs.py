@@ -438,3 +438,92 @@ def test_the_oldest_wait_is_known_for_each_queue(store: Store, clock: Callable[.
     assert store.jobs.oldest_queued_s() == {BATCH: 7, INTERACTIVE: 2}
     claim_one(store)
     assert store.jobs.oldest_queued_s()[BATCH] == 2
+
+
+# Progress, putting off, joining
+
+
+def test_a_running_job_says_how_far_it_is_to_whoever_looks(store: Store) -> None:
+    store.jobs.add(BATCH, [wish(1)])
+    job = claim_one(store)
+    assert job.progress is None
+    store.jobs.report(job, "epoch 1 of 3")
+    store.jobs.report(job, "epoch 2 of 3")
+    assert store.jobs.get(job.id).progress == "epoch 2 of 3"
+    store.jobs.done(job, "It is done.")
+    store.jobs.report(job, "epoch 3 of 3")  # too late
+    ended = store.jobs.get(job.id)
+    assert (ended.state, ended.progress, ended.error) == (State.DONE, "epoch 2 of 3", "It is done.")
+
+
+def test_a_job_that_is_put_off_is_queued_again_and_that_try_does_not_count(
+    store: Store, clock: Callable[..., float]
+) -> None:
+    (job_id,) = store.jobs.add(BATCH, [wish(1)])
+    for _ in range(10):  # more often than a job is tried
+        job = claim_one(store)
+        assert job.attempts == 1
+        store.jobs.put_off(job, 5.0, "3 are still to come")
+        waiting = store.jobs.get(job_id)
+        assert (waiting.state, waiting.attempts, waiting.worker) == (State.QUEUED, 0, None)
+        assert waiting.progress == "3 are still to come"
+        clock.advance(4.9)
+        assert store.jobs.claim("w", BATCH, 1) == []
+        clock.advance(0.1)
+    store.jobs.done(claim_one(store))
+    assert store.jobs.get(job_id).state == State.DONE
+
+
+def test_a_job_that_is_no_longer_held_is_not_put_off(store: Store, clock: Callable[..., float]) -> None:
+    store.jobs.add(BATCH, [wish(1)])
+    lost = claim_one(store, "lost")
+    clock.advance(LEASE_S + 1)
+    store.jobs.requeue_lost(LEASE_S)
+    heir = claim_one(store, "heir")
+    store.jobs.put_off(lost, 100.0, "late")
+    found = store.jobs.get(heir.id)
+    assert (found.state, found.worker, found.progress) == (State.RUNNING, "heir", None)
+
+
+def late(delay_s: float | None) -> JobRequest:
+    return JobRequest("train", 1, delay_s=delay_s)
+
+
+def is_due(store: Store) -> bool:
+    return store.jobs.queues_with_work([BATCH]) == [BATCH]
+
+
+def test_a_delayed_job_waits_and_each_who_asks_with_a_delay_puts_it_off(
+    store: Store, clock: Callable[..., float]
+) -> None:
+    (job_id,) = store.jobs.add(BATCH, [late(60.0)])
+    clock.advance(59)
+    assert not is_due(store)
+    assert store.jobs.add(BATCH, [late(60.0)]) == [job_id]
+    clock.advance(59)
+    assert not is_due(store)
+    assert store.jobs.add(BATCH, [late(None)]) == [job_id]  # whoever has no wish leaves it where it is
+    assert not is_due(store)
+    clock.advance(1)
+    assert [job.id for job in store.jobs.claim("w", BATCH, 5)] == [job_id]
+
+
+def test_who_wants_it_at_once_gets_it_and_nobody_puts_it_off_after_that(
+    store: Store, clock: Callable[..., float]
+) -> None:
+    (job_id,) = store.jobs.add(BATCH, [late(60.0)])
+    assert store.jobs.add(BATCH, [late(0.0)]) == [job_id]
+    assert is_due(store)
+    store.jobs.add(BATCH, [late(60.0)])
+    assert is_due(store)
+
+
+def test_the_last_job_of_a_kind_is_the_newest_that_was_ever_begun(store: Store) -> None:
+    assert store.jobs.last("train", 1) is None
+    (first,) = store.jobs.add(BATCH, [late(None)])
+    assert store.jobs.last("train", 1) is None
+    store.jobs.done(claim_one(store))
+    store.jobs.add(BATCH, [late(None), JobRequest("train", 2), JobRequest("sync", 1)])
+    found = store.jobs.last("train", 1)
+    assert found is not None
+    assert (found.id, found.state) == (first, State.DONE)

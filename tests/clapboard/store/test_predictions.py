@@ -295,3 +295,76 @@ def test_many_writers_of_every_kind_at_once_never_deadlock(
     ]
     together(calls)
     assert sum(stores[0].predictions.counts(1, "v1").values()) == len(tasks)
+
+
+# Whole versions at once
+
+
+def test_what_was_brought_to_label_studio_is_known_by_task_whatever_the_version(
+    store: Store, clock: Callable[..., float]
+) -> None:
+    store.predictions.put_all([prediction(1), prediction(2), prediction(3)], push=False)
+    assert store.predictions.delivered(1, [1, 2, 3]) == {}
+    answered_at = clock()
+    take(store, [1], since=clock() + 1)
+    clock.advance(5)
+    store.predictions.put_for_push([prediction(1, version="v2"), prediction(2, version="v2")])  # on their way
+    store.predictions.pushed(1, [2], "v2")
+    found = store.predictions.delivered(1, [1, 2, 3, 4])
+    assert sorted(found) == [1, 2]
+    assert sorted((one.model_version, one.delivered_at) for one in found[1]) == [("v1", answered_at), ("v2", clock())]
+    assert (found[2][0].score, found[2][0].result) == (0.25, RESULT)
+    assert store.predictions.delivered(2, [1, 2]) == {}
+
+
+def test_a_new_versions_predictions_are_its_writers_to_push_and_nobody_elses(
+    store: Store, clock: Callable[..., float]
+) -> None:
+    written = store.predictions.put_for_push([prediction(2), prediction(1)])
+    assert sorted(one.task for one in written) == [1, 2]
+    assert pushing(store) == []
+    assert store.predictions.put_for_push([prediction(1), prediction(3)]) == [prediction(3)]
+    assert take(store, [1, 2, 3], since=clock() + 1) == []
+    store.predictions.pushed(1, [1, 2, 3], "v1")
+    assert store.predictions.counts(1, "v1") == {Delivery.PUSHED: 3}
+
+
+def test_if_their_writer_dies_somebody_else_pushes_them(store: Store, clock: Callable[..., float]) -> None:
+    store.predictions.put_for_push([prediction(1), prediction(2)])
+    clock.advance(LEASE_S + 1)
+    assert pushing(store) == [1, 2]
+
+
+def test_two_who_write_the_same_new_version_share_it(store: Store, open_store: Callable[[], Store]) -> None:
+    stores = [store, open_store()]
+    tasks = [prediction(task) for task in range(1, 60)]
+    written: list[int] = []
+    together(
+        [
+            lambda which=which, order=order: written.extend(
+                one.task for one in which.predictions.put_for_push(tasks[::order])
+            )
+            for which, order in zip(stores, (1, -1), strict=True)
+        ]
+    )
+    assert sorted(written) == list(range(1, 60))
+
+
+def test_the_newest_versions_are_those_that_were_delivered_last(store: Store, clock: Callable[..., float]) -> None:
+    for name in ("b", "a", "c"):
+        clock.advance(1)
+        store.predictions.put_for_push([prediction(1, version=name), prediction(2, version=name)])
+    store.predictions.put_all([prediction(1, version="never")], push=False)
+    store.predictions.put_for_push([prediction(1, version="other", project=2)])
+    assert store.predictions.newest_versions(1, 2) == ["c", "a"]
+    assert store.predictions.newest_versions(1, 9) == ["c", "a", "b", "never"]
+
+
+def test_a_forgotten_version_is_gone_and_owed_no_more(store: Store) -> None:
+    for name in ("v1", "v2", "v3"):
+        store.predictions.put_all([prediction(1, version=name), prediction(2, version=name)], push=True)
+    store.predictions.put_all([prediction(1, project=2)], push=True)
+    store.predictions.forget_versions(1, {"v1", "v3", "v9"})
+    assert store.predictions.model_versions(1) == ["v2"]
+    assert store.predictions.model_versions(2) == ["v1"]
+    assert store.predictions.num_owed(1) == 2

@@ -1,0 +1,128 @@
+"""The demo's second half: a simulated annotator, whose answers make the suggestions better while he works."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from demo.clapboard_up import ClapboardUp
+from demo.label_studio_server import LabelStudioServer
+
+_SETTLED_TIMEOUT_S = 60.0
+_TRAINED_TIMEOUT_S = 400.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How the project stands at one moment: accuracy on the tasks that are still open, acceptance since the last."""
+
+    name: str
+    model_version: str
+    accuracy: float
+    num_open: int
+    acceptance: float | None  # of the suggestions that the annotator judged in this stage
+
+
+class Annotator:
+    """Works through a project in Label Studio's own order, accepts what is right and corrects the rest.
+
+    What he sends is what a browser sends: an accepted or corrected result keeps its id and names its prediction.
+    """
+
+    def __init__(self, api: httpx.Client, project: int, truth: dict[int, str], *, control: str = "sound") -> None:
+        self._api = api
+        self._project = project
+        self._truth = truth
+        self._control = control
+        self.judged: list[bool] = []  # each suggestion he had in view: was it right?
+
+    def annotate(self, num_tasks: int) -> Iterator[int]:
+        """The tasks, each once its annotation is stored."""
+        for _ in range(num_tasks):
+            task = self._api.get(f"/api/projects/{self._project}/next").raise_for_status().json()
+            label = self._truth[task["id"]]
+            prediction = task["predictions"][-1] if task["predictions"] else None
+            body: dict[str, Any] = {"lead_time": 6.0, "result": [self._result(label, prediction)]}
+            if prediction:
+                suggested = prediction["result"][0]["value"]["choices"][0]
+                self.judged.append(suggested == label)
+                body |= {"parent_prediction": prediction["id"], "lead_time": 2.5 if suggested == label else 6.0}
+            self._api.post(f"/api/tasks/{task['id']}/annotations", json=body).raise_for_status()
+            yield task["id"]
+
+    def _result(self, label: str, prediction: dict[str, Any] | None) -> dict[str, Any]:
+        value = {"choices": [label]}
+        if prediction:
+            return prediction["result"][0] | {"value": value, "origin": "prediction-changed"}
+        return {"from_name": self._control, "to_name": "audio", "type": "choices", "value": value, "origin": "manual"}
+
+
+class LearningProject:
+    """A connected, pre-labelled project and what is known of it."""
+
+    def __init__(self, server: LabelStudioServer, clapboard: ClapboardUp, project: int, truth: dict[int, str]) -> None:
+        headers = {"Authorization": f"Token {server.token}"}
+        self.api = httpx.Client(base_url=server.url, headers=headers, timeout=120, trust_env=False)
+        self.clapboard = clapboard
+        self.project = project
+        self.truth = truth
+
+    def stage(self, name: str, judged: list[bool]) -> Stage:
+        """How it stands now."""
+        version = self.model_version()
+        query = {"project": self.project, "page_size": 1000, "fields": "all"}
+        tasks = self.api.get("/api/tasks", params=query).raise_for_status().json()["tasks"]
+        right = []
+        for task in tasks:
+            held = [one for one in task["predictions"] if one["model_version"] == version and one["result"]]
+            if held and not task["is_labeled"]:
+                right.append(held[0]["result"][0]["value"]["choices"][0] == self.truth[task["id"]])
+        acceptance = sum(judged) / len(judged) if judged else None
+        return Stage(name, version, sum(right) / max(1, len(right)), len(right), acceptance)
+
+    def model_version(self) -> str:
+        """The version whose predictions people see."""
+        answer = self.api.get(f"/api/projects/{self.project}").raise_for_status().json()
+        return str(answer["model_version"])
+
+    def wait_until_settled(self) -> None:
+        """Until every annotation has been learnt from. Raises `TimeoutError`."""
+        self._until(lambda: not self._open_jobs("learn", "promote", "prune"), _SETTLED_TIMEOUT_S)
+
+    def train(self) -> dict[str, Any]:
+        """Press «Start Training», as Label Studio's button does; its job, once it and what follows have ended."""
+        (backend,) = self.api.get("/api/ml", params={"project": self.project}).raise_for_status().json()
+        self.api.post(f"/api/ml/{backend['id']}/train", json={}).raise_for_status()
+        self._until(lambda: bool(self._jobs("train")), _SETTLED_TIMEOUT_S)
+        self._until(lambda: not self._open_jobs("train", "promote", "learn", "prune"), _TRAINED_TIMEOUT_S)
+        return self._jobs("train")[0]
+
+    def _jobs(self, *kinds: str) -> list[dict[str, Any]]:
+        told = json.loads(self.clapboard.run("jobs", "--project", str(self.project), "--limit", "200", "--json").stdout)
+        return [job for job in told["jobs"] if job["kind"] in kinds]
+
+    def _open_jobs(self, *kinds: str) -> list[dict[str, Any]]:
+        return [job for job in self._jobs(*kinds) if job["state"] in ("queued", "running")]
+
+    def _until(self, holds: Callable[[], bool], timeout_s: float) -> None:
+        ends_at = time.monotonic() + timeout_s
+        while not holds():
+            if time.monotonic() > ends_at:
+                raise TimeoutError("Clapboard did not come to rest: `clapboard jobs` says what it is at.")
+            time.sleep(0.5)
+
+
+def show(console: Console, stages: list[Stage]) -> None:
+    """Print how it went."""
+    table = Table("stage", "accuracy on open tasks", "acceptance", "version", title="What learning brought")
+    for stage in stages:
+        acceptance = "" if stage.acceptance is None else f"{stage.acceptance:.0%}"
+        table.add_row(stage.name, f"{stage.accuracy:.2f} of {stage.num_open}", acceptance, stage.model_version)
+    console.print(table)

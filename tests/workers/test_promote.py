@@ -1,0 +1,214 @@
+"""Promoter: versions that people choose, the way back, and what is removed for good."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clapboard.clap import ClapEncoder
+from clapboard.errors import ModelError, NotFoundError
+from clapboard.head import ZERO_SHOT, ControlHead, Head
+from clapboard.jobs import BATCH, LEARN
+from clapboard.prediction import model_version, space_id
+from clapboard.serving import zero_shot_version
+from clapboard.store.versions import Version
+from tests.fake_label_studio import CHOICES, FakeLabelStudio
+from tests.workers.conftest import LABELS, CountingEncoder
+from tests.workers.learning import PROJECT, Learning
+
+TASKS = {1: 0, 2: 0, 11: 1, 12: 1}
+
+
+def tuned_encoder(name: str) -> ClapEncoder:
+    """Any checkpoint: an encoder whose version follows from its name."""
+    number = int(name.rpartition("-")[2])
+    return CountingEncoder(version=f"{number:016x}", model=name)  # type: ignore[return-value]
+
+
+@pytest.fixture
+def label_studio() -> Iterator[FakeLabelStudio]:
+    with FakeLabelStudio() as server:
+        yield server
+
+
+@pytest.fixture
+def learning(tmp_path: Path, label_studio: FakeLabelStudio) -> Iterator[Learning]:
+    learning = Learning(tmp_path, label_studio, load=tuned_encoder)
+    learning.introduce()
+    label_studio.setup = learning.answer
+    learning.add(TASKS)
+    yield learning
+    learning.close()
+
+
+def finetuned(learning: Learning, number: int, *, passed: bool = True) -> Version:
+    """A candidate with its checkpoint, its head and its verdict; its embeddings are there too."""
+    name = f"models/{PROJECT}/counting-tuned-{number}"
+    folder = learning.settings.model_dir / name
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"key": number}), "utf-8")
+    identity = tuned_encoder(name).identity
+    rows = np.array([[0, 1, 0, 0], [0, -1, 0, 0]], np.float32)
+    head = Head((ControlHead(np.full(4, number / 100, np.float32), rows, np.zeros(2, np.float32)),))
+    version = Version(
+        PROJECT,
+        model_version(identity, LABELS, head.name),
+        name,
+        identity.version,
+        head.name,
+        space_id(LABELS),
+        manifest={"kind": "finetuned", "verdict": {"promote": passed, "reason": "because"}},
+    )
+    learning.store.catalog.put_label_space(space_id(LABELS), CHOICES)
+    learning.clock.now += 1
+    learning.store.versions.put(version, head)
+    for task, heap in TASKS.items():
+        learning.embed(task, heap, identity.version)
+    return version
+
+
+def promote(learning: Learning, version: Version) -> None:
+    """The job, and the pruning that follows from it, before anything is learnt."""
+    learning.clock.now += 1
+    job = learning.ask(LEARN, "promote", version.model_version)
+    learning.chores.run(job)
+    ended = learning.store.jobs.get(job.id)
+    assert ended.state == "done", ended.error
+    learning.clock.now += 15
+    followed = learning.store.jobs.claim("worker", LEARN, 10)
+    assert {one.kind for one in followed} == {"learn", "prune"}
+    for one in followed:
+        if one.kind == "prune":
+            learning.chores.run(one)
+        else:
+            learning.store.jobs.done(one)
+
+
+def base(learning: Learning) -> Version:
+    """The base model's zero-shot, as `clapboard models rollback` names it."""
+    version = zero_shot_version(learning.store, "counting", PROJECT)
+    learning.store.versions.put(version)
+    return version
+
+
+def checkpoints(learning: Learning) -> list[int]:
+    folder = learning.settings.model_dir / "models" / str(PROJECT)
+    return sorted(int(path.name.rpartition("-")[2]) for path in folder.iterdir())
+
+
+def test_a_finetuned_version_predicts_every_open_task_anew_with_its_own_encoder(
+    learning: Learning, label_studio: FakeLabelStudio
+) -> None:
+    version = finetuned(learning, 1)
+    promote(learning, version)
+    assert learning.promoted == version.model_version == label_studio.shown[PROJECT] == learning.answer()
+    assert learning.shown(version.model_version) == {1: "dog", 2: "dog", 11: "rain", 12: "rain"}
+    assert learning.store.catalog.encoders()[version.encoder].version == version.encoder_version
+
+
+def test_what_people_said_is_learnt_anew_on_the_encoder_that_was_promoted(learning: Learning) -> None:
+    learning.say(1, "dog")
+    learning.say(11, "rain")
+    version = finetuned(learning, 1)
+    learning.ask(LEARN, "promote", version.model_version)
+    learning.store.jobs.requeue_lost(-1)
+    learning.work_off(LEARN, wait_s=15)
+    promoted = learning.store.versions.promoted(PROJECT)
+    assert promoted is not None
+    assert (promoted.encoder, promoted.manifest["num_labels"]) == (version.encoder, 2)
+    assert learning.shown(promoted.model_version) == {2: "dog", 12: "rain"}
+
+
+def test_until_the_new_encoder_has_embedded_the_pool_the_old_version_serves(learning: Learning) -> None:
+    version = finetuned(learning, 1)
+    learning.store.embeddings.forget(version.encoder_version)
+    before = learning.answer()
+    job = learning.ask(LEARN, "promote", version.model_version)
+    learning.chores.run(job)
+    put_off = learning.store.jobs.get(job.id)
+    assert (put_off.state, put_off.progress) == ("queued", "4 tasks are still to be embedded or pushed")
+    assert learning.answer() == before
+    queued = learning.store.jobs.claim("worker", BATCH, 10)
+    assert {(one.payload["encoder"], one.payload["head"], one.model_version) for one in queued} == {
+        (version.encoder, version.head, version.model_version)
+    }
+    assert [one.task for one in queued] == [1, 2, 11, 12]
+
+
+def test_one_can_go_back_to_the_base_model_and_forth_again_and_label_studio_shows_it_each_time(
+    learning: Learning, label_studio: FakeLabelStudio
+) -> None:
+    first, second = base(learning), finetuned(learning, 1)
+    for version in (first, second, first, second):
+        promote(learning, version)
+        assert learning.promoted == label_studio.shown[PROJECT] == version.model_version
+        assert label_studio.versions(PROJECT) == {version.model_version: len(TASKS)}
+        assert set(label_studio.count(version.model_version, *TASKS).values()) == {1}
+    assert learning.answer() == second.model_version
+
+
+def test_a_candidate_that_the_gate_refused_can_be_promoted_by_hand(learning: Learning) -> None:
+    version = finetuned(learning, 1, passed=False)
+    promote(learning, version)
+    assert learning.promoted == version.model_version
+
+
+def test_a_version_without_its_checkpoint_or_one_that_never_was_is_one_sentence(learning: Learning) -> None:
+    version = finetuned(learning, 1)
+    (learning.settings.model_dir / version.encoder / "manifest.json").unlink()
+    with pytest.raises(ModelError, match="its checkpoint was removed"):
+        learning.promoter.run(PROJECT, version.model_version)
+    with pytest.raises(NotFoundError, match=r"has no version v9: `clapboard models list --project 7` shows them"):
+        learning.promoter.run(PROJECT, "v9")
+    assert learning.promoted == ""
+
+
+def test_under_another_label_config_its_encoder_answers_by_the_texts(learning: Learning) -> None:
+    version = finetuned(learning, 1)
+    learning.configure(CHOICES.replace("rain", "wind"))
+    learning.promoter.run(PROJECT, version.model_version)
+    promoted = learning.store.versions.promoted(PROJECT)
+    assert promoted is not None
+    assert (promoted.encoder, promoted.head) == (version.encoder, ZERO_SHOT)
+    assert promoted.model_version == learning.answer()
+    assert set(learning.shown(promoted.model_version).values()) <= {"dog", "wind"}
+
+
+def test_the_checkpoint_in_service_the_one_before_and_the_newest_candidate_are_kept_and_no_other(
+    learning: Learning,
+) -> None:
+    learning.say(99, "dog")
+    learning.store.ledger.catch_up()
+    versions = []
+    for number in (1, 2, 3):
+        versions.append(finetuned(learning, number))
+        promote(learning, versions[-1])
+    candidates = [finetuned(learning, number, passed=False) for number in (4, 5)]
+    learning.promoter.prune(PROJECT)
+    assert learning.promoted == versions[2].model_version
+    assert checkpoints(learning) == [2, 3, 5]
+    kept = {one.encoder_version: learning.store.embeddings.count(one.encoder_version) for one in versions + candidates}
+    assert list(kept.values()) == [0, 4, 4, 0, 4]
+    assert learning.store.embeddings.count(CountingEncoder().identity.version) == 4  # the base model's
+    assert learning.store.ledger.num_entries(PROJECT) == 1
+    promote(learning, versions[1])
+    assert learning.promoted == versions[1].model_version
+
+
+def test_heads_that_a_later_one_replaced_are_forgotten_with_their_versions(learning: Learning) -> None:
+    names = []
+    learning.say(1, "dog")
+    for task, label in ((11, "rain"), (2, "rain"), (12, "dog")):
+        learning.say(task, label)
+        names.append(learning.refitter.run(PROJECT).model_version)
+        learning.clock.now += 1
+    assert len(set(names)) == 3
+    first = learning.store.versions.get(PROJECT, names[0])
+    learning.promoter.prune(PROJECT)
+    assert [version.model_version for version in learning.store.versions.of_project(PROJECT)] == names[-1:]
+    with pytest.raises(NotFoundError):
+        learning.store.versions.head(first.encoder_version, first.space_id, first.head)

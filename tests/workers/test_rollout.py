@@ -1,0 +1,328 @@
+"""Rollout: a version takes over a project without anybody seeing half of it, whatever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clapboard.errors import SourceError
+from clapboard.jobs import BATCH, LEARN
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.serving import find_serving, zero_shot_version
+from clapboard.store import Store
+from clapboard.store.jobs import JobRequest, State
+from clapboard.store.versions import Version
+from tests.fake_label_studio import FakeLabelStudio
+from tests.workers.conftest import LABELS
+from tests.workers.learning import PROJECT, Clock, Learning
+
+TASKS = dict.fromkeys(range(1, 7), 0) | dict.fromkeys(range(11, 17), 1)
+OPEN = sorted(set(TASKS) - {1, 2, 11, 12})
+STEPS = {
+    "add",
+    "announce_encoder",
+    "append",
+    "catch_up",
+    "delete_model_version",
+    "done",
+    "forget",
+    "forget_versions",
+    "promote",
+    "push_predictions",
+    "pushed",
+    "put",
+    "put_all",
+    "put_for_push",
+    "put_project",
+    "set_model_version",
+    "update_backend",
+}
+"""Whatever writes, here or in Label Studio."""
+
+
+class Mortal:
+    """Stands before an object, and calls `on_step` after each call of it that is a step."""
+
+    def __init__(self, mortal: Any, on_step: Callable[[str], None]) -> None:
+        self._mortal = mortal
+        self._on_step = on_step
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._mortal, name)
+        if name not in STEPS:
+            return found
+
+        def step(*arguments: Any, **named: Any) -> Any:
+            answer = found(*arguments, **named)
+            self._on_step(name)
+            return answer
+
+        return step
+
+
+class MortalStore(Store):
+    """A store whose every change is a step."""
+
+    def __init__(self, url: str, clock: Clock, on_step: Callable[[str], None]) -> None:
+        super().__init__(url, clock=clock)
+        for name in ("catalog", "jobs", "ledger", "predictions", "versions"):
+            setattr(self, name, Mortal(getattr(self, name), on_step))
+
+
+def mortal(learning: Learning, on_step: Callable[[str], None]) -> Learning:
+    """The project as another process sees it, which counts its steps."""
+    return Learning(
+        learning.settings.model_dir,
+        learning.label_studio,
+        clock=Clock(learning.clock.now),
+        store=lambda url, clock: MortalStore(url, clock, on_step),
+        client=lambda settings: Mortal(LabelStudioClient(settings, max_retries=0), on_step),  # type: ignore[return-value]
+    )
+
+
+@pytest.fixture
+def label_studio() -> Iterator[FakeLabelStudio]:
+    with FakeLabelStudio() as server:
+        yield server
+
+
+@pytest.fixture
+def learning(tmp_path: Path, label_studio: FakeLabelStudio) -> Iterator[Learning]:
+    learning = begun(tmp_path, label_studio)
+    yield learning
+    learning.close()
+
+
+def begun(folder: Path, label_studio: FakeLabelStudio) -> Learning:
+    """A project whose tasks show zero-shot suggestions; people have labelled four of them, and a job is to learn."""
+    learning = Learning(folder, label_studio)
+    learning.introduce()
+    label_studio.setup = learning.answer
+    learning.add(TASKS)
+    learning.add({31: 0, 32: 1}, set_aside=True)
+    version = learning.zero_shot
+    learning.rollout.run(zero_shot(learning))
+    assert label_studio.versions(PROJECT) == {version: len(TASKS)}
+    for task in (1, 2):
+        learning.say(task, "dog")
+        learning.say(task + 10, "rain")
+    return learning
+
+
+def zero_shot(learning: Learning) -> Version:
+    """The base model's version, kept."""
+    version = zero_shot_version(learning.store, "counting", PROJECT)
+    learning.store.versions.put(version)
+    return version
+
+
+def state(learning: Learning) -> dict[str, Any]:
+    """All that must be the same in the end."""
+    store, label_studio = learning.store, learning.label_studio
+    promoted = learning.promoted
+    return {
+        "promoted": promoted,
+        "project": store.catalog.project(PROJECT).model_version,
+        "versions": sorted(version.model_version for version in store.versions.of_project(PROJECT)),
+        "owed": store.predictions.num_owed(),
+        "delivered": store.predictions.counts(PROJECT, promoted),
+        "shown": learning.shown(promoted),
+        "in Label Studio": label_studio.versions(PROJECT),
+        "once": set(label_studio.count(promoted, *OPEN).values()),
+        "project shows": label_studio.shown.get(PROJECT),
+        "title": label_studio.backends[PROJECT]["title"],
+        "failed": [job.error for job in store.jobs.newest(state=State.FAILED)],
+        "open": [job.kind for job in store.jobs.newest(state=State.QUEUED)],
+    }
+
+
+def test_nobody_sees_anything_of_a_version_before_all_of_it_is_there(
+    learning: Learning, label_studio: FakeLabelStudio
+) -> None:
+    before = learning.promoted
+    seen: list[tuple[str, Any, str]] = []
+    label_studio.on_stored = lambda: seen.append((learning.promoted, label_studio.shown[PROJECT], learning.answer()))
+    after = learning.refitter.run(PROJECT).model_version
+    assert seen == [(before, before, before)]
+    assert (learning.promoted, label_studio.shown[PROJECT], learning.answer()) == (after, after, after)
+    assert label_studio.versions(PROJECT) == {before: len(TASKS), after: len(OPEN)}
+
+
+def test_while_label_studio_is_away_the_old_version_goes_on_and_afterwards_it_is_brought_to_its_end(
+    learning: Learning, label_studio: FakeLabelStudio
+) -> None:
+    before = learning.promoted
+    learning.ask(LEARN, "learn")
+    learning.store.jobs.requeue_lost(-1)
+    label_studio.is_down = True
+    (job,) = learning.store.jobs.claim("worker", LEARN, 1)
+    learning.chores.run(job)
+    assert learning.store.jobs.get(job.id).state == State.QUEUED
+    assert learning.promoted == learning.answer() == before
+    label_studio.is_down = False
+    learning.work_off(LEARN)
+    assert learning.promoted != before
+    assert state(learning)["in Label Studio"] == {learning.promoted: len(OPEN)}
+
+
+def test_a_label_studio_that_goes_away_in_the_middle_of_pushing_shows_the_old_version(
+    learning: Learning, label_studio: FakeLabelStudio
+) -> None:
+    before = learning.promoted
+
+    def go_away() -> None:
+        label_studio.is_down = True
+
+    label_studio.on_stored = go_away  # what was sent has arrived, but nobody gets to know
+    learning.ask(LEARN, "learn")
+    learning.store.jobs.requeue_lost(-1)
+    (job,) = learning.store.jobs.claim("worker", LEARN, 1)
+    learning.chores.run(job)
+    assert learning.promoted == learning.answer() == before
+    label_studio.is_down = False
+    label_studio.on_stored = lambda: None
+    learning.work_off(LEARN)
+    assert state(learning)["once"] == {1}
+    assert learning.promoted == label_studio.shown[PROJECT] != before
+
+
+def test_what_is_not_embedded_is_queued_waited_for_and_then_shown(learning: Learning) -> None:
+    before = learning.promoted
+    learning.add({21: 0, 22: 1}, embedded=False)
+    found = learning.refitter.run(PROJECT)
+    assert (found.num_waiting, learning.promoted) == (2, before)
+    learning.embed(21, 0)
+    halfway = learning.refitter.run(PROJECT)  # the same head, although another clip would centre it differently
+    assert (halfway.model_version, halfway.num_waiting, learning.promoted) == (found.model_version, 1, before)
+    learning.embed(22, 1)
+    jobs = learning.store.jobs.claim("worker", BATCH, 10)
+    assert [job.task for job in jobs] == [21, 22]  # one for each, however often it was asked for
+    for job in jobs:
+        learning.store.jobs.done(job)
+    assert learning.refitter.run(PROJECT).num_waiting == 0
+    assert learning.store.versions.get(PROJECT, found.model_version).promoted_at is not None
+    assert {task: learning.shown(found.model_version)[task] for task in (21, 22)} == {21: "dog", 22: "rain"}
+    assert {task: learning.shown(learning.promoted)[task] for task in (21, 22)} == {21: "dog", 22: "rain"}
+
+
+def test_a_task_that_fails_is_not_waited_for(learning: Learning) -> None:
+    learning.add({21: 0}, embedded=False)
+    found = learning.refitter.run(PROJECT)
+    assert found.num_waiting == 1
+    (job,) = learning.store.jobs.claim("worker", BATCH, 10)
+    learning.store.jobs.fail(job, SourceError("The clip is gone."))
+    again = learning.refitter.run(PROJECT)
+    assert again.num_waiting == 0
+    assert learning.promoted == found.model_version
+    assert 21 not in learning.shown(found.model_version)
+
+
+def test_prune_takes_away_what_was_replaced_and_leaves_what_is_not_ours(
+    learning: Learning, label_studio: FakeLabelStudio
+) -> None:
+    before = learning.promoted
+    label_studio.store({"task": 3, "model_version": "somebody's own", "score": 0.5, "result": []})
+    learning.refitter.run(PROJECT)
+    assert learning.promoter.prune(PROJECT) == 1
+    assert label_studio.versions(PROJECT) == {learning.promoted: len(OPEN), "somebody's own": 1}
+    assert before not in label_studio.versions(PROJECT)
+    assert label_studio.shown[PROJECT] == learning.promoted
+
+
+def test_prune_leaves_a_version_alone_that_is_on_its_way_in(learning: Learning, label_studio: FakeLabelStudio) -> None:
+    learning.add({21: 0}, embedded=False)
+    found = learning.refitter.run(PROJECT)
+    assert found.num_waiting == 1
+    learning.promoter.prune(PROJECT)
+    learning.embed(21, 0)
+    for job in learning.store.jobs.claim("worker", BATCH, 10):
+        learning.store.jobs.done(job)
+    assert learning.refitter.run(PROJECT).num_waiting == 0
+    assert learning.store.versions.get(PROJECT, found.model_version).promoted_at is not None
+    assert label_studio.versions(PROJECT)[found.model_version] == len(OPEN) + 1
+
+
+class TestKilled:
+    """`kill -9` after each step: whoever goes on comes to the same end."""
+
+    def test_after_each_step_of_learning_the_end_is_that_of_a_run_that_nobody_killed(
+        self, learning: Learning, label_studio: FakeLabelStudio, tmp_path: Path
+    ) -> None:
+        learning.store.jobs.add(LEARN, [JobRequest("learn", PROJECT)])
+        begun = Snapshot(learning)
+        label_studio.setup = lambda _project: answered(learning)
+        steps: list[str] = []
+        worker = mortal(learning, steps.append)
+        worker.work_off(LEARN, wait_s=15)
+        expected = state(worker)
+        assert expected["promoted"] == expected["project"] == expected["project shows"] == expected["title"]
+        assert expected["in Label Studio"] == {expected["promoted"]: len(OPEN)}
+        assert (expected["once"], expected["owed"], expected["failed"], expected["open"]) == ({1}, 0, [], [])
+        assert {"promote", "push_predictions", "pushed", "delete_model_version", "done"} <= set(steps)
+        worker.close()
+        for number, step in enumerate(steps, 1):
+            begun.restore()
+            assert killed(lambda n=number: mortal(learning, dying_after(n)).work_off(LEARN, wait_s=15)), step
+            heir = mortal(learning, lambda _: None)
+            heir.clock.now += 1000
+            heir.store.jobs.requeue_lost(1)
+            heir.work_off(LEARN)
+            assert state(heir) == expected, f"killed after step {number}, {step}"
+            heir.close()
+
+
+def answered(learning: Learning) -> str:
+    """What the backend answers at `/setup`, from a connection of its own."""
+    store = Store(learning.settings.database)
+    version = find_serving(store, "counting", PROJECT, LABELS).model_version
+    store.close()
+    return version
+
+
+class Snapshot:
+    """All that a project's store and Label Studio hold, to begin with it anew."""
+
+    def __init__(self, learning: Learning) -> None:
+        self._label_studio = learning.label_studio
+        self._database = Path(learning.settings.model_dir) / "clapboard.db"
+        learning.store.close()
+        self._content = self._database.read_bytes()
+        self._held = deepcopy((self._label_studio.stored, self._label_studio.shown, self._label_studio.backends))
+
+    def restore(self) -> None:
+        """Back to how it was. The store must be closed."""
+        for leftover in self._database.parent.glob("clapboard.db-*"):
+            leftover.unlink()
+        self._database.write_bytes(self._content)
+        label_studio = self._label_studio
+        label_studio.stored, label_studio.shown, label_studio.backends = deepcopy(self._held)
+
+
+def dying_after(number: int) -> Callable[[str], None]:
+    """SIGKILL to whoever makes so many steps."""
+    made: list[str] = []
+
+    def step(name: str) -> None:
+        made.append(name)
+        if len(made) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return step
+
+
+def killed(work: Callable[[], object]) -> bool:
+    """Do it in a process of its own; whether that was killed."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
