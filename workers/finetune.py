@@ -66,6 +66,18 @@ class Finetuner:
         """
         folder = self._settings.model_dir / "training" / f"{job.project}-{job.id}"
         folder.mkdir(parents=True, exist_ok=True)
+        try:
+            outcome = self._outcome(job, folder)
+        except TrainingError:
+            shutil.rmtree(folder)
+            raise
+        if outcome is None:
+            return None
+        version = self._keep(job, folder, outcome)
+        shutil.rmtree(folder)
+        return Finetuned(version, outcome.promote, outcome.reason)
+
+    def _outcome(self, job: Job, folder: Path) -> Outcome | None:
         if not (folder / RUN).exists():  # a run that was killed goes on with the labels that it began with
             self._store.jobs.report(job, "collecting labels and audio")
             self._prepare(job.project, folder)
@@ -75,11 +87,8 @@ class Finetuner:
             return None
         outcome = Outcome.model_validate_json((folder / OUTCOME).read_text("utf-8"))
         if outcome.error:
-            shutil.rmtree(folder)
             raise TrainingError(outcome.error)
-        version = self._keep(job, folder, outcome)
-        shutil.rmtree(folder)
-        return Finetuned(version, outcome.promote, outcome.reason)
+        return outcome
 
     def _prepare(self, project: int, folder: Path) -> None:
         self._store.ledger.catch_up()

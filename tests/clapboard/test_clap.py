@@ -308,6 +308,19 @@ def test_the_version_is_that_of_the_content_wherever_and_whenever_it_lies(tiny_c
     assert len(first.version) == 12
 
 
+def test_records_of_how_it_was_made_are_no_part_of_the_version(tiny_clap: Path, copy: Path) -> None:
+    (copy / "finetune.json").write_text('{"epochs": 3}', "utf-8")
+    (copy / "manifest.json").write_text('{"rung": "projection"}', "utf-8")
+    assert load(copy).identity.version == load(tiny_clap).identity.version
+    (copy / "other.json").write_text("{}", "utf-8")
+    assert load(copy).identity.version != load(tiny_clap).identity.version
+
+
+def test_the_embedded_models_version_stays_what_it_is() -> None:
+    """It names embeddings in stores: if this fails, theirs are all computed again."""
+    assert ClapEncoder.load("mini", device="cpu").identity.version == "c72282f6a193"
+
+
 def flip_last_byte(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1

@@ -12,6 +12,7 @@ from training.labelled import LabelledClip, Split
 
 KINDS = ("low hum", "high hum", "hiss")
 RATE_HZ = 16_000
+WEIGHT = 0.02  # so little that the head leaves something to be learnt
 
 
 def labelled_sounds(folder: Path) -> list[LabelledClip]:
@@ -26,7 +27,7 @@ def labelled_sounds(folder: Path) -> list[LabelledClip]:
             path = folder / f"{kind} {number}.wav"
             soundfile.write(path, _sound(kind, number % 8), RATE_HZ)
             split: Split = "validation" if number >= 8 else "train"
-            clips.append(LabelledClip(path, f"{kind} {number}", {"label": (kind,)}, split))
+            clips.append(LabelledClip(path, f"{kind} {number}", {"label": (kind,)}, split, WEIGHT))
     return clips
 
 

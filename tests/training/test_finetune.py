@@ -25,7 +25,7 @@ from training.labelled import LabelledClip
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 REPOSITORY = Path(__file__).parents[2]
-QUICK = FinetuneConfig(rung="projection", epochs=4, patience=4, num_views=1, projection_rate=3e-4)
+QUICK = FinetuneConfig(rung="projection", epochs=4, patience=4, num_views=1, mixup=0.0, projection_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def run(
 def test_a_rung_tunes_its_part_and_nothing_else(
     tiny_clap: Path, clips: list[LabelledClip], tmp_path: Path, rung: str, tuned: tuple[str, ...]
 ) -> None:
-    config = replace(QUICK, rung=rung, epochs=2, keep=0.0, anchor=0.0, mixup=0.0)  # type: ignore[arg-type]
+    config = replace(QUICK, rung=rung)  # type: ignore[arg-type]
     candidate = run(tiny_clap, clips, tmp_path, config)
     before, after = weights_of(tiny_clap), weights_of(candidate.folder)
     changed = {name for name in after if not torch.equal(before[name], after[name])}
@@ -91,16 +91,16 @@ def test_the_candidate_is_a_checkpoint_that_serves_with_a_manifest_that_says_how
     assert manifest["counts"]["labels"]["test"] == {"label": {"low hum": 1, "high hum": 0, "hiss": 0}}
     assert sum(manifest["counts"]["labels"]["train"]["label"].values()) == 24
     assert [point["epoch"] for point in manifest["curve"]] == [1, 2, 3, 4]
-    assert json.loads((candidate.folder / "finetune.json").read_text("utf-8"))["projection_rate"] == 3e-4
+    assert json.loads((candidate.folder / "finetune.json").read_text("utf-8"))["projection_rate"] == 1e-3
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["candidate"]
 
 
 def test_sounds_are_told_apart_better_than_before(tiny_clap: Path, clips: list[LabelledClip], tmp_path: Path) -> None:
-    config = replace(QUICK, epochs=12, patience=12, keep=0.0)
-    candidate = run(tiny_clap, clips, tmp_path, config)
-    credits = [point["credit"] for point in candidate.manifest["curve"]]
-    assert candidate.manifest["after"]["credit"] >= max(candidate.manifest["before"]["credit"] + 0.02, *credits[:2])
-    assert candidate.after >= candidate.before
+    candidate = run(tiny_clap, clips, tmp_path)
+    before, after = candidate.manifest["before"], candidate.manifest["after"]
+    best = max(point["credit"] for point in candidate.manifest["curve"])
+    assert after["credit"] >= best > before["credit"] + 0.03
+    assert (candidate.before, candidate.after) == (before["figure"], after["figure"])
 
 
 def test_embeddings_stay_near_what_they_were_when_told_to(
@@ -110,12 +110,12 @@ def test_embeddings_stay_near_what_they_were_when_told_to(
     before = ClapEncoder.load(str(tiny_clap), device="cpu").embed_windows(windows)
 
     def moved(keep: float) -> float:
-        candidate = run(tiny_clap, clips, tmp_path / str(keep), replace(QUICK, keep=keep, anchor=0.0, min_labels=3))
-        assert candidate.alpha == 1
+        candidate = run(tiny_clap, clips, tmp_path / str(keep), replace(QUICK, keep=keep, anchor=0.0))
+        assert candidate.alpha >= 0.75
         after = ClapEncoder.load(str(candidate.folder), device="cpu").embed_windows(windows)
         return float((1 - (before * after).sum(axis=1)).mean())
 
-    assert moved(30.0) < 0.5 * moved(0.0)
+    assert 0 < moved(30.0) < 0.5 * moved(0.0)
 
 
 def test_labels_that_dont_exclude_each_other_are_learnt_one_by_one(
@@ -252,7 +252,7 @@ UNUSABLE: dict[str, tuple[Callable[[list[LabelledClip]], list[LabelledClip]], st
     "none": (lambda _: [], "There are no labels to train on: label at least 8 clips of each of two classes."),
     "one class": (relabelled("hiss"), "“hiss” is the only label that clips have (30): label at least 8"),
     "too few": (
-        lambda clips: [clip for clip in clips if clip.targets != {"label": ("hiss",)} or clip in clips[-5:]][8:],
+        lambda clips: [*clips[8:20], *clips[25:]],
         "There are too few labels to train on (“high hum” 10, “hiss” 5, “low hum” 2): label at least 8 clips of each",
     ),
     "outdated labels": (relabelled("whistle"), "(30 answers don't fit the label config any more)."),

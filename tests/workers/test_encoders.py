@@ -1,0 +1,93 @@
+"""EncoderPool: the base model for good, finetuned ones as they are asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clapboard.clap import ClapEncoder
+from clapboard.errors import ModelError
+from clapboard.settings import Settings
+from clapboard.store import Store
+from tests.together import together
+from tests.workers.conftest import CountingEncoder, no_checkpoint
+from workers.encoders import EncoderPool, announce, load_encoder
+
+BASE = CountingEncoder()
+
+
+class Loader:
+    """Loads, and keeps what."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+
+    def __call__(self, name: str) -> ClapEncoder:
+        self.loaded.append(name)
+        return CountingEncoder(model=name)  # type: ignore[return-value]
+
+
+def pool(loader: Loader, capacity: int) -> EncoderPool:
+    return EncoderPool(BASE, loader, capacity=capacity)  # type: ignore[arg-type]
+
+
+def test_whatever_is_not_finetuned_is_the_base_model_and_is_never_loaded() -> None:
+    loader = Loader()
+    encoders = pool(loader, 4)
+    assert {encoders.get(name) for name in ("counting", "laion/clap", "", "mini")} == {BASE}
+    assert loader.loaded == []
+
+
+def test_a_finetuned_one_is_loaded_once() -> None:
+    loader = Loader()
+    encoders = pool(loader, 4)
+    first = encoders.get("models/1/a")
+    assert encoders.get("models/1/a") is first
+    assert (first.identity.model, loader.loaded) == ("models/1/a", ["models/1/a"])
+
+
+def test_the_least_recently_used_one_leaves_and_comes_back_when_it_is_asked_for() -> None:
+    loader = Loader()
+    encoders = pool(loader, 3)  # the base model is one of them
+    for name in ("models/1/a", "models/1/b", "models/1/a", "models/1/c", "models/1/a", "models/1/b"):
+        encoders.get(name)
+    assert loader.loaded == ["models/1/a", "models/1/b", "models/1/c", "models/1/b"]
+
+
+def test_with_room_for_one_alone_a_finetuned_one_is_served_all_the_same() -> None:
+    loader = Loader()
+    encoders = pool(loader, 1)
+    for name in ("models/1/a", "counting", "models/1/a", "models/1/b"):
+        encoders.get(name)
+    assert loader.loaded == ["models/1/a", "models/1/b"]
+
+
+def test_many_threads_load_it_once() -> None:
+    loader = Loader()
+    encoders = pool(loader, 4)
+    assert len({id(found) for found in together([lambda: encoders.get("models/1/a")] * 8)}) == 1
+    assert loader.loaded == ["models/1/a"]
+
+
+def test_one_that_cannot_be_loaded_leaves_the_others_in_place() -> None:
+    encoders = EncoderPool(BASE, no_checkpoint, capacity=2)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="can't be read"):
+        encoders.get("models/1/gone")
+    assert encoders.get("counting") is BASE
+
+
+def test_a_checkpoint_below_the_state_folder_is_loaded_under_its_short_name(tiny_clap: Path) -> None:
+    folder = tiny_clap.parent / "state-of-encoders" / "models" / "7"
+    folder.mkdir(parents=True)
+    (folder / "mini-tuned-1").symlink_to(tiny_clap)
+    settings = Settings(MODEL_DIR=folder.parents[1], CLAPBOARD_DEVICE="cpu", CLAPBOARD_BATCH_SIZE=3)
+    encoder = load_encoder(settings, "models/7/mini-tuned-1")
+    assert (encoder.identity.model, encoder.batch_size) == ("models/7/mini-tuned-1", 3)
+    store = Store("sqlite://")
+    announced = announce(store, encoder)
+    assert store.catalog.encoder("models/7/mini-tuned-1") == announced
+    assert (announced.version, announced.logit_scale) == (encoder.identity.version, encoder.identity.logit_scale)
+    store.close()
+    with pytest.raises(ModelError):
+        load_encoder(settings, "models/7/mini-tuned-2")
