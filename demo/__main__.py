@@ -66,7 +66,7 @@ def _pre_label(
     console: Console, server: LabelStudioServer, clapboard: ClapboardUp, clips: list[Clip], began: float
 ) -> int:
     client = LabelStudioClient(Settings(LABEL_STUDIO_URL=server.url, LABEL_STUDIO_API_KEY=server.token))
-    project = client.create_project("Clapboard demo", _label_config(sorted({clip.label for clip in clips})))
+    project = client.create_project("Clapboard demo", label_config(sorted({clip.label for clip in clips})))
     tasks = dict(zip(client.import_files(project.id, [clip.path for clip in clips]), clips, strict=True))
     # Nothing is learnt in this project, so nothing has to be set aside.
     _run(console, clapboard, "connect", project.id, CLAPBOARD_TEST_SHARE="0")
@@ -88,7 +88,7 @@ def _learn(console: Console, server: LabelStudioServer, clapboard: ClapboardUp) 
     with console.status("recording a pump"):
         clips = make_machine_clips(STATE / "pump", NUM_MACHINE_CLIPS)
     client = LabelStudioClient(Settings(LABEL_STUDIO_URL=server.url, LABEL_STUDIO_API_KEY=server.token))
-    made = client.create_project("Clapboard demo: a pump", _label_config(sorted({clip.label for clip in clips})))
+    made = client.create_project("Clapboard demo: a pump", label_config(sorted({clip.label for clip in clips})))
     tasks = client.import_files(made.id, [clip.path for clip in clips])
     truth = {task: clip.label for task, clip in zip(tasks, clips, strict=True)}
     _run(console, clapboard, "connect", made.id, CLAPBOARD_TEST_SHARE=TEST_SHARE)
@@ -157,7 +157,7 @@ def _suggestions(server: LabelStudioServer, project: int) -> dict[int, list[Sugg
     }
 
 
-def _label_config(labels: list[str]) -> str:
+def label_config(labels: list[str]) -> str:
     choices = "\n".join(f'    <Choice value="{label}"/>' for label in labels)
     return f"""<View>
   <Header value="What do you hear?"/>

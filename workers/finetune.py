@@ -159,10 +159,12 @@ class Finetuner:
     def _train(self, folder: Path, report: Callable[[str], None]) -> None:
         """Run the process to its end. Raises `InternalError` if it dies without an outcome."""
         command = [sys.executable, "-m", "training.run", str(folder)]
-        with (folder / "stderr.log").open("wb") as errors:
-            process = subprocess.Popen(
+        with (
+            (folder / "stderr.log").open("wb") as errors,
+            subprocess.Popen(
                 [*_DIE_WITH_PARENT, *command], stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
-            )
+            ) as process,
+        ):
             watch = threading.Thread(target=self._stop_with_worker, args=[process], daemon=True)
             watch.start()
             assert process.stdout is not None

@@ -68,7 +68,7 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> None:
     app = make_celery(settings, queues=queues)
     app.task(worker.drain, name=RING, acks_late=True, ignore_result=True)
     app.task(worker.ask_for_all, name=ALL_PROJECTS, ignore_result=True)
-    app.conf.beat_schedule = _schedule(settings, worker.queues)
+    app.conf.beat_schedule = beat_schedule(settings, worker.queues)
     worker_shutting_down.connect(worker.stop, weak=False)
     # A thread: a forked process would take CUDA along. Several workers' beats ask for the same jobs, which are one.
     beat = EmbeddedService(app, thread=True, scheduler_cls=Scheduler, max_interval=60)
@@ -81,7 +81,7 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> None:
         worker.close()
 
 
-def _schedule(settings: Settings, queues: Sequence[str]) -> dict[str, dict[str, object]]:
+def beat_schedule(settings: Settings, queues: Sequence[str]) -> dict[str, dict[str, object]]:
     """What Celery's beat asks for, of the queues that this worker serves."""
     planned: dict[str, dict[str, object]] = {}
     if settings.sync_s and LEARN in queues:

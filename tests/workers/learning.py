@@ -21,6 +21,7 @@ from clapboard.label_studio.client import LabelStudioClient
 from clapboard.labels import parse_label_config
 from clapboard.serving import find_serving
 from clapboard.settings import Settings
+from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.embeddings import Recording
@@ -92,6 +93,7 @@ class Learning:
         )
         self.store = store(self.settings.database, self.clock)
         self.client = client(self.settings)
+        self.sources = AudioSources(self.settings)
         self.bell = Bell()
         self.encoders = EncoderPool(ENCODER, load, capacity=4)  # type: ignore[arg-type]
         self.heads = Heads(self.store)
@@ -109,7 +111,7 @@ class Learning:
         self.store.catalog.announce_encoder(encoder)
         self.label_studio.connect(PROJECT, BACKEND)
         self.configure(label_config)
-        self.store.catalog.set_connected(PROJECT, 0.1)
+        self.store.catalog.set_connected(PROJECT)
         self.label_studio.backends[PROJECT]["title"] = self.label_studio.shown[PROJECT] = self.zero_shot
 
     def configure(self, label_config: str) -> None:
@@ -121,8 +123,9 @@ class Learning:
         """Tasks, each with a recording of one of the two heaps of sounds."""
         known = []
         for task, heap in tasks.items():
-            uri = f"https://host.example/{task}.wav"
-            known.append(KnownTask(task, uri, f"key-{task}", f"recording-{task}", set_aside))
+            uri = _uri(task)
+            key = self.sources.key(uri)
+            known.append(KnownTask(task, uri, key, key, set_aside))
             self.label_studio.add_tasks(PROJECT, {"id": task, "data": {"audio": uri}})
             if embedded:
                 self.embed(task, heap)
@@ -133,7 +136,7 @@ class Learning:
         noise = np.random.default_rng(task).normal(scale=0.2, size=4)
         vector = (np.array([[1, 1, 0, 0], [1, -1, 0, 0], [1, 0, 1, 0]][heap]) + noise).astype(np.float32)
         vector /= np.linalg.norm(vector)
-        self.store.embeddings.put_recording(f"key-{task}", Recording(f"{task:064}", 1, 1.0))
+        self.store.embeddings.put_recording(self.sources.key(_uri(task)), Recording(f"{task:064}", 1, 1.0))
         self.store.embeddings.put(f"{task:064}", encoder_version, "float32", 0, vector[None])
 
     def say(self, task: int, *labels: str, control: str = "clip", bulk: bool = False) -> None:
@@ -222,6 +225,10 @@ class Learning:
         """Give all back."""
         self.client.close()
         self.store.close()
+
+
+def _uri(task: int) -> str:
+    return f"https://host.example/{task}.wav"
 
 
 def _result(control: str, labels: tuple[str, ...]) -> dict[str, Any]:

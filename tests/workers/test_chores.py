@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clapboard.errors import InternalError
 from clapboard.jobs import BATCH, LEARN, TRAIN
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.settings import Settings
@@ -16,14 +17,15 @@ from clapboard.store.catalog import Encoder
 from clapboard.store.jobs import Job, JobRequest, State
 from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.workers.conftest import CountingEncoder, no_checkpoint
-from workers.chores import Chores
+from tests.workers.learning import PROJECT, Learning
+from workers.chores import REST, Chores
 from workers.encoders import EncoderPool
-from workers.finetune import Finetuner
+from workers.finetune import Finetuned, Finetuner
 from workers.heads import Heads
 from workers.promote import Promoter
 from workers.push import Pusher
 from workers.refit import Refitter
-from workers.rollout import Rollout
+from workers.rollout import PRUNE_AFTER_S, Rollout
 
 
 class Bell:
@@ -189,3 +191,150 @@ def test_a_kind_that_nobody_knows_fails_without_harm(chores: Chores, store: Stor
     ended = store.jobs.get(job.id)
     assert (ended.state, ended.error_code) == (State.FAILED, "settings")
     assert "run workers of one release" in str(ended.error)
+
+
+class TestLearning:
+    """`learn`, `prune`, `sync` and `train`, in a project that people label."""
+
+    @pytest.fixture
+    def learning(self, tmp_path: Path, label_studio: FakeLabelStudio) -> Iterator[Learning]:
+        learning = Learning(tmp_path / "learning", label_studio)
+        learning.introduce()
+        label_studio.setup = learning.answer
+        learning.add(dict.fromkeys(range(1, 7), 0) | dict.fromkeys(range(11, 17), 1))
+        yield learning
+        learning.close()
+
+    def learn(self, learning: Learning) -> Job:
+        """The job, run once."""
+        job = learning.ask(LEARN, "learn")
+        learning.chores.run(job)
+        return learning.store.jobs.get(job.id)
+
+    def test_many_labels_are_one_job_which_says_what_it_learnt(self, learning: Learning) -> None:
+        asked = set()
+        for task, label in ((1, "dog"), (11, "rain"), (2, "dog")):
+            learning.say(task, label)
+            asked.add(*learning.store.jobs.add(LEARN, [JobRequest("learn", PROJECT)]))
+        (job,) = learning.store.jobs.claim("worker", LEARN, 10)
+        assert asked == {job.id}
+        learning.chores.run(job)
+        ended = learning.store.jobs.get(job.id)
+        assert (ended.state, ended.error) == (State.DONE, f"3 labels; {learning.promoted} is promoted.")
+
+    def test_a_label_given_while_it_ran_is_learnt_by_another_job(
+        self, learning: Learning, label_studio: FakeLabelStudio
+    ) -> None:
+        learning.say(1, "dog")
+        learning.say(11, "rain")
+
+        def late() -> None:
+            label_studio.on_stored = lambda: None
+            learning.say(12, "rain")
+            assert learning.store.jobs.add(LEARN, [JobRequest("learn", PROJECT)]) == [job.id]
+
+        label_studio.on_stored = late
+        job = learning.ask(LEARN, "learn")
+        learning.chores.run(job)
+        assert learning.store.versions.get(PROJECT, learning.promoted).manifest["num_labels"] == 2
+        learning.work_off(LEARN, wait_s=15)
+        assert learning.store.versions.get(PROJECT, learning.promoted).manifest["num_labels"] == 3
+
+    def test_after_a_change_label_studio_rests_and_what_was_replaced_is_pruned_later(
+        self, learning: Learning, label_studio: FakeLabelStudio
+    ) -> None:
+        def takes_its_time() -> None:
+            learning.clock.now += 3
+
+        learning.say(1, "dog")
+        learning.say(11, "rain")
+        label_studio.on_stored = takes_its_time
+        assert self.learn(learning).state == State.DONE
+        first = learning.promoted
+        learning.say(2, "rain")
+        rests = self.learn(learning)
+        assert (rests.state, rests.progress) == (State.QUEUED, "Label Studio rests from the last change")
+        assert learning.promoted == first
+        learning.clock.now += REST * 3
+        jobs = learning.store.jobs.claim("worker", LEARN, 10)
+        assert [job.kind for job in jobs] == ["learn"]  # it isn't time to prune
+        learning.chores.run(jobs[0])
+        assert learning.promoted != first
+        assert first in label_studio.versions(PROJECT)
+        learning.clock.now += PRUNE_AFTER_S
+        (prune,) = learning.store.jobs.claim("worker", LEARN, 10)
+        learning.chores.run(prune)
+        assert learning.store.jobs.get(prune.id).error == "1 versions were taken out of Label Studio."
+        assert list(label_studio.versions(PROJECT)) == [learning.promoted]
+
+    def test_a_learning_that_changes_nothing_neither_rests_nor_prunes(self, learning: Learning) -> None:
+        ended = self.learn(learning)
+        assert (ended.state, ended.error) == (State.DONE, f"0 labels; {learning.zero_shot} is still right.")
+        assert self.learn(learning).state == State.DONE
+        assert learning.store.jobs.claim("worker", LEARN, 10) == []
+
+    def test_it_comes_back_for_what_is_still_to_be_embedded(self, learning: Learning) -> None:
+        learning.add({21: 0}, embedded=False)
+        learning.say(1, "dog")
+        learning.say(11, "rain")
+        waiting = self.learn(learning)
+        assert (waiting.state, waiting.attempts) == (State.QUEUED, 0)
+        assert waiting.progress == "1 tasks are still to be embedded or pushed"
+        assert learning.promoted == ""
+
+    def test_sync_enters_what_no_event_told_and_has_it_learnt(
+        self, learning: Learning, label_studio: FakeLabelStudio
+    ) -> None:
+        learning.say(1, "dog")
+        learning.say(11, "rain")
+        lost = dict(label_studio.annotations)
+        fresh = Learning(learning.settings.model_dir.parent / "fresh", label_studio, clock=learning.clock)
+        fresh.introduce()
+        fresh.add(dict.fromkeys(range(1, 7), 0) | dict.fromkeys(range(11, 17), 1))
+        label_studio.setup = fresh.answer
+        job = fresh.ask(LEARN, "sync")
+        fresh.chores.run(job)
+        assert fresh.store.jobs.get(job.id).state == State.DONE
+        assert fresh.store.ledger.revisions(PROJECT).keys() == lost.keys()
+        fresh.work_off(LEARN, wait_s=15)
+        assert fresh.store.versions.get(PROJECT, fresh.promoted).manifest["num_labels"] == 2
+        fresh.close()
+
+    @pytest.mark.parametrize("promote", [True, False])
+    def test_a_candidate_that_passed_is_asked_to_be_promoted_and_a_refused_one_is_not(
+        self, learning: Learning, promote: bool
+    ) -> None:
+        class Trained:
+            def run(self, _job: Job) -> Finetuned:
+                return Finetuned("tuned", promote, "because")
+
+        learning.finetuner = Trained()  # type: ignore[assignment]
+        job = learning.ask(TRAIN, "train")
+        learning.chores.run(job)
+        assert (learning.store.jobs.get(job.id).state, learning.store.jobs.get(job.id).error) == (State.DONE, "because")
+        asked = [(one.kind, one.model_version) for one in learning.store.jobs.claim("worker", LEARN, 10)]
+        assert asked == ([("promote", "tuned")] if promote else [])
+
+    def test_a_training_that_the_worker_leaves_is_queued_again_at_once(self, learning: Learning) -> None:
+        class Stopped:
+            def run(self, _job: Job) -> None:
+                return None
+
+        learning.finetuner = Stopped()  # type: ignore[assignment]
+        learning.chores.run(learning.ask(TRAIN, "train"))
+        (again,) = learning.store.jobs.claim("worker", TRAIN, 1)
+        assert (again.attempts, again.progress) == (
+            1,
+            "the worker stopped; the next one goes on from the last epoch",
+        )
+
+    def test_a_training_whose_process_died_is_tried_again_as_often_as_any_job(self, learning: Learning) -> None:
+        class Dying:
+            def run(self, _job: Job) -> None:
+                raise InternalError("The training process left no outcome.")
+
+        learning.finetuner = Dying()  # type: ignore[assignment]
+        learning.store.jobs.add(TRAIN, [JobRequest("train", PROJECT)])
+        ended = learning.work_off(TRAIN)
+        assert [job.state for job in ended] == [State.QUEUED, State.QUEUED, State.FAILED]
+        assert (ended[-1].error_code, ended[-1].attempts) == ("internal", 3)

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery.schedules import crontab, schedule
 
 from clapboard.jobs import BATCH, INTERACTIVE, QUEUES, TRAIN, make_celery
+from clapboard.store import Store
 from clapboard.store.jobs import JobRequest, State
+from tests.fake_label_studio import CHOICES, TOKEN
 from tests.fixtures_services import free_port, needs_program
 from tests.processes import wait_for
 from tests.workers.conftest import World
-from workers.process import Worker
+from workers.process import ALL_PROJECTS, Worker, beat_schedule
 
 
 @pytest.fixture
@@ -201,3 +204,62 @@ class TestWithoutABroker:
         assert states(world) == expected
         assert max(ages) < 2.5
         worker.close()
+
+
+class TestPlanned:
+    def test_the_schedule_is_that_of_the_settings(self, world: World) -> None:
+        settings = world.settings.with_overrides(sync_s=90, train_schedule="5 3 1 * 0")
+        planned = beat_schedule(settings, QUEUES)
+        assert planned["sync"] == {
+            "task": ALL_PROJECTS,
+            "args": ["learn", "sync"],
+            "options": {"queue": "learn", "expires": 60},
+            "schedule": schedule(90),
+        }
+        assert planned["train"]["args"] == ["train", "train"]
+        assert planned["train"]["options"] == {"queue": "train", "expires": 60}
+        assert planned["train"]["schedule"] == crontab("5", "3", "0", "1", "*")
+
+    @pytest.mark.parametrize(
+        ("sync_s", "train_schedule", "queues", "names"),
+        [
+            (90.0, "0 3 * * *", QUEUES, ["sync", "train"]),
+            (0.0, "0 3 * * *", QUEUES, ["train"]),
+            (90.0, "", QUEUES, ["sync"]),
+            (90.0, "0 3 * * *", [TRAIN], ["train"]),  # what nobody here serves is for another worker to ask for
+            (90.0, "0 3 * * *", [BATCH], []),
+        ],
+    )
+    def test_nothing_is_planned_that_is_switched_off_or_served_elsewhere(
+        self, world: World, sync_s: float, train_schedule: str, queues: list[str], names: list[str]
+    ) -> None:
+        settings = world.settings.with_overrides(sync_s=sync_s, train_schedule=train_schedule)
+        assert sorted(beat_schedule(settings, queues)) == names
+
+    def test_what_is_planned_is_asked_for_once_in_every_connected_project(self, world: World, worker: Worker) -> None:
+        worker.ask_for_all(TRAIN, "train")
+        assert world.store.jobs.newest() == []
+        assert messages(world, TRAIN) == 0
+        for project in (1, 2, 3):
+            world.store.catalog.put_project(project, CHOICES, "v1")
+        for project in (1, 3):
+            world.store.catalog.set_connected(project)
+        for _ in range(2):  # two workers' beats
+            worker.ask_for_all(TRAIN, "train")
+        assert sorted((job.kind, job.queue, job.project) for job in world.store.jobs.newest()) == [
+            ("train", TRAIN, 1),
+            ("train", TRAIN, 3),
+        ]
+        assert messages(world, TRAIN) > 0
+
+    def test_a_worker_that_starts_looks_for_annotations_whose_event_was_lost(self, world: World) -> None:
+        world.store.catalog.put_project(1, CHOICES, "v1")
+        world.store.catalog.set_connected(1)
+        for token, queues, kinds in (("", QUEUES, []), (TOKEN, [BATCH], []), (TOKEN, QUEUES, ["sync"])):
+            settings = world.settings.with_overrides(
+                label_studio_api_key=token, label_studio_url=f"http://127.0.0.1:{free_port()}"
+            )
+            worker = Worker(settings, Store.open(settings), world.encoder, queues)  # type: ignore[arg-type]
+            worker.start()
+            worker.close()
+            assert [job.kind for job in world.store.jobs.newest()] == kinds

@@ -1,0 +1,118 @@
+"""How many clicks suggestions save: `python -m demo.clicks`, a simulated annotator on 300 recordings of a pump.
+
+He works through a real Label Studio in its own order. A click is saved where he accepts a suggestion as it is; a clip
+without a suggestion, as those set aside are, saves none. Writes the curve as a table, and to docs/clicks.svg.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.settings import Settings
+from demo.__main__ import label_config
+from demo.clapboard_up import ClapboardUp
+from demo.clips import make_machine_clips
+from demo.label_studio_server import LabelStudioServer
+from demo.learning import Annotator, LearningProject
+
+PICTURE = Path(__file__).parent.parent / "docs" / "clicks.svg"
+_STEP = 20
+
+
+def main(
+    num_tasks: Annotated[int, typer.Option("--tasks", min=2 * _STEP)] = 300,
+    seconds_per_clip: Annotated[float, typer.Option(min=0, help="how long the annotator takes for each")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Annotates the whole project and shows how many clicks were saved on the way."""
+    folder = Path(tempfile.mkdtemp(prefix="clapboard-clicks-"))
+    try:
+        clips = make_machine_clips(folder / "clips", num_tasks)
+        with LabelStudioServer(folder / "label-studio") as server, ClapboardUp(server, folder / "clapboard") as up:
+            client = LabelStudioClient(Settings(LABEL_STUDIO_URL=server.url, LABEL_STUDIO_API_KEY=server.token))
+            made = client.create_project("Clicks", label_config(sorted({clip.label for clip in clips})))
+            tasks = client.import_files(made.id, [clip.path for clip in clips])
+            for command in ("connect", "prelabel"):
+                up.run(command, "--project", str(made.id))
+            truth = {task: clip.label for task, clip in zip(tasks, clips, strict=True)}
+            saved = _annotate(LearningProject(server, up, made.id, truth), seconds_per_clip)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    points = [
+        {
+            "labels": end,
+            "saved_of_last": sum(saved[end - _STEP : end]) / _STEP,
+            "saved_of_all": sum(saved[:end]) / end,
+        }
+        for end in range(_STEP, len(saved) + 1, _STEP)
+    ]
+    if as_json:
+        print(json.dumps(points))  # noqa: T201  # what the option asks for
+    else:
+        _show(points)
+    PICTURE.write_text(_svg(points), "utf-8")
+
+
+def _annotate(project: LearningProject, seconds_per_clip: float) -> list[bool]:
+    """For each task in the order of annotation, whether its suggestion was accepted as it was."""
+    annotator = Annotator(project.api, project.project, project.truth)
+    saved = []
+    num_judged = 0
+    for _ in annotator.annotate(len(project.truth)):
+        judged = annotator.judged[num_judged:]
+        num_judged += len(judged)
+        saved.append(judged == [True])
+        time.sleep(seconds_per_clip)
+    return saved
+
+
+def _show(points: list[dict[str, float]]) -> None:
+    table = Table("labels given", f"saved of the last {_STEP}", "saved of all", "", title="Clicks saved")
+    for point in points:
+        bar = "█" * round(40 * point["saved_of_last"])
+        table.add_row(f"{point['labels']:.0f}", f"{point['saved_of_last']:.0%}", f"{point['saved_of_all']:.0%}", bar)
+    Console().print(table)
+
+
+def _svg(points: list[dict[str, float]]) -> str:
+    """The curve as a picture."""
+    width, height, left, bottom = 640, 300, 50, 40
+    last = points[-1]["labels"]
+
+    def place(labels: float, share: float) -> str:
+        x = left + (width - left - 20) * labels / last
+        return f"{x:.1f},{height - bottom - (height - bottom - 20) * share:.1f}"
+
+    def line(name: str, style: str) -> str:
+        return f'<polyline fill="none" {style} points="{" ".join(place(p["labels"], p[name]) for p in points)}"/>'
+
+    grid = ticks = ""
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        y = place(0, share).split(",")[1]
+        grid += f'<line x1="{left}" x2="{width - 20}" y1="{y}" y2="{y}" stroke="#ddd"/>'
+        grid += f'<text x="{left - 8}" y="{y}" text-anchor="end" dy="4">{share:.0%}</text>'
+    for labels in range(0, int(last) + 1, 50):
+        x = place(labels, 0).split(",")[0]
+        ticks += f'<text x="{x}" y="{height - bottom + 18}" text-anchor="middle">{labels}</text>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
+        f'font-size="12" fill="#444"><rect width="{width}" height="{height}" fill="white"/>{grid}{ticks}'
+        + line("saved_of_last", 'stroke="#e4572e" stroke-width="2"')
+        + line("saved_of_all", 'stroke="#2e86ab" stroke-width="2" stroke-dasharray="5 4"')
+        + f'<text x="{width - 20}" y="{height - 6}" text-anchor="end">labels given; clicks saved: '
+        f"of the last {_STEP} clips (solid), of all (dashed)</text></svg>\n"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
