@@ -72,14 +72,21 @@ class PredictJobs:
         job, payload, recording = embedded.job, embedded.payload, embedded.recording
         assert recording is not None
         identity = encoder.identity
-        label_space, head = self._heads.get(encoder, payload.space_id, payload.head)
+        name = self._head_name(job, payload, identity.version)
+        label_space, head = self._heads.get(encoder, payload.space_id, name)
         vectors = self._store.embeddings.get([recording], identity.version, identity.dtype)[recording.sha256]
         # Asked for under another encoder than the one loaded: the answer is named for what made it.
-        version = prediction.model_version(identity, label_space, payload.head)
+        version = prediction.model_version(identity, label_space, name)
         found = prediction.predict(label_space, vectors, head, version)
         stored = StoredPrediction(job.project, job.task, version, payload.uri_key, found.score, found.result)
         if self._store.finish_with_prediction(job, stored):
             self._on_owed()
+
+    def _head_name(self, job: Job, payload: PredictPayload, encoder_version: str) -> str:
+        """The head that was asked for; or, where nobody waits, the one that has been promoted on its encoder since."""
+        promoted = self._store.versions.promoted(job.project) if job.push else None
+        same = (encoder_version, payload.space_id)
+        return promoted.head if promoted and (promoted.encoder_version, promoted.space_id) == same else payload.head
 
 
 def _subject(job: Job) -> dict[str, int | str]:

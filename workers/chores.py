@@ -28,6 +28,9 @@ from workers.triggers import consider_training
 REST = 2.0
 """A project's rollouts rest so many times as long as the last one took: Label Studio has people to serve too."""
 
+EMBEDDING_S = 5.0
+"""How long until the next look while tasks are being embedded."""
+
 log = logging.getLogger(__name__)
 
 
@@ -105,6 +108,8 @@ class Chores:
         if refitted.changed:
             now = self._store.clock()
             self._rests_until[job.project] = now + REST * (now - began_at)
+        if refitted.num_missing:  # their labels, and what they add to the pool, are learnt from when they are there
+            raise Later(EMBEDDING_S, f"{refitted}; {refitted.num_missing} tasks are still to be embedded")
         return str(refitted)
 
     def _promote(self, job: Job) -> str:

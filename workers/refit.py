@@ -34,12 +34,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Refitted:
-    """What came of a refit; `num_waiting` tasks are still to be embedded or pushed before it is all in service."""
+    """What came of it. `num_waiting` tasks are to be pushed before it serves; `num_missing` aren't embedded yet."""
 
     model_version: str
     num_labels: int
     num_waiting: int
     changed: bool
+    num_missing: int = 0
 
     def __str__(self) -> str:
         done = "promoted" if self.changed else "still right"
@@ -68,7 +69,7 @@ class Refitter:
         self._store.catalog.put_label_space(prediction.space_id(label_space), label_config)
         pointer = _name(self._store.versions.promoted(project))
         if (begun := self._begun(project, label_space)) is not None:
-            rolled = self._rollout.run(begun, instead_of=pointer)
+            rolled = self._rollout.run(begun, instead_of=pointer, waits_for_all=False)
             if rolled.num_waiting:
                 return Refitted(begun.model_version, begun.manifest["num_labels"], rolled.num_waiting, changed=True)
         return self._refit(project, label_space)
@@ -105,8 +106,8 @@ class Refitter:
         if not self._is_worth_it(version, served, promoted, label_space, head, vectors):
             return Refitted(served.model_version, num_labels, 0, changed=False)
         is_new = self._store.versions.put(version, head if labelled else None)
-        rolled = self._rollout.run(version, is_new=is_new, instead_of=_name(promoted))
-        return Refitted(version.model_version, num_labels, rolled.num_waiting, changed=True)
+        rolled = self._rollout.run(version, is_new=is_new, instead_of=_name(promoted), waits_for_all=False)
+        return Refitted(version.model_version, num_labels, rolled.num_waiting, True, rolled.num_missing)
 
     def _begun(self, project: int, label_space: LabelSpace) -> Version | None:
         """A head on its way in that was fitted to all that is said by now.

@@ -45,10 +45,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rolled:
-    """How far a rollout came. While `num_waiting` tasks are being embedded or pushed, it is to be run again."""
+    """How far a rollout came. While `num_waiting` tasks are being embedded or pushed, it is to be run again.
+
+    `num_missing` tasks aren't embedded yet, whether or not the rollout waits for them.
+    """
 
     num_predicted: int
     num_waiting: int
+    num_missing: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -77,18 +81,21 @@ class Rollout:
         self._client = client
         self._pusher = pusher
 
-    def run(self, version: Version, *, is_new: bool = False, instead_of: str | None = None) -> Rolled:
+    def run(
+        self, version: Version, *, is_new: bool = False, instead_of: str | None = None, waits_for_all: bool = True
+    ) -> Rolled:
         """Go on with the version's rollout as far as that goes now.
 
         `is_new` says that nobody can have been given anything of it, which makes it faster; `instead_of`, that it is
-        only to replace this version. Raises `LabelStudioError`, `ModelError` if its checkpoint is gone,
-        `NotFoundError` if its head is.
+        only to replace this version. Without `waits_for_all` it takes over before every task is embedded: right for a
+        head on the encoder that serves, under which what is embedded later is predicted too. Raises `LabelStudioError`,
+        `ModelError` if its checkpoint is gone, `NotFoundError` if its head is.
         """
         encoder = self._encoders.get(version.encoder)
         label_space, head = self._heads.get(encoder, version.space_id, version.head)
         served = Serving(announce(self._store, encoder), version.head, version.space_id, version.model_version)
         is_lost = not is_new and self._is_lost(version)
-        num_predicted = num_waiting = 0
+        num_predicted = num_missing = 0
         for tasks, are_open in self._pages(version.project):
             vectors = embedded(self._store, tasks, served.encoder)
             found = [
@@ -101,13 +108,14 @@ class Rollout:
             missing = [task for task in tasks if task.task not in vectors]
             if missing:
                 asked = self._embedding(served, version.project, label_space)
-                num_waiting += self._queue_unembedded(version.project, asked, missing, are_open)
+                num_missing += self._queue_unembedded(version.project, asked, missing, are_open)
             self._deliver(found, is_new=is_new, is_lost=is_lost)
+        num_waiting = num_missing if waits_for_all else 0
         if self._client is not None:
             num_waiting += self._store.predictions.num_owed(version.project, version.model_version)
         if not num_waiting:
             self._switch(version, instead_of)
-        return Rolled(num_predicted, num_waiting)
+        return Rolled(num_predicted, num_waiting, num_missing)
 
     def _pages(self, project: int) -> Iterator[tuple[list[KnownTask], set[int]]]:
         """The project's tasks but for those set aside, with the ids of those that people may still annotate."""

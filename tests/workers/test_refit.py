@@ -174,12 +174,12 @@ def test_whoever_promotes_meanwhile_wins(learning: Learning, tmp_path: Path, lab
     assert label_studio.shown[PROJECT] == first
 
 
-def test_tasks_that_are_not_embedded_are_queued_and_waited_for(learning: Learning) -> None:
+def test_tasks_that_are_not_embedded_are_queued_and_the_others_do_not_wait_for_them(learning: Learning) -> None:
     learning.add({21: 0, 22: 1}, embedded=False)
     learning.say(1, "dog")
     learning.say(11, "rain")
     found = refit(learning)
-    assert (found.num_waiting, learning.promoted) == (2, "")
+    assert (found.num_waiting, found.num_missing, learning.promoted) == (0, 2, found.model_version)
     queued = learning.store.jobs.claim("worker", "batch", 10)
     assert [(job.task, job.model_version, job.push) for job in queued] == [
         (task, learning.zero_shot, True) for task in (21, 22)

@@ -20,7 +20,7 @@ from clapboard.store.jobs import JobRequest, State
 from clapboard.store.versions import Version
 from tests.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import LABELS
-from tests.workers.learning import PROJECT, Clock, Learning
+from tests.workers.learning import ENCODER, PROJECT, Clock, Learning
 
 TASKS = dict.fromkeys(range(1, 7), 0) | dict.fromkeys(range(11, 17), 1)
 OPEN = sorted(set(TASKS) - {1, 2, 11, 12})
@@ -192,35 +192,43 @@ def test_a_label_studio_that_goes_away_in_the_middle_of_pushing_shows_the_old_ve
     assert learning.promoted == label_studio.shown[PROJECT] != before
 
 
-def test_what_is_not_embedded_is_queued_waited_for_and_then_shown(learning: Learning) -> None:
+def test_what_is_not_embedded_is_queued_and_waited_for_where_the_encoder_is_new(learning: Learning) -> None:
     before = learning.promoted
     learning.add({21: 0, 22: 1}, embedded=False)
-    found = learning.refitter.run(PROJECT)
-    assert (found.num_waiting, learning.promoted) == (2, before)
+    waiting = _candidate(learning)
+    assert learning.promoter.run(PROJECT, waiting.model_version).num_waiting == 2
     learning.embed(21, 0)
-    halfway = learning.refitter.run(PROJECT)  # the same head, although another clip would centre it differently
-    assert (halfway.model_version, halfway.num_waiting, learning.promoted) == (found.model_version, 1, before)
+    assert learning.promoter.run(PROJECT, waiting.model_version).num_waiting == 1
+    assert learning.promoted == before
     learning.embed(22, 1)
     jobs = learning.store.jobs.claim("worker", BATCH, 10)
     assert [job.task for job in jobs] == [21, 22]  # one for each, however often it was asked for
     for job in jobs:
         learning.store.jobs.done(job)
-    assert learning.refitter.run(PROJECT).num_waiting == 0
-    assert learning.store.versions.get(PROJECT, found.model_version).promoted_at is not None
-    assert {task: learning.shown(found.model_version)[task] for task in (21, 22)} == {21: "dog", 22: "rain"}
-    assert {task: learning.shown(learning.promoted)[task] for task in (21, 22)} == {21: "dog", 22: "rain"}
+    assert learning.promoter.run(PROJECT, waiting.model_version).num_waiting == 0
+    assert learning.promoted == waiting.model_version
+    assert learning.shown(waiting.model_version).keys() >= {21, 22}
+
+
+def test_a_head_takes_over_before_all_is_embedded_and_asks_once_for_the_rest(learning: Learning) -> None:
+    learning.add({21: 0, 22: 1}, embedded=False)
+    found = learning.refitter.run(PROJECT)
+    assert (found.num_waiting, found.num_missing, learning.promoted) == (0, 2, found.model_version)
+    learning.say(3, "rain")
+    assert learning.refitter.run(PROJECT).num_missing == 2
+    jobs = learning.store.jobs.claim("worker", BATCH, 10)
+    assert {job.task for job in jobs} == {21, 22}
 
 
 def test_a_task_that_fails_is_not_waited_for(learning: Learning) -> None:
     learning.add({21: 0}, embedded=False)
-    found = learning.refitter.run(PROJECT)
-    assert found.num_waiting == 1
+    waiting = _candidate(learning)
+    assert learning.promoter.run(PROJECT, waiting.model_version).num_waiting == 1
     (job,) = learning.store.jobs.claim("worker", BATCH, 10)
     learning.store.jobs.fail(job, SourceError("The clip is gone."))
-    again = learning.refitter.run(PROJECT)
-    assert again.num_waiting == 0
-    assert learning.promoted == found.model_version
-    assert 21 not in learning.shown(found.model_version)
+    assert learning.promoter.run(PROJECT, waiting.model_version).num_waiting == 0
+    assert learning.promoted == waiting.model_version
+    assert 21 not in learning.shown(waiting.model_version)
 
 
 def test_prune_takes_away_what_was_replaced_and_leaves_what_is_not_ours(
@@ -236,16 +244,22 @@ def test_prune_takes_away_what_was_replaced_and_leaves_what_is_not_ours(
 
 
 def test_prune_leaves_a_version_alone_that_is_on_its_way_in(learning: Learning, label_studio: FakeLabelStudio) -> None:
+    learning.refitter.run(PROJECT)
     learning.add({21: 0}, embedded=False)
-    found = learning.refitter.run(PROJECT)
-    assert found.num_waiting == 1
+    waiting = _candidate(learning)
+    assert learning.promoter.run(PROJECT, waiting.model_version).num_waiting == 1
+    num_brought = label_studio.versions(PROJECT)[waiting.model_version]
     learning.promoter.prune(PROJECT)
-    learning.embed(21, 0)
-    for job in learning.store.jobs.claim("worker", BATCH, 10):
-        learning.store.jobs.done(job)
-    assert learning.refitter.run(PROJECT).num_waiting == 0
-    assert learning.store.versions.get(PROJECT, found.model_version).promoted_at is not None
-    assert label_studio.versions(PROJECT)[found.model_version] == len(OPEN) + 1
+    assert label_studio.versions(PROJECT)[waiting.model_version] == num_brought
+
+
+def _candidate(learning: Learning) -> Version:
+    """A version by the labels' texts alone that never served, made now."""
+    learning.clock.now += 1
+    space_id, name = learning.zero_shot.split(".")[-1], f"by-hand.{learning.zero_shot}"
+    version = Version(PROJECT, name, "counting", ENCODER.identity.version, "zero-shot", space_id)
+    learning.store.versions.put(version)
+    return learning.store.versions.get(PROJECT, name)
 
 
 class TestKilled:
