@@ -41,7 +41,8 @@ CONFIG = """<View>
 @pytest.fixture(scope="module")
 def clapboard(label_studio: LabelStudioServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClapboardUp]:
     """Backend and worker on the embedded checkpoint, behind basic auth."""
-    settings = {"BASIC_AUTH_USER": "studio", "BASIC_AUTH_PASS": "e2e-secret"}
+    # Nothing is set aside: each test counts the suggestions of all tasks.
+    settings = {"BASIC_AUTH_USER": "studio", "BASIC_AUTH_PASS": "e2e-secret", "CLAPBOARD_TEST_SHARE": "0"}
     with ClapboardUp(label_studio, tmp_path_factory.mktemp("clapboard"), settings=settings) as up:
         yield up
 
