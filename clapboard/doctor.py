@@ -105,11 +105,11 @@ def _backend(settings: Settings) -> Check:
         answer = None
     if answer is None or answer.status_code != httpx.codes.OK or "status" not in answer.text:
         return Check(
-            "backend",
+            "http backend",
             False,
             f"No backend answers at {settings.backend_url}: start it with `clapboard serve`, or set CLAPBOARD_URL.",
         )
-    return Check("backend", True, f"{settings.backend_url} answers in {spent_ms:.0f} ms")
+    return Check("http backend", True, f"{settings.backend_url} answers in {spent_ms:.0f} ms")
 
 
 def _project(settings: Settings, store: Store, client: LabelStudioClient, project_id: int) -> Iterator[Check]:

@@ -39,7 +39,7 @@ class Clinic:
         """The checks by name; each name once."""
         found = list(examine(self.settings(**others), self.store, project))
         by_name = {check.name: check for check in found}
-        assert len(by_name) == len(found)
+        assert len(by_name) == len(found), [check.name for check in found]
         for check in found:
             assert check.message
             assert TOKEN not in check.message
@@ -68,8 +68,8 @@ def test_a_fresh_installation_is_told_each_thing_that_is_missing(clinic: Clinic)
     assert {name for name, check in found.items() if check.ok} == {"store", "disk", "queue", "broker"}
     assert "`clapboard worker`" in found["worker"].message
     assert "No worker has loaded mini yet" in found["model"].message
-    assert f"http://localhost:{clinic.given['port']}" in found["backend"].message
-    assert "`clapboard serve`" in found["backend"].message
+    assert f"http://localhost:{clinic.given['port']}" in found["http backend"].message
+    assert "`clapboard serve`" in found["http backend"].message
     assert "LABEL_STUDIO_API_KEY is not set" in found["token"].message
 
 
@@ -109,7 +109,7 @@ def test_a_broker_that_is_away_is_told(clinic: Clinic) -> None:
 
 def test_something_else_at_the_backends_address_is_no_backend(clinic: Clinic, label_studio: FakeLabelStudio) -> None:
     for url in (label_studio.url, "http://host with spaces", f"http://127.0.0.1:{free_port()}"):
-        assert not clinic.look(url=url)["backend"].ok
+        assert not clinic.look(url=url)["http backend"].ok
 
 
 def test_a_state_folder_that_does_not_exist_yet_is_no_obstacle(clinic: Clinic, tmp_path: Path) -> None:

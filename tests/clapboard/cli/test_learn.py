@@ -144,7 +144,7 @@ class TestTrain:
     def test_without_a_worker_it_says_so_and_the_job_stays(self, clapboard: Clapboard, store: Store) -> None:
         refused = clapboard("train", "--project", "7", job_lease_s=0.5)
         assert isinstance(refused.exception, NoWorkerError)
-        assert store.jobs.last("train", PROJECT) is not None
+        assert [job.kind for job in store.jobs.newest(project=PROJECT)] == ["train"]
 
     def test_the_outcome_is_told_with_its_exit_code(self, clapboard: Clapboard, store: Store) -> None:
         from concurrent.futures import ThreadPoolExecutor
