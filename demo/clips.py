@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from clapboard.audio import SAMPLE_RATE
-from demo import machines
+from demo import interlock, machines
 from training.sounds.synthesis import synthesise
 
 SYNTHETIC_KINDS = (
@@ -55,6 +55,18 @@ def make_machine_clips(folder: Path, num_clips: int) -> list[Clip]:
         duration_s = np.random.default_rng(SEED + number).uniform(3.0, 5.0)
         soundfile.write(path, machines.pump(str(state), SEED + number, duration_s), SAMPLE_RATE)
         clips.append(Clip(path, str(state), "pump"))
+    return clips
+
+
+def make_plant_clips(folder: Path, num_clips: int) -> list[Clip]:
+    """Clips of a plant in `folder`, by turns in order and out of order."""
+    folder.mkdir(parents=True)
+    clips = []
+    for number, state in zip(range(num_clips), itertools.cycle(interlock.STATES), strict=False):
+        path = folder / f"plant-{number}.flac"
+        duration_s = np.random.default_rng(SEED + number).uniform(3.0, 5.0)
+        soundfile.write(path, interlock.plant(state, SEED + number, duration_s), SAMPLE_RATE)
+        clips.append(Clip(path, state, "plant"))
     return clips
 
 

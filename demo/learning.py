@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,10 +43,11 @@ class Annotator:
         self._control = control
         self.judged: list[bool] = []  # each suggestion he had in view: was it right?
 
-    def annotate(self, num_tasks: int) -> Iterator[int]:
-        """The tasks, each once its annotation is stored."""
-        for _ in range(num_tasks):
-            task = self._api.get(f"/api/projects/{self._project}/next").raise_for_status().json()
+    def annotate(self, num_tasks: int, first: Sequence[int] = ()) -> Iterator[int]:
+        """The tasks, each once its annotation is stored; those of `first` are opened before all others."""
+        for number in range(num_tasks):
+            place = f"tasks/{first[number]}" if number < len(first) else f"projects/{self._project}/next"
+            task = self._api.get(f"/api/{place}?project={self._project}").raise_for_status().json()
             label = self._truth[task["id"]]
             prediction = task["predictions"][-1] if task["predictions"] else None
             body: dict[str, Any] = {"lead_time": 6.0, "result": [self._result(label, prediction)]}
@@ -77,24 +78,41 @@ class LearningProject:
     def stage(self, name: str, judged: list[bool]) -> Stage:
         """How it stands now."""
         version = self.model_version()
-        query = {"project": self.project, "page_size": 1000, "fields": "all"}
-        tasks = self.api.get("/api/tasks", params=query).raise_for_status().json()["tasks"]
         right = []
-        for task in tasks:
+        for task in self.tasks():
             held = [one for one in task["predictions"] if one["model_version"] == version and one["result"]]
             if held and not task["is_labeled"]:
                 right.append(held[0]["result"][0]["value"]["choices"][0] == self.truth[task["id"]])
         acceptance = sum(judged) / len(judged) if judged else None
         return Stage(name, version, sum(right) / max(1, len(right)), len(right), acceptance)
 
+    def tasks(self) -> list[dict[str, Any]]:
+        """All tasks with their predictions, as Label Studio has them."""
+        query = {"project": self.project, "page_size": 1000, "fields": "all"}
+        return list(self.api.get("/api/tasks", params=query).raise_for_status().json()["tasks"])
+
+    def without_suggestion(self) -> list[int]:
+        """The tasks that hold no prediction: in a pre-labelled project those that are set aside."""
+        return [task["id"] for task in self.tasks() if not task["predictions"]]
+
+    def wrongly_suggested(self) -> list[int]:
+        """The open tasks that have a suggestion, but not exactly one, of the version that people see."""
+        version = self.model_version()
+        held = {
+            task["id"]: [one["model_version"] for one in task["predictions"]]
+            for task in self.tasks()
+            if not task["is_labeled"]
+        }
+        return [task for task, versions in held.items() if versions and versions != [version]]
+
     def model_version(self) -> str:
         """The version whose predictions people see."""
         answer = self.api.get(f"/api/projects/{self.project}").raise_for_status().json()
         return str(answer["model_version"])
 
-    def wait_until_settled(self) -> None:
+    def wait_until_learnt(self) -> None:
         """Until every annotation has been learnt from. Raises `TimeoutError`."""
-        self._until(lambda: not self._open_jobs("learn", "promote", "prune"), _SETTLED_TIMEOUT_S)
+        self._until(lambda: not self._open_jobs("learn"), _SETTLED_TIMEOUT_S)
 
     def train(self) -> dict[str, Any]:
         """Press «Start Training», as Label Studio's button does; its job, once it and what follows have ended."""
@@ -105,7 +123,9 @@ class LearningProject:
         return self._jobs("train")[0]
 
     def _jobs(self, *kinds: str) -> list[dict[str, Any]]:
-        told = json.loads(self.clapboard.run("jobs", "--project", str(self.project), "--limit", "200", "--json").stdout)
+        told = json.loads(
+            self.clapboard.run("jobs", "--project", str(self.project), "--limit", "2000", "--json").stdout
+        )
         return [job for job in told["jobs"] if job["kind"] in kinds]
 
     def _open_jobs(self, *kinds: str) -> list[dict[str, Any]]:
