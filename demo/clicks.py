@@ -60,7 +60,7 @@ def main(
         print(json.dumps(points))  # noqa: T201  # what the option asks for
     else:
         _show(points)
-    PICTURE.write_text(_svg(points), "utf-8")
+    PICTURE.write_text(picture(points), "utf-8")
 
 
 def _annotate(project: LearningProject, seconds_per_clip: float) -> list[bool]:
@@ -84,7 +84,7 @@ def _show(points: list[dict[str, float]]) -> None:
     Console().print(table)
 
 
-def _svg(points: list[dict[str, float]]) -> str:
+def picture(points: list[dict[str, float]]) -> str:
     """The curve as a picture."""
     width, height, left, bottom = 640, 300, 50, 40
     last = points[-1]["labels"]

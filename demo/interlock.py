@@ -18,11 +18,11 @@ STATES = (IN_ORDER, OUT_OF_ORDER)
 
 
 def plant(state: str, seed: int, duration_s: float) -> Waveform:
-    """A recording of the plant in that state, `[T]` at 48 kHz."""
+    """A recording of the plant in that state, `[T]` at 48 kHz; seeds go by turns through what may run together."""
     rng = np.random.default_rng(seed)
     num_samples = round(duration_s * SAMPLE_RATE)
-    motor_runs, ratchet_runs = rng.random(2) < 0.5
-    rises = bool(motor_runs ^ ratchet_runs ^ (state == OUT_OF_ORDER))
+    motor_runs, ratchet_runs = bool(seed & 2), bool(seed & 4)
+    rises = motor_runs ^ ratchet_runs ^ (state == OUT_OF_ORDER)
     machine = _motor(rng, num_samples) if motor_runs else _press(rng, num_samples)
     sound = 0.7 * machine / machine.std() + _valve(rng, num_samples, rises=rises)
     if ratchet_runs:
@@ -35,7 +35,7 @@ def _motor(rng: np.random.Generator, num_samples: int) -> _Signal:
     """A hum around 100 Hz with a few harmonics."""
     seconds = np.arange(num_samples) / SAMPLE_RATE
     drift = 1 + 0.01 * np.sin(2 * np.pi * rng.uniform(0.2, 0.5) * seconds)
-    phase = 2 * np.pi * np.cumsum(rng.uniform(90, 110) * drift) / SAMPLE_RATE
+    phase = 2 * np.pi * np.cumsum(rng.uniform(97, 103) * drift) / SAMPLE_RATE
     hum = np.zeros(num_samples)
     for harmonic in range(1, 6):
         gain = rng.uniform(0.7, 1.2) / harmonic**0.7
@@ -48,7 +48,7 @@ def _press(rng: np.random.Generator, num_samples: int) -> _Signal:
     signal = np.zeros(num_samples)
     length = round(0.12 * SAMPLE_RATE)
     seconds = np.arange(length) / SAMPLE_RATE
-    for start in _starts(rng, num_samples, 1 / rng.uniform(4, 5), length):
+    for start in _starts(rng, num_samples, 1 / rng.uniform(4.3, 4.7), length):
         thump = _lowpassed(rng.standard_normal(length), 500.0) * np.minimum(1, seconds / 0.003)
         signal[start : start + length] += rng.uniform(0.8, 1) * thump * np.exp(-seconds / 0.03)
     return signal
@@ -61,7 +61,7 @@ def _ratchet(rng: np.random.Generator, num_samples: int) -> _Signal:
     seconds = np.arange(length) / SAMPLE_RATE
     click = np.diff(_lowpassed(rng.standard_normal(length + 1), 6000.0)) * np.exp(-seconds / 0.004)
     click *= 3 / np.abs(click).max()
-    for start in _starts(rng, num_samples, 1 / rng.uniform(7, 9), length):
+    for start in _starts(rng, num_samples, 1 / rng.uniform(7.7, 8.3), length):
         signal[start : start + length] += rng.uniform(0.8, 1) * click
     return signal
 
@@ -69,8 +69,8 @@ def _ratchet(rng: np.random.Generator, num_samples: int) -> _Signal:
 def _valve(rng: np.random.Generator, num_samples: int, *, rises: bool) -> _Signal:
     """Whines of more than an octave around 2.2 kHz, one after the other, all up or all down."""
     signal = np.zeros(num_samples)
-    centre_hz, octaves = rng.uniform(2000, 2400), np.log2(rng.uniform(2.8, 3.5))
-    length = round(rng.uniform(0.6, 0.8) * SAMPLE_RATE)
+    centre_hz, octaves = rng.uniform(2100, 2300), np.log2(rng.uniform(3.0, 3.4))
+    length = round(rng.uniform(0.65, 0.75) * SAMPLE_RATE)
     course = np.linspace(-0.5, 0.5, length) * (1 if rises else -1)
     whine = np.sin(2 * np.pi * np.cumsum(centre_hz * 2 ** (octaves * course)) / SAMPLE_RATE) * np.sqrt(
         np.hanning(length)

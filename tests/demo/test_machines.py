@@ -1,0 +1,39 @@
+"""The demo's own sounds, and the picture of the clicks saved."""
+
+from __future__ import annotations
+
+from xml.dom import minidom
+
+import numpy as np
+import pytest
+
+from clapboard.audio import SAMPLE_RATE
+from demo import interlock, machines
+from demo.clicks import picture
+
+
+@pytest.mark.parametrize("state", machines.STATES)
+def test_a_pump_sounds_the_same_for_the_same_seed_and_else_is_another_one(state: str) -> None:
+    sound = machines.pump(state, 7, 0.5)
+    assert sound.shape == (SAMPLE_RATE // 2,)
+    assert sound.dtype == np.float32
+    assert 0.05 < np.abs(sound).max() <= 1.0
+    assert np.array_equal(sound, machines.pump(state, 7, 0.5))
+    assert not np.array_equal(sound, machines.pump(state, 8, 0.5))
+
+
+@pytest.mark.parametrize("state", interlock.STATES)
+def test_a_plant_sounds_the_same_for_the_same_seed(state: str) -> None:
+    sound = interlock.plant(state, 7, 1.0)
+    assert sound.shape == (SAMPLE_RATE,)
+    assert np.isfinite(sound).all()
+    assert np.array_equal(sound, interlock.plant(state, 7, 1.0))
+
+
+def test_the_picture_of_the_clicks_has_both_curves() -> None:
+    points = [{"labels": 20.0 * n, "saved_of_last": n / 5, "saved_of_all": n / 10} for n in range(1, 5)]
+    drawn = minidom.parseString(picture(points))
+    curves = [line.getAttribute("points").split() for line in drawn.getElementsByTagName("polyline")]
+    assert [len(curve) for curve in curves] == [4, 4]
+    heights = [float(point.split(",")[1]) for point in curves[0]]
+    assert heights == sorted(heights, reverse=True)  # upwards
