@@ -37,7 +37,7 @@ from workers.push import Pusher
 VERSIONS_IN_VIEW = 50
 """How many replaced versions' predictions are remembered: people may still have tasks open that show them."""
 
-PRUNE_AFTER_S = 10.0
+PRUNE_AFTER_S = 30.0
 """Deleting predictions is the slowest thing that Label Studio does: it waits until nobody annotates."""
 
 log = logging.getLogger(__name__)
