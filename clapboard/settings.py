@@ -76,6 +76,12 @@ class Settings(BaseSettings):
         "seconds between two looks for annotations whose event was lost; 0: at start only",
         ge=0,
     )
+    prune_quiet_s: float = _named(
+        "CLAPBOARD_PRUNE_QUIET_S",
+        30.0,
+        "seconds without a new version after which the predictions it replaced leave Label Studio",
+        ge=0,
+    )
     train_after: int = _named(
         "CLAPBOARD_TRAIN_AFTER", 100, "new labels after which a finetuning starts by itself; 0: never", ge=0
     )

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -21,6 +21,8 @@ from rich.table import Table
 
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.settings import Settings
+from clapboard.store import Store
+from clapboard.store.jobs import State
 from demo.clapboard_up import ClapboardUp
 from demo.clips import Clip, make_clips, make_plant_clips
 from demo.label_studio_server import LabelStudioServer
@@ -30,10 +32,11 @@ STATE = Path(__file__).parent.parent / ".demo"
 Suggestion = tuple[str, float]
 
 LEAST_ACCURACY = 0.6  # far above the chance of about 0.06: below it something is broken, not merely imperfect
-NUM_PLANT_CLIPS = 225
-TEST_SHARE = "0.12"
-NUM_LEARNT = 50  # with those set aside, a third; at 32 a class, more would be finetuned than a demo has time for
+NUM_PLANT_CLIPS = 300
+TEST_SHARE = "0.16"
+NUM_LEARNT = 52  # with those set aside, a third; at 32 a class, more would be finetuned than a demo has time for
 NUM_AFTERWARDS = 15  # annotated after finetuning, for the acceptance of its suggestions
+PRUNE_QUIET_S = "3"  # so small a project is tidied up in no time
 
 
 def main() -> int:
@@ -52,7 +55,8 @@ def main() -> int:
         console.print(f"Label Studio runs at {server.url}")
         with ExitStack() as stack:
             with console.status("starting backend and worker"):
-                clapboard = stack.enter_context(ClapboardUp(server, STATE / "clapboard"))
+                settings = {"CLAPBOARD_PRUNE_QUIET_S": PRUNE_QUIET_S}
+                clapboard = stack.enter_context(ClapboardUp(server, STATE / "clapboard", settings=settings))
             console.print(f"Clapboard runs at {clapboard.url}")
             failed = _pre_label(console, server, clapboard, clips, began) or _learn(console, server, clapboard)
             console.print(
@@ -98,9 +102,13 @@ def _learn(console: Console, server: LabelStudioServer, clapboard: ClapboardUp) 
     _run(console, clapboard, "connect", made.id, CLAPBOARD_TEST_SHARE=TEST_SHARE)
     _run(console, clapboard, "prelabel", made.id)
 
-    project = LearningProject(server, clapboard, made.id, truth)
+    with closing(Store.open(clapboard.settings)) as store:
+        return _annotate_and_train(console, clapboard, LearningProject(server, store, made.id, truth))
+
+
+def _annotate_and_train(console: Console, clapboard: ClapboardUp, project: LearningProject) -> int:
     stages = [project.stage("texts alone", [])]
-    annotator = Annotator(project.api, made.id, truth)
+    annotator = Annotator(project.api, project.project, project.truth)
     aside = project.without_suggestion()
     num_tasks = len(aside) + NUM_LEARNT
     console.print(f"{len(aside)} tasks are set aside without a suggestion, to judge by; they are annotated first.")
@@ -110,26 +118,27 @@ def _learn(console: Console, server: LabelStudioServer, clapboard: ClapboardUp) 
     project.wait_until_learnt()
     stages.append(project.stage("head, fitted at each annotation", annotator.judged))
     with console.status("Start Training: the audio encoder is finetuned, and judged on the tasks set aside"):
-        trained = project.train()
+        project.start_training()
+        trained = project.trained()
     tuned, num_judged = project.stage("after finetuning", []), len(annotator.judged)
-    wrongly_suggested = project.wrongly_suggested()
     with console.status(f"the annotator goes on for {NUM_AFTERWARDS} tasks"):
         for _ in annotator.annotate(NUM_AFTERWARDS):
             pass
+        project.wait_until_pruned()
     stages.append(replace(tuned, acceptance=mean(annotator.judged[num_judged:])))
     show(console, stages)
-    console.print(f"The gate's verdict: {trained['error']}", highlight=False, markup=False)
+    console.print(f"The gate's verdict: {trained.error}", highlight=False, markup=False)
     for command in ("ledger", "models list"):
-        _run(console, clapboard, command, made.id)
-    return _complain(console, stages, trained["state"], wrongly_suggested)
+        _run(console, clapboard, command, project.project)
+    return _complain(console, stages, trained.state, project.wrongly_suggested())
 
 
-def _complain(console: Console, stages: list[Stage], trained: str, wrongly_suggested: list[int]) -> int:
+def _complain(console: Console, stages: list[Stage], trained: State, wrongly_suggested: list[int]) -> int:
     """0 if every stage happened; else 1, and what is wrong is printed. A gate that refuses has done its work."""
     texts, head, tuned = stages
     wrong = {
         "The head made the suggestions no better.": head.accuracy <= texts.accuracy,
-        "The training did not come to its end.": trained != "done",
+        "The training did not come to its end.": trained != State.DONE,
         "What was promoted made the suggestions worse.": tuned.accuracy < head.accuracy,
         f"Tasks {wrongly_suggested} don't have exactly one suggestion.": bool(wrongly_suggested),
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from clapboard.settings import Settings, env_name
 from demo.label_studio_server import LabelStudioServer, free_port
 
 _UP_TIMEOUT_S = 120.0
@@ -42,6 +43,12 @@ class ClapboardUp:
     def url(self) -> str:
         """Address of the backend."""
         return f"http://localhost:{self.environment['PORT']}"
+
+    @property
+    def settings(self) -> Settings:
+        """What backend and worker run with."""
+        names = {env_name(field) for field in Settings.model_fields}
+        return Settings(**{name: value for name, value in self.environment.items() if name in names})
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen([*_CLAPBOARD, "up"], env=self.environment)

@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.settings import Settings
+from clapboard.store import Store
 from demo.__main__ import label_config
 from demo.clapboard_up import ClapboardUp
 from demo.clips import make_machine_clips
@@ -45,7 +47,8 @@ def main(
             for command in ("connect", "prelabel"):
                 up.run(command, "--project", str(made.id))
             truth = {task: clip.label for task, clip in zip(tasks, clips, strict=True)}
-            saved = _annotate(LearningProject(server, up, made.id, truth), seconds_per_clip)
+            with closing(Store.open(up.settings)) as store:
+                saved = _annotate(LearningProject(server, store, made.id, truth), seconds_per_clip)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     points = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from demo.clapboard_up import ClapboardUp
+from clapboard.store import Store
+from clapboard.store.jobs import OPEN, Job
 from demo.label_studio_server import LabelStudioServer
 
 _SETTLED_TIMEOUT_S = 60.0
@@ -68,10 +68,10 @@ class Annotator:
 class LearningProject:
     """A connected, pre-labelled project and what is known of it."""
 
-    def __init__(self, server: LabelStudioServer, clapboard: ClapboardUp, project: int, truth: dict[int, str]) -> None:
+    def __init__(self, server: LabelStudioServer, store: Store, project: int, truth: dict[int, str]) -> None:
         headers = {"Authorization": f"Token {server.token}"}
         self.api = httpx.Client(base_url=server.url, headers=headers, timeout=120, trust_env=False)
-        self.clapboard = clapboard
+        self._store = store
         self.project = project
         self.truth = truth
 
@@ -114,29 +114,34 @@ class LearningProject:
         """Until every annotation has been learnt from. Raises `TimeoutError`."""
         self._until(lambda: not self._open_jobs("learn"), _SETTLED_TIMEOUT_S)
 
-    def train(self) -> dict[str, Any]:
-        """Press «Start Training», as Label Studio's button does; its job, once it and what follows have ended."""
+    def wait_until_pruned(self) -> None:
+        """Until nothing is left of versions that others replaced. Raises `TimeoutError`."""
+        self._until(lambda: not self._open_jobs("learn", "prune"), _SETTLED_TIMEOUT_S)
+
+    def start_training(self) -> None:
+        """Press «Start Training», as Label Studio's button does."""
         (backend,) = self.api.get("/api/ml", params={"project": self.project}).raise_for_status().json()
         self.api.post(f"/api/ml/{backend['id']}/train", json={}).raise_for_status()
-        self._until(lambda: bool(self._jobs("train")), _SETTLED_TIMEOUT_S)
-        self._until(lambda: not self._open_jobs("train", "promote", "learn", "prune"), _TRAINED_TIMEOUT_S)
-        return self._jobs("train")[0]
 
-    def _jobs(self, *kinds: str) -> list[dict[str, Any]]:
-        told = json.loads(
-            self.clapboard.run("jobs", "--project", str(self.project), "--limit", "2000", "--json").stdout
-        )
-        return [job for job in told["jobs"] if job["kind"] in kinds]
+    def trained(self) -> Job:
+        """The training's job, once it and what follows from its verdict have ended. Raises `TimeoutError`."""
+        self._until(lambda: bool(self.jobs("train")), _SETTLED_TIMEOUT_S)
+        self._until(lambda: not self._open_jobs("train", "promote", "learn"), _TRAINED_TIMEOUT_S)
+        return self.jobs("train")[0]
 
-    def _open_jobs(self, *kinds: str) -> list[dict[str, Any]]:
-        return [job for job in self._jobs(*kinds) if job["state"] in ("queued", "running")]
+    def jobs(self, *kinds: str) -> list[Job]:
+        """The project's jobs of these kinds, the newest first."""
+        return [job for job in self._store.jobs.newest(project=self.project, limit=2000) if job.kind in kinds]
+
+    def _open_jobs(self, *kinds: str) -> list[Job]:
+        return [job for job in self.jobs(*kinds) if job.state in OPEN]
 
     def _until(self, holds: Callable[[], bool], timeout_s: float) -> None:
         ends_at = time.monotonic() + timeout_s
         while not holds():
             if time.monotonic() > ends_at:
                 raise TimeoutError("Clapboard did not come to rest: `clapboard jobs` says what it is at.")
-            time.sleep(0.5)
+            time.sleep(0.2)
 
 
 def show(console: Console, stages: list[Stage]) -> None:

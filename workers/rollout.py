@@ -37,9 +37,6 @@ from workers.push import Pusher
 VERSIONS_IN_VIEW = 50
 """How many replaced versions' predictions are remembered: people may still have tasks open that show them."""
 
-PRUNE_AFTER_S = 30.0
-"""Deleting predictions is the slowest thing that Label Studio does: it waits until nobody annotates."""
-
 log = logging.getLogger(__name__)
 
 
@@ -171,8 +168,9 @@ class Rollout:
     def _switch(self, version: Version, instead_of: str | None) -> None:
         """From here on the version serves, unless another one was promoted meanwhile."""
         project = version.project
-        # Queued before the pointer moves, so that it is tidied up even if this process dies between the two.
-        self._store.jobs.add(LEARN, [JobRequest("prune", project, delay_s=PRUNE_AFTER_S)])
+        # Queued before the pointer moves, so that it is tidied up even if this process dies between the two. It waits
+        # until nobody annotates: deleting predictions is the slowest thing that Label Studio does.
+        self._store.jobs.add(LEARN, [JobRequest("prune", project, delay_s=self._settings.prune_quiet_s)])
         if not self._store.versions.promote(project, version.model_version, instead_of=instead_of):
             return
         log.info("promoted", extra={"project": project, "model_version": version.model_version})

@@ -25,7 +25,7 @@ from workers.heads import Heads
 from workers.promote import Promoter
 from workers.push import Pusher
 from workers.refit import Refitter
-from workers.rollout import PRUNE_AFTER_S, Rollout
+from workers.rollout import Rollout
 
 
 class Bell:
@@ -261,7 +261,7 @@ class TestLearning:
         learning.chores.run(jobs[0])
         assert learning.promoted != first
         assert first in label_studio.versions(PROJECT)
-        learning.clock.now += PRUNE_AFTER_S
+        learning.clock.now += learning.settings.prune_quiet_s
         (prune,) = learning.store.jobs.claim("worker", LEARN, 10)
         learning.chores.run(prune)
         assert learning.store.jobs.get(prune.id).error == "1 versions were taken out of Label Studio."

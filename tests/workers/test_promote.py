@@ -78,7 +78,7 @@ def promote(learning: Learning, version: Version) -> None:
     learning.chores.run(job)
     ended = learning.store.jobs.get(job.id)
     assert ended.state == "done", ended.error
-    learning.clock.now += 15
+    learning.clock.now += learning.settings.prune_quiet_s
     followed = learning.store.jobs.claim("worker", LEARN, 10)
     assert {one.kind for one in followed} == {"learn", "prune"}
     for one in followed:
