@@ -102,8 +102,8 @@ def _learn(console: Console, server: LabelStudioServer, clapboard: ClapboardUp) 
     _run(console, clapboard, "connect", made.id, CLAPBOARD_TEST_SHARE=TEST_SHARE)
     _run(console, clapboard, "prelabel", made.id)
 
-    with closing(Store.open(clapboard.settings)) as store:
-        return _annotate_and_train(console, clapboard, LearningProject(server, store, made.id, truth))
+    with closing(Store.open(clapboard.settings)) as store, LearningProject(server, store, made.id, truth) as project:
+        return _annotate_and_train(console, clapboard, project)
 
 
 def _annotate_and_train(console: Console, clapboard: ClapboardUp, project: LearningProject) -> int:

@@ -47,8 +47,11 @@ def main(
             for command in ("connect", "prelabel"):
                 up.run(command, "--project", str(made.id))
             truth = {task: clip.label for task, clip in zip(tasks, clips, strict=True)}
-            with closing(Store.open(up.settings)) as store:
-                saved = _annotate(LearningProject(server, store, made.id, truth), seconds_per_clip)
+            with (
+                closing(Store.open(up.settings)) as store,
+                LearningProject(server, store, made.id, truth) as project,
+            ):
+                saved = _annotate(project, seconds_per_clip)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     points = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from rich.console import Console
@@ -66,7 +66,7 @@ class Annotator:
 
 
 class LearningProject:
-    """A connected, pre-labelled project and what is known of it."""
+    """Context manager: a connected, pre-labelled project and what is known of it."""
 
     def __init__(self, server: LabelStudioServer, store: Store, project: int, truth: dict[int, str]) -> None:
         headers = {"Authorization": f"Token {server.token}"}
@@ -74,6 +74,12 @@ class LearningProject:
         self._store = store
         self.project = project
         self.truth = truth
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.api.close()
 
     def stage(self, name: str, judged: list[bool]) -> Stage:
         """How it stands now."""

@@ -23,6 +23,7 @@ from tests.fixtures_services import REPOSITORY, free_port
 START_S = 60.0
 STOP_S = 20.0
 WAIT_S = 20.0
+SERVING = '"message": "serving '  # what a worker logs once it listens
 
 T = TypeVar("T")
 
@@ -80,14 +81,6 @@ class Running:
         """SIGKILL to the process alone."""
         self._process.kill()
         self._process.wait()
-
-    def freeze(self) -> None:
-        """SIGSTOP: it does nothing until `thaw`."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:
         """SIGTERM, and its exit status."""
@@ -183,9 +176,9 @@ class Installation:
         self._started.append(process)
         return process
 
-    def serve(self, command: str = "serve", **settings: Any) -> Backend:
-        """A backend that answers; `command` may be `up`."""
-        port = free_port()
+    def serve(self, command: str = "serve", *, port: int = 0, **settings: Any) -> Backend:
+        """A backend that answers; `command` may be `up`. Without a port it takes a free one."""
+        port = port or free_port()
         process = self.start(command, port=port, **settings)
         user, password = settings.get("basic_auth_user"), settings.get("basic_auth_pass", "")
         client = httpx.Client(
@@ -202,7 +195,7 @@ class Installation:
     def worker(self, *arguments: str, **settings: Any) -> Running:
         """A worker that has loaded its model and listens."""
         process = self.start("worker", *arguments, **settings)
-        process.wait_for_log('"message": "serving ')
+        process.wait_for_log(SERVING)
         return process
 
     def run(self, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:

@@ -28,6 +28,9 @@ from workers.triggers import consider_training
 REST = 2.0
 """A project's rollouts rest so many times as long as the last one took: Label Studio has people to serve too."""
 
+PRUNE_PATIENCE = 20
+"""Pruning waits so many times `CLAPBOARD_PRUNE_QUIET_S` for people to pause, then it is done while they annotate."""
+
 EMBEDDING_S = 5.0
 """How long until the next look while tasks are being embedded."""
 
@@ -120,6 +123,11 @@ class Chores:
         return f"{job.model_version} is promoted; {promoted.num_predicted} tasks are predicted anew."
 
     def _prune(self, job: Job) -> str:
+        # Deleting predictions is the slowest thing that Label Studio does; on SQLite, others get errors meanwhile.
+        quiet_s, now = self._settings.prune_quiet_s, self._store.clock()
+        pause_s = self._store.inbox.last_said_at(job.project) + quiet_s - now
+        if pause_s > 0 and now < job.created_at + PRUNE_PATIENCE * quiet_s:
+            raise Later(pause_s, "somebody is annotating")
         return f"{self._promoter.prune(job.project)} versions were taken out of Label Studio."
 
     def _train(self, job: Job) -> str:

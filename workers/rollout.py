@@ -168,8 +168,7 @@ class Rollout:
     def _switch(self, version: Version, instead_of: str | None) -> None:
         """From here on the version serves, unless another one was promoted meanwhile."""
         project = version.project
-        # Queued before the pointer moves, so that it is tidied up even if this process dies between the two. It waits
-        # until nobody annotates: deleting predictions is the slowest thing that Label Studio does.
+        # Queued before the pointer moves, so that it is tidied up even if this process dies between the two.
         self._store.jobs.add(LEARN, [JobRequest("prune", project, delay_s=self._settings.prune_quiet_s)])
         if not self._store.versions.promote(project, version.model_version, instead_of=instead_of):
             return

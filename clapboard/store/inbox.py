@@ -58,6 +58,12 @@ class Inbox:
         with self._db.read() as connection:
             return int(connection.scalar(select(func.max(inbox.c.id)).where(inbox.c.project == project)) or 0)
 
+    def last_said_at(self, project: int) -> float:
+        """When the newest event about the project's annotations arrived; 0 if there was none."""
+        said = (inbox.c.project == project) & inbox.c.action.startswith("ANNOTATION")
+        with self._db.read() as connection:
+            return float(connection.scalar(select(func.max(inbox.c.received_at)).where(said)) or 0.0)
+
     def counts(self, project: int | None = None) -> dict[str, int]:
         """How many events of each action have arrived."""
         query = select(inbox.c.action, func.count()).group_by(inbox.c.action)

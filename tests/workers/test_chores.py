@@ -18,7 +18,7 @@ from clapboard.store.jobs import Job, JobRequest, State
 from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.workers.conftest import CountingEncoder, no_checkpoint
 from tests.workers.learning import PROJECT, Learning
-from workers.chores import REST, Chores
+from workers.chores import PRUNE_PATIENCE, REST, Chores
 from workers.encoders import EncoderPool
 from workers.finetune import Finetuned, Finetuner
 from workers.heads import Heads
@@ -265,6 +265,27 @@ class TestLearning:
         (prune,) = learning.store.jobs.claim("worker", LEARN, 10)
         learning.chores.run(prune)
         assert learning.store.jobs.get(prune.id).error == "1 versions were taken out of Label Studio."
+        assert list(label_studio.versions(PROJECT)) == [learning.promoted]
+
+    def test_pruning_waits_while_people_annotate_but_not_for_ever(
+        self, learning: Learning, label_studio: FakeLabelStudio
+    ) -> None:
+        def prune() -> Job:
+            learning.clock.now += learning.settings.prune_quiet_s
+            learning.say(12, "rain")  # a moment ago
+            (job,) = (job for job in learning.store.jobs.claim("worker", LEARN, 10) if job.kind == "prune")
+            learning.chores.run(job)
+            return learning.store.jobs.get(job.id)
+
+        for task, label in ((1, "dog"), (11, "rain"), (2, "rain")):
+            learning.say(task, label)
+            learning.clock.now += 10
+            self.learn(learning)
+        while (job := prune()).state == State.QUEUED:
+            assert job.progress == "somebody is annotating"
+            assert len(label_studio.versions(PROJECT)) > 1
+        assert job.state == State.DONE
+        assert learning.clock.now - job.created_at >= PRUNE_PATIENCE * learning.settings.prune_quiet_s
         assert list(label_studio.versions(PROJECT)) == [learning.promoted]
 
     def test_a_learning_that_changes_nothing_neither_rests_nor_prunes(self, learning: Learning) -> None:

@@ -24,7 +24,7 @@ from clapboard.sources import AudioSources
 from clapboard.store.jobs import Job, JobRequest, State
 from tests.audio_server import AudioServer
 from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
-from tests.processes import Backend, Installation, Running, wait_for
+from tests.processes import SERVING, Backend, Installation, Running, wait_for
 
 LEASE_S = 1.0
 
@@ -43,7 +43,7 @@ class Site:
         self._projects = itertools.count(1)
         self._numbers = itertools.count(1)
         for worker in self.workers:
-            worker.wait_for_log('"message": "serving ')
+            worker.wait_for_log(SERVING)
         # Those who will be killed load their model while the first tests run: as many as the poison takes, and one.
         self.workers += [house.start("worker") for _ in range(house.settings.job_attempts)]
         for backend in (self.patient, self.hasty):
@@ -282,7 +282,7 @@ class TestKilled:
         self, site: Site
     ) -> None:
         for worker in site.workers:
-            worker.wait_for_log('"message": "serving ')
+            worker.wait_for_log(SERVING)
         project, tasks = site.new_project(*[None] * 8)
         poisonous, *others = tasks
         poison = f"{poisonous['id']}/clip.wav"
@@ -305,13 +305,11 @@ class TestKilled:
         project, tasks = site.new_project(None, None, None)
         site.label_studio.has_stored.clear()
         site.label_studio.hang_after_storing.set()
-        *others, heir = site.workers
-        heir.freeze()
         site.queue(project, tasks)
         assert site.label_studio.has_stored.wait(20)
         site.label_studio.hang_after_storing.clear()
-        site.kill(*others)
-        heir.thaw()
+        site.kill(*site.workers)
+        site.workers.append(site.house.worker())
         assert site.settled(project, tasks) == [1, 1, 1]
 
     def test_a_worker_that_is_told_to_stop_finishes_what_it_has_in_hand(self, site: Site) -> None:

@@ -17,7 +17,7 @@ from clapboard.store.jobs import JobRequest, State
 from tests.audio_server import AudioServer
 from tests.fake_label_studio import CHOICES
 from tests.fixtures_services import free_port
-from tests.processes import Backend, Installation, Running, wait_for
+from tests.processes import SERVING, Backend, Installation, Running, wait_for
 
 LEASE_S = 2.0
 
@@ -71,7 +71,7 @@ def house(started: Started) -> Installation:
 @pytest.fixture
 def trainer(started: Started) -> Running:
     """A worker for the train queue alone."""
-    started.trainer.wait_for_log('"message": "serving ')
+    started.trainer.wait_for_log(SERVING)
     return started.trainer
 
 
@@ -89,7 +89,7 @@ class TestUp:
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: up.process.children() not in ([], [first]), "no other worker is started")
         (second,) = up.process.children()
-        wait_for(lambda: up.process.log.count('"message": "serving ') == 2, "the other worker doesn't serve", 60)
+        wait_for(lambda: up.process.log.count(SERVING) == 2, "the other worker doesn't serve", 60)
         with AudioServer() as audio:
             assert up.results(CHOICES, [audio.task(2)]) != [[]]
         assert not is_gone(second)

@@ -113,3 +113,13 @@ def test_the_newest_event_of_a_project_is_known_by_its_number(store: Store) -> N
     first = store.inbox.append(CREATED, 1, {})
     store.inbox.append(CREATED, 2, {})
     assert store.inbox.last_id(1) == first
+
+
+def test_it_knows_when_people_last_said_something(store: Store, clock: Callable[..., float]) -> None:
+    assert store.inbox.last_said_at(1) == 0.0
+    store.inbox.append("ANNOTATIONS_DELETED", 1, {})
+    said_at = clock()
+    clock.advance(5)
+    store.inbox.append("PROJECT_UPDATED", 1, {})
+    store.inbox.append(CREATED, 2, {})
+    assert store.inbox.last_said_at(1) == said_at

@@ -134,7 +134,9 @@ def test_many_writers_of_every_kind_at_once_never_deadlock(open_store: Callable[
         lambda: [stores[4].jobs.requeue_lost(-1.0) and stores[4].jobs.claim("w", INTERACTIVE, 60) for _ in rounds],
     ]
     together(calls)
-    assert sum(stores[0].jobs.counts().values()) == 60
+    # A job that was lost too often has failed, and whoever wished for it then got another.
+    counts = stores[0].jobs.counts()
+    assert sum(number for (_, state), number in counts.items() if state != State.FAILED) == 60
 
 
 # Claiming
