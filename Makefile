@@ -35,7 +35,8 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 
 test: install
-	$(BIN)/pytest
+	# Two processes: most tests wait for servers and processes of their own.
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 demo: install
 	$(BIN)/python -m demo
