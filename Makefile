@@ -41,5 +41,5 @@ test: install
 demo: install
 	$(BIN)/python -m demo
 
-bench: $(INSTALLED)
+bench: install
 	$(BIN)/python -m tests.bench

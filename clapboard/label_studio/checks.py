@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -41,7 +42,7 @@ class Connection:
     @property
     def backend(self) -> Backend | None:
         """The backend with our address."""
-        return next((b for b in self.backends if b.url.rstrip("/") == self.settings.backend_url), None)
+        return our_backend(self.settings, self.backends)
 
     @property
     def webhook(self) -> Webhook | None:
@@ -156,6 +157,11 @@ def check_address(client: LabelStudioClient, kind: Literal["backend", "webhook"]
     else:
         advice = "set CLAPBOARD_URL to the address at which Label Studio reaches the backend"
     return Check(name, False, f"Label Studio refuses {public_url(url)} for a {kind} ({refusal}): {advice}.")
+
+
+def our_backend(settings: Settings, backends: Iterable[Backend]) -> Backend | None:
+    """The one of a project's backends that has our address."""
+    return next((backend for backend in backends if backend.url.rstrip("/") == settings.backend_url), None)
 
 
 def webhook_url(settings: Settings) -> str:

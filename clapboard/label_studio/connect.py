@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from clapboard.errors import LabelStudioError
-from clapboard.label_studio.checks import Connection, auth_headers, check_address, webhook_url
+from clapboard.label_studio.checks import Connection, auth_headers, check_address, our_backend, webhook_url
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.failures import public_url
 from clapboard.label_studio.records import Backend, Project
@@ -53,22 +53,21 @@ def align(client: LabelStudioClient, settings: Settings, project_id: int, model_
     The backend must answer that version at `/setup` already: Label Studio asks it during this call. Raises
     `LabelStudioError` where the project has no backend with our address.
     """
-    connection = Connection.look(client, settings, project_id)
-    backend = connection.backend
+    backend = our_backend(settings, client.backends(project_id))
     if backend is None:
         url = public_url(settings.backend_url)
         raise LabelStudioError(
             f"Project {project_id} has no backend at {url}: run `clapboard connect --project {project_id}`."
         )
-    # The title first: Label Studio takes no version for the project that nothing there bears. Either is left alone
-    # where it is right already, because each change of a project comes back to the backend as an event.
-    if backend.title != model_version:
+    # The title first: Label Studio takes no version for the project that nothing there bears, and may follow by itself.
+    # Either is left alone where it is right already, because each change of a project comes back as an event.
+    is_named_anew = backend.title != model_version
+    if is_named_anew:
         _update(client, settings, project_id, backend, model_version)
-    elif connection.project.model_version == model_version:
-        return False
-    if client.project(project_id).model_version != model_version:
+    is_shown = client.project(project_id).model_version == model_version
+    if not is_shown:
         client.set_model_version(project_id, model_version)
-    return True
+    return is_named_anew or not is_shown
 
 
 def _settle_backend(client: LabelStudioClient, settings: Settings, project_id: int, model_version: str) -> list[str]:

@@ -28,6 +28,7 @@ from transformers import ClapFeatureExtractor, ClapModel
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
 from clapboard.clap import ClapEncoder
 from clapboard.features import LogMel
+from tests.bench.learning import accept_seconds
 from tests.bench.serving import predict_seconds
 from tests.clap_checkpoints import save_real_size
 
@@ -61,6 +62,9 @@ def main() -> None:
     rows.append(
         _row("cached /predict, 100 tasks", ours, peer, f"FastAPI {version('fastapi')}, a constant of that size", "s")
     )
+    ours, peer = accept_seconds(num_tasks=1000, rounds=8)
+    label_studio = "Label Studio's own import of as many predictions"
+    rows.append(_row("annotation → new suggestions shown, 1,000 tasks", ours, peer, label_studio, "s"))
     _show(rows)
     OUTPUT.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
 

@@ -17,7 +17,6 @@ from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.embeddings import Recording
-from clapboard.store.jobs import OPEN
 from demo.__main__ import label_config
 from demo.clapboard_up import ClapboardUp
 from demo.label_studio_server import LabelStudioServer
@@ -28,7 +27,7 @@ PAUSE_S = 5.0
 
 
 def accept_seconds(*, num_tasks: int, rounds: int) -> tuple[float, float]:
-    """Median seconds from sending an annotation until all open tasks are predicted anew, pushed, and the pointer moved.
+    """Median seconds from sending an annotation until Label Studio shows new predictions for all open tasks.
 
     The peer is Label Studio's own import of as many predictions, by its API. No audio is heard: embeddings are what
     a head is fitted on, and five heaps of them, about which the texts say nothing, are put into the store.
@@ -59,8 +58,7 @@ def _timed(
         result = {"from_name": "sound", "to_name": "audio", "type": "choices", "value": value}
         began = time.perf_counter()
         api.post(f"/api/tasks/{task}/annotations", json={"result": [result], "lead_time": 4.0}).raise_for_status()
-        while _promoted(store, project) == before and _is_learning(store, project):
-            time.sleep(0.005)
+        _wait_until_learnt(store, project)
         spent = time.perf_counter() - began
         after = _promoted(store, project)
         if after != before:  # else the head says nothing new
@@ -92,8 +90,11 @@ def _promoted(store: Store, project: int) -> str:
     return version.model_version if version else ""
 
 
-def _is_learning(store: Store, project: int) -> bool:
-    return any(job.kind == "learn" and job.state in OPEN for job in store.jobs.newest(project=project, limit=5))
+def _wait_until_learnt(store: Store, project: int) -> None:
+    """Until the newest learning has ended, which is after its rollout."""
+    newest = next(job for job in store.jobs.newest(project=project, limit=20) if job.kind == "learn")
+    while store.jobs.open_ids([newest.id]):
+        time.sleep(0.005)
 
 
 def _embed(store: Store, settings: Settings, addresses: list[str]) -> list[int]:
