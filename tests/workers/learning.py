@@ -6,6 +6,7 @@ whatever is predicted right was learnt.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ import numpy as np
 
 from clapboard import prediction
 from clapboard.clap import ClapEncoder
+from clapboard.head import ControlHead, Head
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.labels import parse_label_config
 from clapboard.serving import find_serving
@@ -27,8 +29,9 @@ from clapboard.store.catalog import Encoder
 from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import Job, JobRequest
 from clapboard.store.tasks import KnownTask
+from clapboard.store.versions import Version
 from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
-from tests.workers.conftest import CountingEncoder, no_checkpoint
+from tests.workers.conftest import LABELS, CountingEncoder, no_checkpoint
 from workers.chores import Chores
 from workers.encoders import EncoderPool
 from workers.finetune import Finetuner
@@ -62,6 +65,12 @@ class Bell:
     def ring(self, queue: str) -> bool:
         self.rung.append(queue)
         return True
+
+
+def tuned_encoder(name: str) -> ClapEncoder:
+    """Any finetuned checkpoint: an encoder whose version follows from its name."""
+    number = int(name.rpartition("-")[2])
+    return CountingEncoder(version=f"{number:016x}", model=name)  # type: ignore[return-value]
 
 
 class Learning:
@@ -138,6 +147,31 @@ class Learning:
         vector /= np.linalg.norm(vector)
         self.store.embeddings.put_recording(self.sources.key(_uri(task)), Recording(f"{task:064}", 1, 1.0))
         self.store.embeddings.put(f"{task:064}", encoder_version, "float32", 0, vector[None])
+
+    def finetuned(self, number: int, heaps: dict[int, int], *, passed: bool = True) -> Version:
+        """A candidate with its checkpoint, its head and its verdict; its embeddings of the tasks are there too."""
+        name = f"models/{PROJECT}/counting-tuned-{number}"
+        folder = self.settings.model_dir / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"key": number}), "utf-8")
+        identity = tuned_encoder(name).identity
+        rows = np.array([[0, 1, 0, 0], [0, -1, 0, 0]], np.float32)
+        head = Head((ControlHead(np.full(4, number / 100, np.float32), rows, np.zeros(2, np.float32)),))
+        version = Version(
+            PROJECT,
+            prediction.model_version(identity, LABELS, head.name),
+            name,
+            identity.version,
+            head.name,
+            prediction.space_id(LABELS),
+            manifest={"kind": "finetuned", "verdict": {"promote": passed, "reason": "because"}},
+        )
+        self.store.catalog.put_label_space(version.space_id, CHOICES)
+        self.clock.now += 1
+        self.store.versions.put(version, head)
+        for task, heap in heaps.items():
+            self.embed(task, heap, identity.version)
+        return version
 
     def say(self, task: int, *labels: str, control: str = "clip", bulk: bool = False) -> None:
         """Somebody labels the task, on whatever version is in view."""

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from clapboard.clap import ClapEncoder
 from clapboard.errors import ModelError, NotFoundError
-from clapboard.head import ZERO_SHOT, ControlHead, Head
+from clapboard.head import ZERO_SHOT
 from clapboard.jobs import BATCH, LEARN
-from clapboard.prediction import model_version, space_id
 from clapboard.serving import zero_shot_version
 from clapboard.store.versions import Version
 from tests.fake_label_studio import CHOICES, FakeLabelStudio
-from tests.workers.conftest import LABELS, CountingEncoder
-from tests.workers.learning import PROJECT, Learning
+from tests.workers.conftest import CountingEncoder
+from tests.workers.learning import PROJECT, Learning, tuned_encoder
 
 TASKS = {1: 0, 2: 0, 11: 1, 12: 1}
-
-
-def tuned_encoder(name: str) -> ClapEncoder:
-    """Any checkpoint: an encoder whose version follows from its name."""
-    number = int(name.rpartition("-")[2])
-    return CountingEncoder(version=f"{number:016x}", model=name)  # type: ignore[return-value]
 
 
 @pytest.fixture
@@ -43,32 +33,6 @@ def learning(tmp_path: Path, label_studio: FakeLabelStudio) -> Iterator[Learning
     learning.add(TASKS)
     yield learning
     learning.close()
-
-
-def finetuned(learning: Learning, number: int, *, passed: bool = True) -> Version:
-    """A candidate with its checkpoint, its head and its verdict; its embeddings are there too."""
-    name = f"models/{PROJECT}/counting-tuned-{number}"
-    folder = learning.settings.model_dir / name
-    folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps({"key": number}), "utf-8")
-    identity = tuned_encoder(name).identity
-    rows = np.array([[0, 1, 0, 0], [0, -1, 0, 0]], np.float32)
-    head = Head((ControlHead(np.full(4, number / 100, np.float32), rows, np.zeros(2, np.float32)),))
-    version = Version(
-        PROJECT,
-        model_version(identity, LABELS, head.name),
-        name,
-        identity.version,
-        head.name,
-        space_id(LABELS),
-        manifest={"kind": "finetuned", "verdict": {"promote": passed, "reason": "because"}},
-    )
-    learning.store.catalog.put_label_space(space_id(LABELS), CHOICES)
-    learning.clock.now += 1
-    learning.store.versions.put(version, head)
-    for task, heap in TASKS.items():
-        learning.embed(task, heap, identity.version)
-    return version
 
 
 def promote(learning: Learning, version: Version) -> None:
@@ -103,7 +67,7 @@ def checkpoints(learning: Learning) -> list[int]:
 def test_a_finetuned_version_predicts_every_open_task_anew_with_its_own_encoder(
     learning: Learning, label_studio: FakeLabelStudio
 ) -> None:
-    version = finetuned(learning, 1)
+    version = learning.finetuned(1, TASKS)
     promote(learning, version)
     assert learning.promoted == version.model_version == label_studio.shown[PROJECT] == learning.answer()
     assert learning.shown(version.model_version) == {1: "dog", 2: "dog", 11: "rain", 12: "rain"}
@@ -113,7 +77,7 @@ def test_a_finetuned_version_predicts_every_open_task_anew_with_its_own_encoder(
 def test_what_people_said_is_learnt_anew_on_the_encoder_that_was_promoted(learning: Learning) -> None:
     learning.say(1, "dog")
     learning.say(11, "rain")
-    version = finetuned(learning, 1)
+    version = learning.finetuned(1, TASKS)
     learning.ask(LEARN, "promote", version.model_version)
     learning.store.jobs.requeue_lost(-1)
     learning.work_off(LEARN, wait_s=15)
@@ -124,7 +88,7 @@ def test_what_people_said_is_learnt_anew_on_the_encoder_that_was_promoted(learni
 
 
 def test_until_the_new_encoder_has_embedded_the_pool_the_old_version_serves(learning: Learning) -> None:
-    version = finetuned(learning, 1)
+    version = learning.finetuned(1, TASKS)
     learning.store.embeddings.forget(version.encoder_version)
     before = learning.answer()
     job = learning.ask(LEARN, "promote", version.model_version)
@@ -142,7 +106,7 @@ def test_until_the_new_encoder_has_embedded_the_pool_the_old_version_serves(lear
 def test_one_can_go_back_to_the_base_model_and_forth_again_and_label_studio_shows_it_each_time(
     learning: Learning, label_studio: FakeLabelStudio
 ) -> None:
-    first, second = base(learning), finetuned(learning, 1)
+    first, second = base(learning), learning.finetuned(1, TASKS)
     for version in (first, second, first, second):
         promote(learning, version)
         assert learning.promoted == label_studio.shown[PROJECT] == version.model_version
@@ -152,13 +116,13 @@ def test_one_can_go_back_to_the_base_model_and_forth_again_and_label_studio_show
 
 
 def test_a_candidate_that_the_gate_refused_can_be_promoted_by_hand(learning: Learning) -> None:
-    version = finetuned(learning, 1, passed=False)
+    version = learning.finetuned(1, TASKS, passed=False)
     promote(learning, version)
     assert learning.promoted == version.model_version
 
 
 def test_a_version_without_its_checkpoint_or_one_that_never_was_is_one_sentence(learning: Learning) -> None:
-    version = finetuned(learning, 1)
+    version = learning.finetuned(1, TASKS)
     (learning.settings.model_dir / version.encoder / "manifest.json").unlink()
     with pytest.raises(ModelError, match="its checkpoint was removed"):
         learning.promoter.run(PROJECT, version.model_version)
@@ -168,7 +132,7 @@ def test_a_version_without_its_checkpoint_or_one_that_never_was_is_one_sentence(
 
 
 def test_under_another_label_config_its_encoder_answers_by_the_texts(learning: Learning) -> None:
-    version = finetuned(learning, 1)
+    version = learning.finetuned(1, TASKS)
     learning.configure(CHOICES.replace("rain", "wind"))
     learning.promoter.run(PROJECT, version.model_version)
     promoted = learning.store.versions.promoted(PROJECT)
@@ -185,9 +149,9 @@ def test_the_checkpoint_in_service_the_one_before_and_the_newest_candidate_are_k
     learning.store.ledger.catch_up()
     versions = []
     for number in (1, 2, 3):
-        versions.append(finetuned(learning, number))
+        versions.append(learning.finetuned(number, TASKS))
         promote(learning, versions[-1])
-    candidates = [finetuned(learning, number, passed=False) for number in (4, 5)]
+    candidates = [learning.finetuned(number, TASKS, passed=False) for number in (4, 5)]
     learning.promoter.prune(PROJECT)
     assert learning.promoted == versions[2].model_version
     assert checkpoints(learning) == [2, 3, 5]

@@ -20,7 +20,7 @@ from clapboard.store.jobs import JobRequest, State
 from clapboard.store.versions import Version
 from tests.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import LABELS
-from tests.workers.learning import ENCODER, PROJECT, Clock, Learning
+from tests.workers.learning import ENCODER, PROJECT, Clock, Learning, tuned_encoder
 
 TASKS = dict.fromkeys(range(1, 7), 0) | dict.fromkeys(range(11, 17), 1)
 OPEN = sorted(set(TASKS) - {1, 2, 11, 12})
@@ -82,6 +82,7 @@ def mortal(learning: Learning, on_step: Callable[[str], None]) -> Learning:
         learning.label_studio,
         clock=Clock(learning.clock.now),
         store=lambda url, clock: MortalStore(url, clock, on_step),
+        load=tuned_encoder,
         client=lambda settings: Mortal(LabelStudioClient(settings, max_retries=0), on_step),  # type: ignore[return-value]
     )
 
@@ -265,10 +266,12 @@ def _candidate(learning: Learning) -> Version:
 class TestKilled:
     """`kill -9` after each step: whoever goes on comes to the same end."""
 
-    def test_after_each_step_of_learning_the_end_is_that_of_a_run_that_nobody_killed(
-        self, learning: Learning, label_studio: FakeLabelStudio, tmp_path: Path
+    @pytest.mark.parametrize("kind", ["learn", "promote"])
+    def test_after_each_step_the_end_is_that_of_a_run_that_nobody_killed(
+        self, learning: Learning, label_studio: FakeLabelStudio, kind: str
     ) -> None:
-        learning.store.jobs.add(LEARN, [JobRequest("learn", PROJECT)])
+        version = learning.finetuned(1, TASKS).model_version if kind == "promote" else ""
+        learning.store.jobs.add(LEARN, [JobRequest(kind, PROJECT, model_version=version)])
         begun = Snapshot(learning)
         label_studio.setup = lambda _project: answered(learning)
         steps: list[str] = []
@@ -280,6 +283,8 @@ class TestKilled:
         assert (expected["once"], expected["owed"], expected["failed"], expected["open"]) == ({1}, 0, [], [])
         assert {"promote", "push_predictions", "pushed", "delete_model_version", "done"} <= set(steps)
         worker.close()
+        if kind == "promote":
+            steps = steps[: steps.index("done") + 1]  # the learning and pruning that follow are the other case
         for number, step in enumerate(steps, 1):
             begun.restore()
             assert killed(lambda n=number: mortal(learning, dying_after(n)).work_off(LEARN, wait_s=15)), step
