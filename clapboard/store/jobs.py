@@ -7,31 +7,21 @@ nothing; a job that was tried before is handed out alone, so that one which kill
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, func, select, update
+from sqlalchemy import Connection, and_, case, select, update
 
-from clapboard.errors import ClapboardError, NotFoundError
+from clapboard.errors import ClapboardError
 from clapboard.store.database import Database, in_chunks
+from clapboard.store.job_records import OPEN, Job, JobRecords, State, job_of
 from clapboard.store.schema import jobs
+
+__all__ = ["OPEN", "Job", "JobRequest", "JobStore", "State"]
 
 RETRY_DELAY_S = 2.0
 _INSERT_AT_ONCE = 500
-
-
-class State(enum.StrEnum):
-    """Where a job stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-
-
-OPEN = (State.QUEUED, State.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -53,35 +43,11 @@ class JobRequest:
         return self.kind, self.project, self.task, self.model_version
 
 
-@dataclass(frozen=True)
-class Job:
-    """A row of the queue."""
-
-    id: int
-    queue: str
-    kind: str
-    project: int
-    task: int
-    model_version: str
-    payload: Mapping[str, Any]
-    push: bool
-    state: State
-    attempts: int
-    worker: str | None
-    created_at: float
-    started_at: float | None
-    finished_at: float | None
-    error_code: str | None
-    error: str | None
-    progress: str | None = None
-
-
-class JobStore:
+class JobStore(JobRecords):
     """The jobs table."""
 
     def __init__(self, database: Database, clock: Callable[[], float], max_attempts: int) -> None:
-        self._db = database
-        self._clock = clock
+        super().__init__(database, clock)
         self._max_attempts = max_attempts
 
     def add(self, queue: str, requests: Sequence[JobRequest]) -> list[int]:
@@ -131,7 +97,7 @@ class JobStore:
                 )
                 .returning(*jobs.c)
             ).all()
-        return sorted(map(_job, claimed), key=lambda job: job.id)
+        return sorted(map(job_of, claimed), key=lambda job: job.id)
 
     def heartbeat(self, worker: str) -> None:
         """Say that the worker and all its running jobs are alive."""
@@ -218,84 +184,6 @@ class JobStore:
                 ids = connection.scalars(in_order.with_for_update()).all()
                 connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(push=True))
 
-    def open_ids(self, ids: Sequence[int]) -> set[int]:
-        """Those of the jobs that haven't ended."""
-        found: set[int] = set()
-        with self._db.read() as connection:
-            for some in in_chunks(ids):
-                found |= set(connection.scalars(select(jobs.c.id).where(jobs.c.id.in_(some), jobs.c.state.in_(OPEN))))
-        return found
-
-    def get(self, job_id: int) -> Job:
-        """The job. Raises `NotFoundError`."""
-        with self._db.read() as connection:
-            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
-        if row is None:
-            raise NotFoundError(f"Job {job_id} doesn't exist: `clapboard jobs` lists the ones there are.")
-        return _job(row)
-
-    def last(self, kind: str, project: int) -> Job | None:
-        """The project's newest job of the kind that was ever begun, open or ended."""
-        begun = (jobs.c.kind == kind) & (jobs.c.project == project) & jobs.c.started_at.is_not(None)
-        query = select(jobs).where(begun).order_by(jobs.c.id.desc()).limit(1)
-        with self._db.read() as connection:
-            row = connection.execute(query).one_or_none()
-        return _job(row) if row else None
-
-    def newest(self, *, project: int | None = None, state: State | None = None, limit: int = 50) -> list[Job]:
-        """The newest jobs first."""
-        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
-        if project is not None:
-            query = query.where(jobs.c.project == project)
-        if state is not None:
-            query = query.where(jobs.c.state == state)
-        with self._db.read() as connection:
-            return [_job(row) for row in connection.execute(query)]
-
-    def counts(self, *, project: int | None = None, since_id: int = 0) -> dict[tuple[str, State], int]:
-        """How many jobs each queue holds in each state."""
-        query = select(jobs.c.queue, jobs.c.state, func.count()).where(jobs.c.id > since_id)
-        if project is not None:
-            query = query.where(jobs.c.project == project)
-        with self._db.read() as connection:
-            rows = connection.execute(query.group_by(jobs.c.queue, jobs.c.state)).all()
-        return {(queue, State(state)): count for queue, state, count in rows}
-
-    def num_open(self, project: int, model_version: str) -> int:
-        """How many of the project's jobs for the version haven't ended."""
-        of_version = (jobs.c.project == project) & (jobs.c.model_version == model_version)
-        with self._db.read() as connection:
-            query = select(func.count()).where(of_version, jobs.c.state.in_(OPEN))
-            return int(connection.scalar(query) or 0)
-
-    def failed_since(self, project: int, model_version: str, since: float) -> list[Job]:
-        """The project's jobs for the version that have failed since then."""
-        of_version = (jobs.c.project == project) & (jobs.c.model_version == model_version)
-        late = (jobs.c.state == State.FAILED) & (jobs.c.finished_at >= since)
-        with self._db.read() as connection:
-            rows = connection.execute(select(jobs).where(of_version, late).order_by(jobs.c.task))
-            return [_job(row) for row in rows]
-
-    def failures(self) -> dict[str, int]:
-        """How many jobs failed, by the error's code."""
-        query = select(jobs.c.error_code, func.count()).where(jobs.c.state == State.FAILED).group_by(jobs.c.error_code)
-        with self._db.read() as connection:
-            return {row[0]: row[1] for row in connection.execute(query)}
-
-    def oldest_queued_s(self) -> dict[str, float]:
-        """For each queue that holds any, how long its oldest queued job has waited, in seconds."""
-        query = select(jobs.c.queue, func.min(jobs.c.created_at)).where(jobs.c.state == State.QUEUED)
-        with self._db.read() as connection:
-            rows = connection.execute(query.group_by(jobs.c.queue)).all()
-        return {queue: self._clock() - created_at for queue, created_at in rows}
-
-    def queues_with_work(self, queues: Iterable[str]) -> list[str]:
-        """Those of the queues that hold a job which may be claimed now."""
-        query = select(jobs.c.queue).distinct().where(jobs.c.state == State.QUEUED, jobs.c.not_before <= self._clock())
-        with self._db.read() as connection:
-            found = set(connection.scalars(query))
-        return [queue for queue in queues if queue in found]
-
     def _add_one(self, connection: Connection, queue: str, request: JobRequest) -> int:
         statement = self._db.insert(jobs).values(_row(queue, request, self._clock()))
         job_id = connection.scalar(statement.on_conflict_do_nothing().returning(jobs.c.id))
@@ -349,8 +237,3 @@ def _still_held(job: Job) -> Any:
 def _reason(error: ClapboardError) -> str:
     """The error's sentence without what no database can hold: a file's name may have any character in it."""
     return str(error).encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
-
-
-def _job(row: Row[Any]) -> Job:
-    shown = {name: value for name, value in row._mapping.items() if name not in {"not_before", "heartbeat_at"}}
-    return Job(**shown | {"state": State(row.state)})
