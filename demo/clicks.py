@@ -26,6 +26,7 @@ from demo.clapboard_up import ClapboardUp
 from demo.clips import make_machine_clips
 from demo.label_studio_server import LabelStudioServer
 from demo.learning import Annotator, LearningProject
+from training.chart import line_chart
 
 PICTURE = Path(__file__).parent.parent / "docs" / "clicks.svg"
 _STEP = 20
@@ -92,32 +93,12 @@ def _show(points: list[dict[str, float]]) -> None:
 
 def picture(points: list[dict[str, float]]) -> str:
     """The curve as a picture."""
-    width, height, left, bottom = 640, 300, 50, 40
-    last = points[-1]["labels"]
-
-    def place(labels: float, share: float) -> str:
-        x = left + (width - left - 20) * labels / last
-        return f"{x:.1f},{height - bottom - (height - bottom - 20) * share:.1f}"
-
-    def line(name: str, style: str) -> str:
-        return f'<polyline fill="none" {style} points="{" ".join(place(p["labels"], p[name]) for p in points)}"/>'
-
-    grid = ticks = ""
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        y = place(0, share).split(",")[1]
-        grid += f'<line x1="{left}" x2="{width - 20}" y1="{y}" y2="{y}" stroke="#ddd"/>'
-        grid += f'<text x="{left - 8}" y="{y}" text-anchor="end" dy="4">{share:.0%}</text>'
-    for labels in range(0, int(last) + 1, 50):
-        x = place(labels, 0).split(",")[0]
-        ticks += f'<text x="{x}" y="{height - bottom + 18}" text-anchor="middle">{labels}</text>'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-        f'font-size="12" fill="#444"><rect width="{width}" height="{height}" fill="white"/>{grid}{ticks}'
-        + line("saved_of_last", 'stroke="#e4572e" stroke-width="2"')
-        + line("saved_of_all", 'stroke="#2e86ab" stroke-width="2" stroke-dasharray="5 4"')
-        + f'<text x="{width - 20}" y="{height - 6}" text-anchor="end">labels given; clicks saved: '
-        f"of the last {_STEP} clips (solid), of all (dashed)</text></svg>\n"
-    )
+    lines = {
+        name: [(point["labels"], point[share]) for point in points]
+        for name, share in ((f"of the last {_STEP} clips", "saved_of_last"), ("of all", "saved_of_all"))
+    }
+    ticks = {float(labels): str(labels) for labels in range(0, int(points[-1]["labels"]) + 1, 50)}
+    return line_chart(lines, ticks, "labels given, and clicks saved")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def few_shot(
     seeds: Annotated[int, typer.Option(help="Draws of the labelled clips.", min=1)] = 10,
     finetune_seeds: Annotated[int, typer.Option(help="Finetune for the first so many of them.", min=0)] = 3,
     test_fold: Annotated[str | None, typer.Option(help="Fold to test on; as it comes, the last of several.")] = None,
+    curve: Annotated[Path | None, typer.Option(help="Draw the means as a curve, in this SVG file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Accuracy after so many labels a class, by method. Exit code 1 if a file can't be decoded.
@@ -79,14 +80,28 @@ def few_shot(
     with progress_bar() as bar:
         draws = bar.add_task("draws", total=seeds * len(plan.shots))
         points = fewshot.few_shot(clips, plan, finetuner, on_draw=lambda: bar.advance(draws))
+    if curve is not None:
+        curve.write_text(_curve(points, plan.shots), "utf-8")
     if as_json:
         about = {"model": settings.model, "num_clips": len(clips.clips), "labels": clips.values, "test_fold": fold}
         counts = {"seeds": seeds, "finetune_seeds": finetune_seeds}
-        curve = [asdict(point) for point in points]
-        write_json(about | counts | {"points": curve, "unreadable": _named(unreadable)})
+        found = [asdict(point) for point in points]
+        write_json(about | counts | {"points": found, "unreadable": _named(unreadable)})
     else:
         _show_points(points)
     _finish(unreadable)
+
+
+def _curve(points: Sequence[Point], shots: Sequence[int]) -> str:
+    """Each method's means, one step to the right for each number of labels."""
+    from training.chart import line_chart
+
+    place = {number: float(index) for index, number in enumerate(shots)}
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for point in points:
+        if point.mean is not None:
+            lines.setdefault(point.method, []).append((place[point.shots], point.mean))
+    return line_chart(lines, {place[number]: str(number) for number in shots}, "labels a class, and accuracy")
 
 
 def _numbers(shots: str) -> tuple[int, ...]:

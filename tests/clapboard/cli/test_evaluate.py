@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from xml.dom import minidom
 
 import numpy as np
 import pytest
@@ -76,7 +77,8 @@ def test_few_shot_finetunes_and_says_what_the_ladder_serves(
     clapboard: Clapboard, tmp_path: Path, tiny_clap: Path
 ) -> None:
     manifest = manifest_of(tmp_path, {"noise": 22, "tone": 22})
-    options = ("--shots", "8,0,2", "--seeds", "2", "--finetune-seeds", "1", "--json")
+    curve = tmp_path / "curve.svg"
+    options = ("--shots", "8,0,2", "--seeds", "2", "--finetune-seeds", "1", "--curve", str(curve), "--json")
     done = clapboard("evaluate", "few-shot", "--manifest", str(manifest), *options, model=tiny_clap)
     assert done.exit_code == 0, done.stderr
     (found,) = lines(done)
@@ -87,6 +89,8 @@ def test_few_shot_finetunes_and_says_what_the_ladder_serves(
     assert points[2, "our finetuning"]["mean"] is None
     assert points[8, "our head"]["mean"] > 0.9
     assert points[0, "ladder"]["mean"] == points[0, "zero-shot"]["mean"]
+    drawn = minidom.parse(str(curve)).getElementsByTagName("polyline")
+    assert len(drawn) == len({method for (_, method), point in points.items() if point["num_seeds"]})
 
 
 def test_people_get_a_table_with_a_line_for_each_answer(clapboard: Clapboard, tmp_path: Path, tiny_clap: Path) -> None:
