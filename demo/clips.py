@@ -1,4 +1,7 @@
-"""The demo's clips: synthetic sounds of many kinds, and real ones from ESC-10 where that lies beside the project."""
+"""The demo's clips: synthetic sounds of many kinds, and real ones from ESC-10 where that lies beside the project.
+
+`python -m demo.clips FOLDER` writes 300 clips of a pump there, with a manifest for `clapboard evaluate`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import typer
 
 from clapboard.audio import SAMPLE_RATE
 from demo import interlock, machines
@@ -70,6 +74,17 @@ def make_plant_clips(folder: Path, num_clips: int) -> list[Clip]:
     return clips
 
 
+def write_manifest(folder: Path, num_clips: int = 300) -> None:
+    """Clips of a pump in FOLDER, and clips.csv, which lists them for `clapboard evaluate`."""
+    if folder.exists():
+        raise typer.BadParameter(f"{folder} is there already: name a new folder.")
+    clips = make_machine_clips(folder, num_clips)
+    with (folder / "clips.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("path", "label", "group"))
+        table.writerows((clip.path.name, clip.label, clip.path.stem) for clip in clips)
+
+
 def _real_clips() -> list[Clip]:
     """One clip per class from the fold that the embedded checkpoint was not trained on."""
     if not (_ESC10 / "esc10.csv").is_file():
@@ -78,3 +93,7 @@ def _real_clips() -> list[Clip]:
         rows = [row for row in csv.DictReader(file) if row["fold"] == _HELD_OUT_FOLD]
     by_label = {row["category"]: row for row in reversed(rows)}  # the first of each
     return [Clip(_ESC10 / "audio" / row["filename"], label, "ESC-10") for label, row in sorted(by_label.items())]
+
+
+if __name__ == "__main__":
+    typer.run(write_manifest)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
-_WIDTH, _HEIGHT = 640, 340
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 20, 20, 70
+_WIDTH, _HEIGHT = 640, 360
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 20, 20, 90
+_LEGEND_COLUMNS = 4
 _COLOURS = ("#e4572e", "#2e86ab", "#4caf50", "#9c6ade", "#f2a541", "#555555", "#c2185b")
 
 
@@ -21,7 +22,7 @@ def line_chart(lines: Mapping[str, Sequence[tuple[float, float]]], ticks: Mappin
         colour = _COLOURS[number % len(_COLOURS)]
         places = " ".join(f"{_x(place, furthest):.1f},{_y(share):.1f}" for place, share in points)
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{places}"/>')
-        parts.append(_legend(number, len(lines), name, colour))
+        parts.append(_legend(number, name, colour))
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 8}" text-anchor="end">{escape(caption)}</text>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
@@ -49,7 +50,8 @@ def _tick(x: float, name: str) -> str:
     return f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{escape(name)}</text>'
 
 
-def _legend(number: int, num_lines: int, name: str, colour: str) -> str:
-    x, y = _LEFT + (_WIDTH - _LEFT - _RIGHT) * number / num_lines, _HEIGHT - _BOTTOM + 38
+def _legend(number: int, name: str, colour: str) -> str:
+    row, column = divmod(number, _LEGEND_COLUMNS)
+    x, y = _LEFT + (_WIDTH - _LEFT - _RIGHT) * column / _LEGEND_COLUMNS, _HEIGHT - _BOTTOM + 40 + 16 * row
     line = f'<line x1="{x:.1f}" x2="{x + 14:.1f}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="2"/>'
     return f'{line}<text x="{x + 18:.1f}" y="{y}" font-size="10">{escape(name)}</text>'

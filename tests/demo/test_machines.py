@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from xml.dom import minidom
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from clapboard.audio import SAMPLE_RATE
 from demo import interlock, machines
 from demo.clicks import picture
+from demo.clips import write_manifest
+from training.manifest import read_clips
 
 
 @pytest.mark.parametrize("state", machines.STATES)
@@ -28,6 +31,14 @@ def test_a_plant_sounds_the_same_for_the_same_seed(state: str) -> None:
     assert sound.shape == (SAMPLE_RATE,)
     assert np.isfinite(sound).all()
     assert np.array_equal(sound, interlock.plant(state, 7, 1.0))
+
+
+def test_the_pumps_manifest_is_one_that_can_be_evaluated(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "pump", num_clips=7)
+    clips = read_clips(tmp_path / "pump" / "clips.csv")
+    assert {clip.label for clip in clips} == set(machines.STATES)
+    assert len({clip.group for clip in clips}) == 7
+    assert all(clip.path.is_file() for clip in clips)
 
 
 def test_the_picture_of_the_clicks_has_both_curves() -> None:
