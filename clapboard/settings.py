@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     prune_quiet_s: float = _named(
         "CLAPBOARD_PRUNE_QUIET_S",
         30.0,
-        "seconds without a new version after which the predictions it replaced leave Label Studio",
+        "seconds without an annotation after which replaced predictions leave Label Studio",
         ge=0,
     )
     train_after: int = _named(
