@@ -16,12 +16,13 @@ def line_chart(lines: Mapping[str, Sequence[tuple[float, float]]], ticks: Mappin
 
     `ticks` name places of the horizontal axis.
     """
-    furthest = max(*ticks, *(place for points in lines.values() for place, _ in points))
+    places = [*ticks, *(place for points in lines.values() for place, _ in points)]
+    furthest = max(places) or 1.0  # all at 0 are one column
     parts = [_grid(), *(_tick(_x(place, furthest), name) for place, name in ticks.items())]
     for number, (name, points) in enumerate(lines.items()):
         colour = _COLOURS[number % len(_COLOURS)]
-        places = " ".join(f"{_x(place, furthest):.1f},{_y(share):.1f}" for place, share in points)
-        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{places}"/>')
+        corners = " ".join(f"{_x(place, furthest):.1f},{_y(share):.1f}" for place, share in points)
+        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{corners}"/>')
         parts.append(_legend(number, name, colour))
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 8}" text-anchor="end">{escape(caption)}</text>')
     return (

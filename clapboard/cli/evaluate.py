@@ -72,6 +72,8 @@ def few_shot(
 
     numbers = _numbers(shots)
     settings = settings_with(model=model)
+    if curve is not None:
+        _check_writable(curve)
     listed = read_clips(manifest)
     fold = fewshot.choose_test_fold(listed, test_fold)
     plan = fewshot.Plan(numbers, seeds, finetune_seeds, fold, settings.test_share)
@@ -90,6 +92,14 @@ def few_shot(
     else:
         _show_points(points)
     _finish(unreadable)
+
+
+def _check_writable(file: Path) -> None:
+    """Raises `SettingsError` before hours of work, where its result couldn't be kept."""
+    try:
+        file.open("a").close()
+    except OSError as error:
+        raise SettingsError(f"File {file} can't be written ({error.strerror}): name another file.") from None
 
 
 def _curve(points: Sequence[Point], shots: Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 A simulated annotator accepts and corrects, suggestions become better, «Start Training» is pressed, the gate lets the
 finetuned encoder pass, and all open tasks are suggested anew. Backend and worker die by SIGKILL in the middle of
-annotating, the worker in the middle of the training and of the promotion.
+annotating and of the training, the worker in the middle of the promotion too.
 """
 
 from __future__ import annotations

@@ -19,6 +19,12 @@ def test_every_line_is_drawn_to_scale_and_named() -> None:
     assert {"ours & theirs", "flat", "many", "labels <given>", "100%"} <= set(told)
 
 
+def test_a_single_place_is_drawn_too() -> None:
+    drawn = minidom.parseString(line_chart({"ours": [(0.0, 0.5)]}, {0.0: "4"}, "labels"))
+    (line,) = drawn.getElementsByTagName("polyline")
+    assert len(_points(line)) == 1
+
+
 def _points(line: minidom.Element) -> list[tuple[float, float]]:
     pairs = (point.split(",") for point in line.getAttribute("points").split())
     return [(float(x), float(y)) for x, y in pairs]

@@ -93,6 +93,18 @@ def test_few_shot_finetunes_and_says_what_the_ladder_serves(
     assert len(drawn) == len({method for (_, method), point in points.items() if point["num_seeds"]})
 
 
+def test_a_curve_that_can_not_be_written_is_told_before_anything_is_heard(
+    clapboard: Clapboard, tmp_path: Path, tiny_clap: Path
+) -> None:
+    manifest = manifest_of(tmp_path, {"noise": 4, "tone": 4})
+    for curve in (tmp_path / "nowhere" / "curve.svg", tmp_path):
+        options = ("--shots", "0", "--curve", str(curve))
+        done = clapboard("evaluate", "few-shot", "--manifest", str(manifest), *options, model=tiny_clap)
+        assert isinstance(done.exception, SettingsError)
+        assert f"{curve} can't be written" in str(done.exception)
+        assert done.stdout == ""
+
+
 def test_people_get_a_table_with_a_line_for_each_answer(clapboard: Clapboard, tmp_path: Path, tiny_clap: Path) -> None:
     manifest = manifest_of(tmp_path, {"noise": 4, "tone": 4}, folds=2)
     done = clapboard("evaluate", "few-shot", "--manifest", str(manifest), "--shots", "0,1", model=tiny_clap)
