@@ -50,7 +50,15 @@ class Settings(BaseSettings):
     torch_threads: int = _named(
         "CLAPBOARD_TORCH_THREADS", 0, "CPU threads of one forward pass; 0: as many as there are cores", ge=0, le=1024
     )
-    batch_size: int = _named("CLAPBOARD_BATCH_SIZE", 16, "windows in one forward pass at most", ge=1, le=4096)
+    engine: Literal["auto", "openvino", "torch", "reference"] = _named(
+        "CLAPBOARD_ENGINE",
+        "auto",
+        "what computes the audio tower: `openvino` (an extra, CPU), `torch`, `reference` (transformers); `auto`: the "
+        "fastest that agrees with the reference",
+    )
+    batch_size: int = _named(
+        "CLAPBOARD_BATCH_SIZE", 0, "windows in one forward pass at most; 0: found by itself", ge=0, le=4096
+    )
     encoders: int = _named(
         "CLAPBOARD_ENCODERS",
         4,
