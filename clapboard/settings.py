@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     )
 
     # HTTP backend
-    host: str = _named("CLAPBOARD_HOST", "127.0.0.1", "address that the backend listens on")
+    host: str = _named("CLAPBOARD_HOST", "127.0.0.1", "address that the backend listens on, and a worker's metrics")
     port: int = _named("PORT", 9090, "port that the backend listens on", ge=1, le=65535)
     url: str = _named(
         "CLAPBOARD_URL", "", "address at which Label Studio reaches the backend; empty: http://localhost:PORT"
@@ -108,6 +108,15 @@ class Settings(BaseSettings):
         "CLAPBOARD_PREDICT_WAIT_S", 20.0, "seconds that /predict waits for what is not cached", ge=0, le=90
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _named("LOG_LEVEL", "INFO", "least level that is logged")
+
+    # Worker
+    worker_metrics_port: int = _named(
+        "CLAPBOARD_WORKER_METRICS_PORT",
+        0,
+        "port on CLAPBOARD_HOST where a worker serves its metrics, another for each worker of a machine; 0: none",
+        ge=0,
+        le=65535,
+    )
 
     # State
     model_dir: Path = _named("MODEL_DIR", Path("~/.clapboard"), "folder of everything Clapboard keeps on disk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from clapboard.serving import find_serving
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
-from clapboard.store.jobs import Job, JobRequest
+from clapboard.store.jobs import Job, JobRequest, State
 from clapboard.sync import reconcile
 from workers.embed import unforeseen
 from workers.finetune import Finetuner
@@ -35,6 +36,19 @@ EMBEDDING_S = 5.0
 """How long until the next look while tasks are being embedded."""
 
 log = logging.getLogger(__name__)
+
+
+class Ending(enum.StrEnum):
+    """How one try of a job ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    RETRIED = "retried"  # it failed, and is queued again
+    PUT_OFF = "put_off"  # it has come as far as it can for now
+
+
+ENDINGS = {State.DONE: Ending.DONE, State.FAILED: Ending.FAILED, State.QUEUED: Ending.RETRIED}
+"""What a job's state says of the try that has just ended."""
 
 
 class Later(Exception):
@@ -78,23 +92,29 @@ class Chores:
             "train": self._train,
         }
 
-    def run(self, job: Job) -> None:
+    def run(self, job: Job) -> Ending:
         """End the job, or put it off."""
         newest = self._store.inbox.last_id(job.project)
+        ending = self._try(job)
+        # What came while it ran was maybe too late for it, and whoever asked for a job then got this one.
+        if job.kind in ("prelabel", "learn") and self._store.inbox.last_id(job.project) > newest:
+            self._ask(job.queue, job.kind, job.project)
+        return ending
+
+    def _try(self, job: Job) -> Ending:
         try:
             if job.kind not in self._kinds:
                 raise SettingsError(f"Job kind {job.kind} is unknown here: run workers of one release of Clapboard.")
             self._store.jobs.done(job, self._kinds[job.kind](job))
         except Later as later:
             self._store.jobs.put_off(job, later.delay_s, str(later))
+            return Ending.PUT_OFF
         except ClapboardError as error:
-            self._store.jobs.fail(job, error)
             log.warning("%s failed: %s", job.kind, error, extra={"project": job.project, "job": job.id})
+            return ENDINGS[self._store.jobs.fail(job, error)]
         except Exception as error:
-            self._store.jobs.fail(job, unforeseen(job.kind, error))
-        # What came while it ran was maybe too late for it, and whoever asked for a job then got this one.
-        if job.kind in ("prelabel", "learn") and self._store.inbox.last_id(job.project) > newest:
-            self._ask(job.queue, job.kind, job.project)
+            return ENDINGS[self._store.jobs.fail(job, unforeseen(job.kind, error))]
+        return Ending.DONE
 
     def _ask(self, queue: str, kind: str, project: int) -> None:
         self._store.jobs.add(queue, [JobRequest(kind, project)])

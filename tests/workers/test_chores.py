@@ -18,7 +18,7 @@ from clapboard.store.jobs import Job, JobRequest, State
 from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.workers.conftest import CountingEncoder, no_checkpoint
 from tests.workers.learning import PROJECT, Learning
-from workers.chores import PRUNE_PATIENCE, REST, Chores
+from workers.chores import PRUNE_PATIENCE, REST, Chores, Ending
 from workers.encoders import EncoderPool
 from workers.finetune import Finetuned, Finetuner
 from workers.heads import Heads
@@ -135,6 +135,17 @@ def test_tasks_that_came_while_it_ran_are_looked_for_again(
         chores.run(again)
     assert {one.task for one in store.jobs.newest(project=7) if one.kind == "predict"} == {1, 2}
     assert all(one.kind == "predict" for one in store.jobs.claim("test", BATCH, 10))
+
+
+def test_how_each_try_ended_is_told(chores: Chores, store: Store, label_studio: FakeLabelStudio) -> None:
+    label_studio.add_tasks(7)
+    store.catalog.put_project(7, CHOICES, "v1")
+    store.inbox.append("ANNOTATION_CREATED", 7, {"action": "ANNOTATION_CREATED"})
+    assert chores.run(claimed(store, BATCH, JobRequest("prelabel", 7))) == Ending.DONE
+    assert chores.run(claimed(store, LEARN, JobRequest("prune", 7))) == Ending.PUT_OFF  # somebody just annotated
+    assert chores.run(claimed(store, TRAIN, JobRequest("train", 7))) == Ending.FAILED
+    label_studio.is_down = True
+    assert chores.run(claimed(store, LEARN, JobRequest("align", 7))) == Ending.RETRIED
 
 
 def test_train_without_any_label_fails_and_says_what_to_do(chores: Chores, store: Store) -> None:
