@@ -9,9 +9,11 @@ from typing import Any
 
 from clapboard.errors import ClapboardError, LabelStudioError, SettingsError
 from clapboard.jobs import LEARN, Bell
+from clapboard.label_studio.annotations import AnnotatedTask
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.connect import align
 from clapboard.labels import parse_label_config
+from clapboard.pace import Pace
 from clapboard.pool import remember_tasks
 from clapboard.prelabel import Prelabeller
 from clapboard.serving import find_serving
@@ -142,12 +144,17 @@ class Chores:
         self._ask(LEARN, "learn", job.project)
         return f"{job.model_version} is promoted; {promoted.num_predicted} tasks are predicted anew."
 
+    def _pace(self, job: Job, what: str, total: int | None) -> Pace:
+        """What tells how far the job is to whoever looks."""
+        return Pace(what, total, lambda said: self._store.jobs.report(job, said), self._store.clock)
+
     def _prune(self, job: Job) -> str:
         # Deleting predictions is the slowest thing that Label Studio does; on SQLite, others get errors meanwhile.
         quiet_s, now = self._settings.prune_quiet_s, self._store.clock()
         pause_s = self._store.inbox.last_said_at(job.project) + quiet_s - now
         if pause_s > 0 and now < job.created_at + PRUNE_PATIENCE * quiet_s:
             raise Later(pause_s, "somebody is annotating")
+        self._store.jobs.report(job, "taking replaced versions out of Label Studio")
         return f"{self._promoter.prune(job.project)} versions were taken out of Label Studio."
 
     def _train(self, job: Job) -> str:
@@ -160,14 +167,16 @@ class Chores:
         return outcome.reason
 
     def _sync(self, job: Job) -> str:
+        client, since = self._label_studio(), self._synced_until.get(job.project)
+        total = client.num_annotations(job.project) if since is None else None  # else nobody knows how many changed
+        pace = self._pace(job, "annotations read", total)
         annotated: list[dict[str, Any]] = []
-        found = reconcile(
-            self._store,
-            self._label_studio(),
-            job.project,
-            changed_since=self._synced_until.get(job.project),
-            on_task=lambda task: annotated.append({"id": task.id, "data": task.data}),
-        )
+
+        def note(task: AnnotatedTask) -> None:
+            annotated.append({"id": task.id, "data": task.data})
+            pace.advance(len(task.annotations))
+
+        found = reconcile(self._store, client, job.project, changed_since=since, on_task=note)
         remember_tasks(self._settings, self._store, self._sources, job.project, {"task": annotated})
         self._synced_until[job.project] = found.until
         self._ask(LEARN, "learn", job.project)
@@ -181,7 +190,10 @@ class Chores:
         return f"Label Studio's versions are {version}."
 
     def _prelabel(self, job: Job) -> str:
-        found = Prelabeller(self._settings, self._store, self._label_studio(), self._bell).run(job.project)
+        client = self._label_studio()
+        pace = self._pace(job, "tasks looked at", client.project(job.project).num_tasks)
+        prelabeller = Prelabeller(self._settings, self._store, client, self._bell)
+        found = prelabeller.run(job.project, on_page=lambda so_far: pace.reach(so_far.num_tasks))
         return f"{found.num_queued} tasks queued, {found.num_present} had their prediction."
 
     def _label_studio(self) -> LabelStudioClient:

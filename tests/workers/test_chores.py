@@ -137,6 +137,23 @@ def test_tasks_that_came_while_it_ran_are_looked_for_again(
     assert all(one.kind == "predict" for one in store.jobs.claim("test", BATCH, 10))
 
 
+def test_prelabel_says_how_far_it_is(chores: Chores, store: Store, label_studio: FakeLabelStudio) -> None:
+    label_studio.add_tasks(7, *({"id": n, "data": {"audio": f"https://host.example/{n}.wav"}} for n in (1, 2, 3)))
+    job = claimed(store, BATCH, JobRequest("prelabel", 7))
+    chores.run(job)
+    assert store.jobs.get(job.id).progress == "3 of 3 tasks looked at, 0 s left"
+
+
+def test_the_first_sync_says_how_far_it_is(chores: Chores, store: Store, label_studio: FakeLabelStudio) -> None:
+    label_studio.add_tasks(7, {"id": 1, "data": {"audio": "https://host.example/1.wav"}})
+    annotation = {"id": 5, "task": 1, "project": 7, "result": [], "updated_at": "2026-01-01T00:00:00Z"}
+    label_studio.annotations = {5: annotation, 6: annotation | {"id": 6}}
+    store.catalog.put_project(7, CHOICES, "v1")
+    job = claimed(store, LEARN, JobRequest("sync", 7))
+    chores.run(job)
+    assert store.jobs.get(job.id).progress == "2 of 2 annotations read, 0 s left"
+
+
 def test_how_each_try_ended_is_told(chores: Chores, store: Store, label_studio: FakeLabelStudio) -> None:
     label_studio.add_tasks(7)
     store.catalog.put_project(7, CHOICES, "v1")
