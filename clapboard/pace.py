@@ -12,7 +12,7 @@ SAY_EVERY_S = 1.0
 
 
 class Pace:
-    """Follows one piece of work and says how far it is, once a second at most."""
+    """Follows one piece of work and says how far it is: after a second, and then once a second at most."""
 
     def __init__(self, what: str, total: int | None, say: Callable[[str], None], clock: Callable[[], float]) -> None:
         """`what` is counted, in the plural; `total` is how many there will be, if anybody knows."""
@@ -22,7 +22,7 @@ class Pace:
         self._clock = clock
         self._num_done = 0
         self._samples = deque([(clock(), 0)])
-        self._said_at = float("-inf")
+        self._said_at = self._samples[0][0]
 
     def advance(self, num: int = 1) -> None:
         """So many more are done."""

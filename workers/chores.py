@@ -126,7 +126,7 @@ class Chores:
         began_at = self._store.clock()
         if (rest_s := self._rests_until.get(job.project, 0.0) - began_at) > 0:
             raise Later(rest_s, "Label Studio rests from the last change")
-        refitted = self._refitter.run(job.project)
+        refitted = self._refitter.run(job.project, on_page=self._rolling(job).advance)
         consider_training(self._settings, self._store, self._bell, job.project)
         if refitted.num_waiting:
             raise Later(1.0, f"{refitted.num_waiting} tasks are still to be embedded or pushed")
@@ -138,7 +138,7 @@ class Chores:
         return str(refitted)
 
     def _promote(self, job: Job) -> str:
-        promoted = self._promoter.run(job.project, job.model_version)
+        promoted = self._promoter.run(job.project, job.model_version, on_page=self._rolling(job).advance)
         if promoted.num_waiting:
             raise Later(1.0, f"{promoted.num_waiting} tasks are still to be embedded or pushed")
         self._ask(LEARN, "learn", job.project)
@@ -147,6 +147,11 @@ class Chores:
     def _pace(self, job: Job, what: str, total: int | None) -> Pace:
         """What tells how far the job is to whoever looks."""
         return Pace(what, total, lambda said: self._store.jobs.report(job, said), self._store.clock)
+
+    def _rolling(self, job: Job) -> Pace:
+        """The same, for what goes through all tasks but those set aside."""
+        num_known, num_set_aside = self._store.tasks.count(job.project)
+        return self._pace(job, "tasks gone through", num_known - num_set_aside)
 
     def _prune(self, job: Job) -> str:
         # Deleting predictions is the slowest thing that Label Studio does; on SQLite, others get errors meanwhile.

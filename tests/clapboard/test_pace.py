@@ -20,12 +20,21 @@ def said() -> list[str]:
 
 def test_the_time_left_follows_from_what_was_measured(clock: Clock, said: list[str]) -> None:
     pace = Pace("tasks", 10_000, said.append, clock)
+    clock.advance(10)
     pace.advance(0)
     clock.advance(10)
-    pace.advance(1000)
-    clock.advance(10)
-    pace.reach(3000)
-    assert said == ["0 of 10,000 tasks", "1,000 of 10,000 tasks, 90 s left", "3,000 of 10,000 tasks, 47 s left"]
+    pace.advance(2000)
+    clock.advance(20)
+    pace.reach(8000)
+    assert said == ["0 of 10,000 tasks", "2,000 of 10,000 tasks, 80 s left", "8,000 of 10,000 tasks, 10 s left"]
+
+
+def test_what_is_done_at_once_is_not_spoken_of(clock: Clock, said: list[str]) -> None:
+    pace = Pace("tasks", 2, said.append, clock)
+    clock.advance(SAY_EVERY_S / 2)
+    pace.advance(2)
+    assert said == []
+    assert str(pace) == "2 of 2 tasks, 0 s left"
 
 
 def test_it_speaks_once_a_second_however_often_it_is_told(clock: Clock, said: list[str]) -> None:
@@ -33,7 +42,7 @@ def test_it_speaks_once_a_second_however_often_it_is_told(clock: Clock, said: li
     for _ in range(12):
         pace.advance()
         clock.advance(SAY_EVERY_S / 4)
-    assert said == ["1 of 100 tasks", "5 of 100 tasks, 19 s left", "9 of 100 tasks, 20 s left"]
+    assert said == ["5 of 100 tasks, 19 s left", "9 of 100 tasks, 20 s left"]
 
 
 def test_what_was_long_ago_does_not_count(clock: Clock, said: list[str]) -> None:
@@ -48,6 +57,7 @@ def test_what_was_long_ago_does_not_count(clock: Clock, said: list[str]) -> None
 
 def test_where_nothing_moves_no_time_is_told(clock: Clock, said: list[str]) -> None:
     pace = Pace("tasks", 10, said.append, clock)
+    clock.advance(1)
     pace.advance(4)
     for _ in range(int(RATE_OVER_S) + 2):
         clock.advance(1)
@@ -65,6 +75,7 @@ def test_where_the_total_is_not_known_or_was_wrong_the_count_alone_is_told(clock
 
 def test_what_is_done_takes_no_time(clock: Clock, said: list[str]) -> None:
     pace = Pace("tasks", 7, said.append, clock)
+    clock.advance(1)
     pace.advance(7)
     assert said == ["7 of 7 tasks, 0 s left"]
 
