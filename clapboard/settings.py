@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -179,6 +180,13 @@ class Settings(BaseSettings):
         """Address at which Label Studio reaches the backend."""
         return self.url or f"http://localhost:{self.port}"
 
+    @property
+    def secrets(self) -> set[str]:
+        """Every secret as it may turn up in a text: whole, and the passwords inside of addresses."""
+        whole = {value.get_secret_value() for _, value in self if isinstance(value, SecretStr)} - {""}
+        inside = {password for value in whole if (password := _password_in(value))}
+        return whole | inside | {unquote(password) for password in inside}
+
     def checkpoint(self, encoder: str) -> str:
         """What to load for an encoder's name: finetuned ones lie below MODEL_DIR."""
         return str(self.model_dir / encoder) if encoder.startswith("models/") else encoder
@@ -239,6 +247,14 @@ def _validated(settings: type[_AnySettings], values: dict[str, Any]) -> _AnySett
             for item in error.errors(include_input=False)
         )
         raise SettingsError(f"Setting not usable: {faults}.") from None
+
+
+def _password_in(address: str) -> str:
+    """The password of a URL, as it stands there; empty for what is none."""
+    try:
+        return urlsplit(address).password or ""
+    except ValueError:
+        return ""
 
 
 def _is_ours(name: str) -> bool:

@@ -13,6 +13,7 @@ from clapboard.label_studio.annotations import AnnotatedTask
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.connect import align
 from clapboard.labels import parse_label_config
+from clapboard.logs import about
 from clapboard.pace import Pace
 from clapboard.pool import remember_tasks
 from clapboard.prelabel import Prelabeller
@@ -97,7 +98,8 @@ class Chores:
     def run(self, job: Job) -> Ending:
         """End the job, or put it off."""
         newest = self._store.inbox.last_id(job.project)
-        ending = self._try(job)
+        with about(**job.subject):
+            ending = self._try(job)
         # What came while it ran was maybe too late for it, and whoever asked for a job then got this one.
         if job.kind in ("prelabel", "learn") and self._store.inbox.last_id(job.project) > newest:
             self._ask(job.queue, job.kind, job.project)
@@ -107,12 +109,15 @@ class Chores:
         try:
             if job.kind not in self._kinds:
                 raise SettingsError(f"Job kind {job.kind} is unknown here: run workers of one release of Clapboard.")
-            self._store.jobs.done(job, self._kinds[job.kind](job))
+            outcome = self._kinds[job.kind](job)
+            self._store.jobs.done(job, outcome)
+            log.info("%s: %s", job.kind, outcome)
         except Later as later:
             self._store.jobs.put_off(job, later.delay_s, str(later))
+            log.debug("%s is put off: %s", job.kind, later)
             return Ending.PUT_OFF
         except ClapboardError as error:
-            log.warning("%s failed: %s", job.kind, error, extra={"project": job.project, "job": job.id})
+            log.warning("%s failed: %s", job.kind, error)
             return ENDINGS[self._store.jobs.fail(job, error)]
         except Exception as error:
             return ENDINGS[self._store.jobs.fail(job, unforeseen(job.kind, error))]

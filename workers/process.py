@@ -28,6 +28,7 @@ from clapboard.errors import InternalError
 from clapboard.jobs import BATCH, INTERACTIVE, LEARN, QUEUES, RING, TRAIN, CeleryBell, make_celery
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.tally import RequestTally
+from clapboard.logs import about
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
@@ -234,7 +235,8 @@ class Worker:
 
     def _run(self, jobs: Sequence[Job]) -> None:
         predict = [job for job in jobs if job.kind == "predict"]
-        self._predict_jobs.run(predict)
+        with about(**_shared_subject(predict)):
+            self._predict_jobs.run(predict)
         for state in self._store.jobs.states([job.id for job in predict]).values():
             if state in ENDINGS:  # else it was lost to another worker, for which it runs
                 self._metrics.count_jobs("predict", ENDINGS[state])
@@ -290,3 +292,9 @@ class Worker:
                 log.warning(_STORE_AWAY, type(error).__name__)
             except Exception as error:  # this thread must outlive whatever Label Studio answers
                 unforeseen("pushing", error)
+
+
+def _shared_subject(jobs: Sequence[Job]) -> dict[str, int | str]:
+    """What all the jobs are about."""
+    subjects = [job.subject.items() for job in jobs]
+    return dict(set(subjects[0]).intersection(*subjects[1:])) if subjects else {}

@@ -48,6 +48,16 @@ class Job:
     error: str | None
     progress: str | None = None
 
+    @property
+    def subject(self) -> dict[str, int | str]:
+        """What log lines about it name, for `logs.about`."""
+        told: dict[str, int | str] = {"project": self.project, "job": self.id}
+        if self.task:
+            told["task"] = self.task
+        if self.model_version:
+            told["model_version"] = self.model_version
+        return told
+
 
 class JobRecords:
     """The part of `JobStore` that only reads."""
