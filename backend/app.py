@@ -42,6 +42,7 @@ from backend.wire import (
 from clapboard import __version__
 from clapboard.errors import ClapboardError, NoWorkerError, RequestError
 from clapboard.jobs import CeleryBell, make_celery
+from clapboard.logs import about
 from clapboard.settings import Settings
 from clapboard.store import Store
 
@@ -110,9 +111,11 @@ def _add_contract_routes(app: FastAPI, predictions: PredictService, webhooks: We
     @app.post("/predict")
     async def predict(request: PredictRequest, asker: Request) -> Predictions:
         """One entry per task: its prediction, or `[]` where it isn't ready and will be pushed."""
-        opened = await run_in_threadpool(predictions.begin, request.tasks, request.label_config, request.project)
-        heard = await _wait(predictions, opened, asker)
-        answer = await run_in_threadpool(predictions.finish if heard else predictions.abandon, opened)
+        with about(project=project_id(request.project) or None):
+            opened = await run_in_threadpool(predictions.begin, request.tasks, request.label_config, request.project)
+            with about(model_version=opened.model_version):
+                heard = await _wait(predictions, opened, asker)
+                answer = await run_in_threadpool(predictions.finish if heard else predictions.abandon, opened)
         empty = sum(entry == [] for entry in answer.results)
         metrics.answered.labels("empty").inc(empty)
         metrics.answered.labels("predicted").inc(len(answer.results) - empty)
@@ -147,7 +150,8 @@ def _add_operator_routes(app: FastAPI, store: Store, webhooks: WebhookService, m
         number = project_id(request.project)
         if not number:
             raise RequestError('The request names no project: send {"project": "2"}.')
-        return JobAnswer(job=await run_in_threadpool(webhooks.train, number))
+        with about(project=number):
+            return JobAnswer(job=await run_in_threadpool(webhooks.train, number))
 
     @app.get("/metrics")
     async def prometheus() -> Response:

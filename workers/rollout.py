@@ -9,7 +9,7 @@ pointer moves, nobody sees anything of it, and once it has moved, a job that was
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from clapboard import prediction
@@ -79,14 +79,21 @@ class Rollout:
         self._pusher = pusher
 
     def run(
-        self, version: Version, *, is_new: bool = False, instead_of: str | None = None, waits_for_all: bool = True
+        self,
+        version: Version,
+        *,
+        is_new: bool = False,
+        instead_of: str | None = None,
+        waits_for_all: bool = True,
+        on_page: Callable[[int], None] = lambda _num_tasks: None,
     ) -> Rolled:
         """Go on with the version's rollout as far as that goes now.
 
         `is_new` says that nobody can have been given anything of it, which makes it faster; `instead_of`, that it is
         only to replace this version. Without `waits_for_all` it takes over before every task is embedded: right for a
-        head on the encoder that serves, under which what is embedded later is predicted too. Raises `LabelStudioError`,
-        `ModelError` if its checkpoint is gone, `NotFoundError` if its head is.
+        head on the encoder that serves, under which what is embedded later is predicted too. `on_page` hears how many
+        tasks were gone through. Raises `LabelStudioError`, `ModelError` if its checkpoint is gone, `NotFoundError` if
+        its head is.
         """
         encoder = self._encoders.get(version.encoder)
         label_space, head = self._heads.get(encoder, version.space_id, version.head)
@@ -107,6 +114,7 @@ class Rollout:
                 asked = self._embedding(served, version.project, label_space)
                 num_missing += self._queue_unembedded(version.project, asked, missing, are_open)
             self._deliver(found, is_new=is_new, is_lost=is_lost)
+            on_page(len(tasks))
         num_waiting = num_missing if waits_for_all else 0
         if self._client is not None:
             num_waiting += self._store.predictions.num_owed(version.project, version.model_version)

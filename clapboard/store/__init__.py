@@ -14,6 +14,7 @@ from clapboard.store.inbox import Inbox
 from clapboard.store.jobs import Job, JobStore
 from clapboard.store.ledger import LedgerStore
 from clapboard.store.predictions import PredictionStore, StoredPrediction
+from clapboard.store.progress import ProgressReader
 from clapboard.store.tasks import TaskStore
 from clapboard.store.versions import VersionStore
 from clapboard.suggestions import annotations_in, answered
@@ -33,6 +34,7 @@ class Store:
         self.jobs = JobStore(self.database, clock, max_attempts)
         self.ledger = LedgerStore(self.database)
         self.predictions = PredictionStore(self.database, clock)
+        self.progress = ProgressReader(self.database, clock)
         self.tasks = TaskStore(self.database)
         self.versions = VersionStore(self.database, clock)
 

@@ -174,6 +174,7 @@ def test_all_unknown_names_are_told_at_once_without_their_values(
 MALFORMED = {
     "PORT": ["0", "65536", "http", ""],
     "CLAPBOARD_DTYPE": ["float16", "FLOAT32"],
+    "CLAPBOARD_WORKER_METRICS_PORT": ["-1", "65536", ""],
     "CLAPBOARD_BATCH_SIZE": ["-1", "1.5"],
     "CLAPBOARD_ENGINE": ["onnx", ""],
     "CLAPBOARD_PREDICT_WAIT_S": ["-1", "91", "nan"],
@@ -243,7 +244,8 @@ def test_any_setting_can_be_overridden_and_the_others_stay(
     (tmp_path / ".env").unlink()
     others = {"label_studio_url": "http://other", "url": "http://me", "dtype": "bfloat16", "log_level": "DEBUG"}
     others["engine"] = "torch"
-    numbers = {"batch_size": 5, "torch_threads": 3, "port": 6, "predict_wait_s": 7.0, "job_attempts": 8, "encoders": 2}
+    numbers: dict[str, Any] = {"worker_metrics_port": 4}
+    numbers |= {"batch_size": 5, "torch_threads": 3, "port": 6, "predict_wait_s": 7.0, "job_attempts": 8, "encoders": 2}
     learning = {"test_share": 0.3, "sync_s": 0.0, "prune_quiet_s": 1.0}
     learning |= {"train_after": 3, "train_min_per_class": 2, "train_quiet_s": 0.5}
     learning |= {"train_schedule": "0 3 * * 1", "max_class_fall": 0.5}
