@@ -20,13 +20,21 @@ import typer
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from tests.bench import embedding, files, log_mel
+from tests.bench import embedding, files, health, log_mel, memory, training_step
 from tests.bench.hardware import describe_hardware
 from tests.bench.sections import Effort, chosen, run_section
 from tests.bench.table import show
 from tests.clap_checkpoints import save_real_size, save_tiny
 
-SECTIONS = (embedding.SECTION, log_mel.SECTION, files.WORKER_SECTION, files.TWO_WORKERS_SECTION)
+SECTIONS = (
+    embedding.SECTION,
+    log_mel.SECTION,
+    files.WORKER_SECTION,
+    files.TWO_WORKERS_SECTION,
+    health.SECTION,
+    memory.SECTION,
+    training_step.SECTION,
+)
 LOG_WIDTH = 180
 """Columns of the table where no terminal says how many there are."""
 
