@@ -205,6 +205,11 @@ class Settings(BaseSettings):
         return self.model_dir / "audio"
 
     @property
+    def vectors_dir(self) -> Path:
+        """Folder of the float16 copies of all embeddings, which are made anew if they are deleted."""
+        return self.model_dir / "vectors"
+
+    @property
     def broker_dir(self) -> Path:
         """Folder of the filesystem transport's messages."""
         return self.model_dir / "broker"

@@ -107,8 +107,8 @@ def _configure_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-# By the schema that was found; new tables make themselves.
-_MIGRATIONS: dict[int | None, tuple[str, ...]] = {
+# By the schema that was found: what leads to the next one before new tables make themselves, and after.
+_MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: (
         "ALTER TABLE projects ADD COLUMN test_share FLOAT NOT NULL DEFAULT 0",
         "ALTER TABLE projects ADD COLUMN promoted VARCHAR NOT NULL DEFAULT ''",
@@ -116,6 +116,14 @@ _MIGRATIONS: dict[int | None, tuple[str, ...]] = {
         "ALTER TABLE class_weights RENAME COLUMN head_id TO space_id",
         "ALTER TABLE jobs ADD COLUMN progress TEXT",
         "ALTER TABLE inbox ADD COLUMN suggestions JSON",
+    ),
+    2: ("ALTER TABLE embeddings RENAME TO embeddings_without_id",),
+}
+_COPIES: dict[int, tuple[str, ...]] = {
+    2: (
+        "INSERT INTO embeddings (sha256, encoder_version, dtype, window_index, vector) "
+        "SELECT sha256, encoder_version, dtype, window_index, vector FROM embeddings_without_id",
+        "DROP TABLE embeddings_without_id",
     ),
 }
 
@@ -130,12 +138,15 @@ def _create_tables(connection: Connection) -> None:
             "database of Clapboard's own."
         )
     found = connection.scalar(select(schema.schema_versions.c.version)) if known else None
-    for statement in _MIGRATIONS.get(found, ()):
-        connection.exec_driver_sql(statement)
-    if found in _MIGRATIONS:
+    steps = range(found, schema.SCHEMA_VERSION) if found in _MIGRATIONS else range(0)
+    for step in steps:
+        _run(connection, _MIGRATIONS[step])
+    schema.metadata.create_all(connection)
+    for step in steps:
+        _run(connection, _COPIES.get(step, ()))
+    if steps:
         found = schema.SCHEMA_VERSION
         connection.execute(update(schema.schema_versions).values(version=found))
-    schema.metadata.create_all(connection)
     if found is None:
         connection.execute(insert(schema.schema_versions).values(version=schema.SCHEMA_VERSION))
     elif found != schema.SCHEMA_VERSION:
@@ -143,3 +154,8 @@ def _create_tables(connection: Connection) -> None:
             f"The store was written by another release of Clapboard (schema {found}, this one has "
             f"{schema.SCHEMA_VERSION}): use that release, or a new database."
         )
+
+
+def _run(connection: Connection, statements: Iterable[str]) -> None:
+    for statement in statements:
+        connection.exec_driver_sql(statement)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import delete, func, select
+from sqlalchemy import Connection, delete, func, select
 
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import embeddings, recordings
@@ -20,6 +21,19 @@ class Recording:
     sha256: str
     num_windows: int
     duration_s: float
+
+
+# PostgreSQL hands out ids before it commits, and not in that order. Writers hold this lock together until they have
+# committed; who asks for the last id takes it alone, and so hears of none below which another may still appear.
+_ID_LOCK = 4302018
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Between which ids the embeddings of an encoder lie. None below `last_id` will ever be added."""
+
+    first_id: int
+    last_id: int
 
 
 class EmbeddingStore:
@@ -76,6 +90,7 @@ class EmbeddingStore:
         if not rows:
             return
         with self._db.write() as connection:
+            _lock_ids(connection, shared=True)
             connection.execute(self._db.insert(embeddings).on_conflict_do_nothing(), rows)
 
     def get(self, found: Sequence[Recording], encoder_version: str, dtype: str) -> dict[str, npt.NDArray[np.float32]]:
@@ -86,11 +101,7 @@ class EmbeddingStore:
             for some in in_chunks(expected):
                 query = (
                     select(embeddings.c.sha256, embeddings.c.vector)
-                    .where(
-                        embeddings.c.sha256.in_(some),
-                        embeddings.c.encoder_version == encoder_version,
-                        embeddings.c.dtype == dtype,
-                    )
+                    .where(embeddings.c.sha256.in_(some), _of_encoder(encoder_version, dtype))
                     .order_by(embeddings.c.sha256, embeddings.c.window_index)
                 )
                 for sha256, vector in connection.execute(query):
@@ -100,6 +111,26 @@ class EmbeddingStore:
             for sha256, vectors in rows.items()
             if vectors and len(vectors) == expected[sha256]
         }
+
+    def extent(self, encoder_version: str, dtype: str) -> Extent | None:
+        """Where the encoder's embeddings lie, or None if there are none."""
+        of_encoder = _of_encoder(encoder_version, dtype)
+        with self._db.read() as connection:
+            _lock_ids(connection, shared=False)
+            first = connection.scalar(select(func.min(embeddings.c.id)).where(of_encoder))
+            last = connection.scalar(select(func.max(embeddings.c.id)).where(of_encoder))
+        return None if first is None or last is None else Extent(first, last)
+
+    def rows(self, encoder_version: str, dtype: str, *, after: int, until: int, limit: int) -> Sequence[Any]:
+        """Up to `limit` embeddings as (id, sha256, window_index, vector) in the order of ids, from behind `after`."""
+        query = (
+            select(embeddings.c.id, embeddings.c.sha256, embeddings.c.window_index, embeddings.c.vector)
+            .where(_of_encoder(encoder_version, dtype), embeddings.c.id > after, embeddings.c.id <= until)
+            .order_by(embeddings.c.id)
+            .limit(limit)
+        )
+        with self._db.read() as connection:
+            return connection.execute(query).all()
 
     def forget(self, encoder_version: str) -> int:
         """Drop all embeddings of an encoder version; how many there were."""
@@ -115,3 +146,14 @@ class EmbeddingStore:
             query = query.where(embeddings.c.encoder_version == encoder_version)
         with self._db.read() as connection:
             return int(connection.scalar(query) or 0)
+
+
+def _of_encoder(encoder_version: str, dtype: str) -> Any:
+    return (embeddings.c.encoder_version == encoder_version) & (embeddings.c.dtype == dtype)
+
+
+def _lock_ids(connection: Connection, *, shared: bool) -> None:
+    """Until the transaction ends. SQLite lets one writer in at a time anyway, whose ids follow each other."""
+    if connection.dialect.name == "postgresql":
+        function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+        connection.exec_driver_sql(f"SELECT {function}({_ID_LOCK})")

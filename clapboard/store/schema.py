@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 
@@ -125,11 +125,15 @@ recordings = Table(
 embeddings = Table(
     "embeddings",
     metadata,
-    Column("sha256", String, primary_key=True),
-    Column("encoder_version", String, primary_key=True),
-    Column("dtype", String, primary_key=True),
-    Column("window_index", Integer, primary_key=True),
+    Column("id", _BigId, primary_key=True, autoincrement=True),  # the order in which they came; none is given twice
+    Column("sha256", String, nullable=False),
+    Column("encoder_version", String, nullable=False),
+    Column("dtype", String, nullable=False),
+    Column("window_index", Integer, nullable=False),
     Column("vector", LargeBinary, nullable=False),  # [D] float32, unit norm
+    Index("embeddings_by_content", "sha256", "encoder_version", "dtype", "window_index", unique=True),
+    Index("embeddings_by_encoder", "encoder_version", "dtype", "id"),
+    sqlite_autoincrement=True,
 )
 
 predictions = Table(

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Row, delete, func, or_, select
 
 from clapboard.store.database import Database, in_chunks
-from clapboard.store.schema import tasks
+from clapboard.store.embeddings import Recording
+from clapboard.store.schema import recordings, tasks
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,23 @@ class TaskStore:
                 found |= {row.task: _known(row) for row in connection.execute(query)}
         return found
 
+    def contents(self, project: int) -> list[str]:
+        """The sha256 of all recordings that the project's tasks hold, as far as known; none of tasks set aside."""
+        query = select(recordings.c.sha256).distinct().select_from(_HELD).where(_searched(project))
+        with self._db.read() as connection:
+            return list(connection.scalars(query))
+
+    def holding(self, project: int, sha256s: Sequence[str]) -> list[tuple[KnownTask, Recording]]:
+        """The tasks of the project that hold one of these recordings, by ascending id; none that is set aside."""
+        found: list[tuple[KnownTask, Recording]] = []
+        query: Any = select(*tasks.c, recordings.c.sha256, recordings.c.num_windows, recordings.c.duration_s)
+        with self._db.read() as connection:
+            for some in in_chunks(sha256s):
+                held = query.select_from(_HELD).where(_searched(project), recordings.c.sha256.in_(some))
+                for row in connection.execute(held):
+                    found.append((_known(row), Recording(row.sha256, row.num_windows, row.duration_s)))
+        return sorted(found, key=lambda pair: pair[0].task)
+
     def forget(self, project: int, gone: Sequence[int]) -> None:
         """The tasks no longer exist."""
         with self._db.write() as connection:
@@ -84,6 +102,13 @@ class TaskStore:
         with self._db.read() as connection:
             known, aside = connection.execute(query).one()
         return known, aside
+
+
+_HELD = tasks.join(recordings, tasks.c.uri_key == recordings.c.uri_key)
+
+
+def _searched(project: int) -> Any:
+    return (tasks.c.project == project) & tasks.c.set_aside.is_(False)
 
 
 def _known(row: Row[Any]) -> KnownTask:

@@ -262,6 +262,10 @@ CREATE TABLE class_weights (
     encoder_version VARCHAR NOT NULL, head_id VARCHAR NOT NULL REFERENCES label_spaces (head_id),
     num_rows INTEGER NOT NULL, matrix {bytes} NOT NULL, PRIMARY KEY (encoder_version, head_id)
 );
+CREATE TABLE embeddings (
+    sha256 VARCHAR NOT NULL, encoder_version VARCHAR NOT NULL, dtype VARCHAR NOT NULL, window_index INTEGER NOT NULL,
+    vector {bytes} NOT NULL, PRIMARY KEY (sha256, encoder_version, dtype, window_index)
+);
 CREATE TABLE predictions (
     project BIGINT NOT NULL, task BIGINT NOT NULL, model_version VARCHAR NOT NULL, uri_key VARCHAR NOT NULL,
     score FLOAT NOT NULL, result JSON NOT NULL, delivery VARCHAR NOT NULL, delivered_at FLOAT NOT NULL,
@@ -280,6 +284,7 @@ CREATE TABLE inbox (
 INSERT INTO schema_versions VALUES (1);
 INSERT INTO projects VALUES (7, '<View/>', 'mini-01234567.zero-shot.ffff0000', TRUE, 5.0);
 INSERT INTO label_spaces VALUES ('ffff0000', '<View/>');
+INSERT INTO embeddings VALUES ('aa', 'e1', 'float32', 1, {two}), ('aa', 'e1', 'float32', 0, {one});
 INSERT INTO predictions VALUES (7, 11, 'v1', 'key', 0.5, '[]', 'pushed', 5.0);
 INSERT INTO jobs (queue, kind, project, task, model_version, payload, push, state, attempts, not_before, created_at)
 VALUES ('batch', 'predict', 7, 12, 'v1', '{{"uri": "a", "uri_key": "b", "head_id": "ffff0000"}}',
@@ -291,20 +296,13 @@ VALUES (5.0, 'ANNOTATION_CREATED', 7, '{{"action": "ANNOTATION_CREATED", "annota
 
 
 def test_a_store_of_the_first_release_keeps_all_that_it_holds_and_works(url: str) -> None:
-    dialect = (
-        {"bytes": "BYTEA", "id": "BIGSERIAL"} if url.startswith("postgresql") else {"bytes": "BLOB", "id": "INTEGER"}
-    )
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        for statement in FIRST_SCHEMA.format(**dialect).split(";\n"):
-            if statement.strip():
-                connection.exec_driver_sql(statement)
-    engine.dispose()
+    _write(url, FIRST_SCHEMA)
     for _ in range(2):  # the second time there is nothing to change
         store = Store(url)
         assert (found := store.catalog.connected_projects()[7]).model_version == "mini-01234567.zero-shot.ffff0000"
         assert (found.test_share, store.versions.promoted(7)) == (0.0, None)
         assert store.catalog.label_config("ffff0000") == "<View/>"
+        assert store.embeddings.get([Recording("aa", 2, 12.0)], "e1", "float32")["aa"].tolist() == [[1.0], [2.0]]
         assert store.predictions.cached(7, {11: "key"}, "v1") == {11}
         (event,) = store.inbox.events()
         assert (event.body["annotation"]["id"], event.suggestions) == (3, {})
@@ -321,3 +319,47 @@ def test_a_store_of_the_first_release_keeps_all_that_it_holds_and_works(url: str
     store.inbox.append("ANNOTATION_CREATED", 7, {}, {"11": {}})
     assert [event.suggestions for event in store.inbox.events()] == [{}, {"11": {}}]
     store.close()
+
+
+# What the second release changed of the tables above.
+SECOND_SCHEMA = """
+CREATE TABLE schema_versions (version INTEGER PRIMARY KEY);
+CREATE TABLE embeddings (
+    sha256 VARCHAR NOT NULL, encoder_version VARCHAR NOT NULL, dtype VARCHAR NOT NULL, window_index INTEGER NOT NULL,
+    vector {bytes} NOT NULL, PRIMARY KEY (sha256, encoder_version, dtype, window_index)
+);
+INSERT INTO schema_versions VALUES (2);
+INSERT INTO embeddings VALUES ('aa', 'e1', 'float32', 1, {two}), ('aa', 'e1', 'float32', 0, {one});
+"""
+
+
+def test_embeddings_of_the_second_release_keep_their_values_and_get_an_order(url: str) -> None:
+    _write(url, SECOND_SCHEMA)
+    for _ in range(2):
+        store = Store(url)
+        assert store.embeddings.get([Recording("aa", 2, 12.0)], "e1", "float32")["aa"].tolist() == [[1.0], [2.0]]
+        assert store.embeddings.count() == 2
+        store.close()
+    store = Store(url)
+    store.embeddings.put("aa", "e1", "float32", 0, np.full((3, 1), 9, np.float32))  # those that are there stay
+    found = store.embeddings.get([Recording("aa", 3, 30.0)], "e1", "float32")["aa"]
+    assert found.tolist() == [[1.0], [2.0], [9.0]]
+    extent = store.embeddings.extent("e1", "float32")
+    assert extent is not None
+    assert extent.first_id < extent.last_id
+    store.close()
+
+
+def _write(url: str, schema: str) -> None:
+    """The database as SQL says; a vector of one number is `{one}` or `{two}`."""
+    postgres = url.startswith("postgresql")
+    names = {"bytes": "BYTEA", "id": "BIGSERIAL"} if postgres else {"bytes": "BLOB", "id": "INTEGER"}
+    for name, number in (("one", 1.0), ("two", 2.0)):
+        digits = np.array(number, "<f4").tobytes().hex()
+        names[name] = f"'\\x{digits}'" if postgres else f"x'{digits}'"
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        for statement in schema.format(**names).split(";\n"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
+    engine.dispose()
