@@ -23,8 +23,8 @@ from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest, State
 from clapboard.sync import reconcile
-from workers.embed import unforeseen
 from workers.finetune import Finetuner
+from workers.pipeline import unforeseen
 from workers.promote import Promoter
 from workers.refit import Refitter
 from workers.triggers import consider_training

@@ -35,11 +35,12 @@ from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest
 from workers.batch import PredictJobs
 from workers.chores import ENDINGS, Chores
-from workers.embed import unforeseen
+from workers.embed import EmbeddingStage
 from workers.encoders import EncoderPool, announce, load_encoder
 from workers.finetune import Finetuner
 from workers.heads import Heads
 from workers.metrics import MetricsServer, WorkerMetrics
+from workers.pipeline import Pipeline, unforeseen
 from workers.promote import Promoter
 from workers.push import Pusher
 from workers.refit import Refitter
@@ -136,12 +137,16 @@ class Worker:
         self._metrics = WorkerMetrics(tally, encoder.device, self._busy_threads)
         self._metrics_server: MetricsServer | None = None
         self._pusher = Pusher(store, self._client, lease_s=settings.job_lease_s) if self._client else None
-        sources, heads = AudioSources(settings), Heads(store)
+        heads = Heads(store)
         encoders = EncoderPool(encoder, lambda name: load_encoder(settings, name), capacity=settings.encoders)
         rollout = Rollout(settings, store, encoders, heads, self._bell, self._client, self._pusher)
         self._stopping = threading.Event()
         self._owed = threading.Event()
-        self._predict_jobs = PredictJobs(store, sources, encoders, heads, on_owed=self._owed.set)
+        self._pipeline = Pipeline(
+            store, self._metrics, num_decoders=torch.get_num_threads(), batch_size=encoder.batch_size
+        )
+        self._stage = EmbeddingStage(store, AudioSources(settings), self._pipeline, self._metrics)
+        self._predict_jobs = PredictJobs(store, self._stage, encoders, heads, on_owed=self._owed.set)
         self._chores = Chores(
             settings,
             store,
@@ -209,6 +214,8 @@ class Worker:
         self._closed.set()
         if self._heart.is_alive():
             self._heart.join()  # a last beat after signing off would bring the worker back
+        self._stage.close()
+        self._pipeline.close()
         if self._client is not None:
             self._client.close()
         if self._metrics_server is not None:
@@ -223,7 +230,7 @@ class Worker:
     def _work_off(self, queue: str) -> None:
         while not self._stopping.is_set():
             # Chores come one by one, so that no other worker waits for what this one hasn't begun.
-            at_once = self._settings.batch_size if queue in (INTERACTIVE, BATCH) else 1
+            at_once = self._encoder.batch_size if queue in (INTERACTIVE, BATCH) else 1
             jobs = self._store.jobs.claim(self.name, queue, at_once)
             if not jobs:
                 return
