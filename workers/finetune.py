@@ -121,6 +121,7 @@ class Finetuner:
             max_fall=self._settings.max_class_fall,
             device=self._settings.device,
             dtype=self._settings.dtype,
+            engine=self._settings.engine,
             batch_size=self._settings.batch_size,
             threads=self._settings.torch_threads,
         )
