@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from clapboard.clap import ClapEncoder
+from clapboard.htsat.engines import load_tower
 from tests.bench.clips import COMPRESSED, WAV, Clips
 from tests.bench.embedding import noise
 from tests.bench.rows import BYTES, Case, Figures, Goal
@@ -39,7 +40,7 @@ def measure_encoder(effort: Effort, device: str = "cuda") -> Mapping[Case, Outco
     windows = np.tile(noise(8), (effort.of(512, 1), 1))
     resident = torch.from_numpy(windows).to(device)
     rounds = effort.of(9, 1)
-    on_device = _median_seconds(lambda: embed_resident(encoder, resident), rounds, device)
+    on_device = _median_seconds(embed_resident(encoder, resident), rounds, device)
     from_host = _median_seconds(lambda: encoder.embed_windows(windows), rounds, device)
     return {ON_DEVICE: Figures(len(windows) / on_device), FROM_HOST: Figures(len(windows) / from_host)}
 
@@ -72,15 +73,19 @@ def measure_files(effort: Effort, device: str = "cuda") -> Mapping[Case, Outcome
     return found
 
 
-@torch.inference_mode()
-def embed_resident(encoder: ClapEncoder, windows: torch.Tensor) -> torch.Tensor:
-    """Unit-norm embeddings `[N, D]` of windows that lie on the encoder's device, in its batches."""
-    parts = []
-    for some in windows.split(encoder.batch_size):
-        with torch.autocast(some.device.type, torch.bfloat16, enabled=encoder.identity.dtype == "bfloat16"):
-            features = encoder.log_mel(some)
-            parts.append(encoder.model.get_audio_features(features[:, None]).pooler_output)
-    return torch.nn.functional.normalize(torch.cat(parts).float(), dim=-1)
+def embed_resident(encoder: ClapEncoder, windows: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """What embeds windows `[N, 480000]` on the encoder's device → unit-norm `[N, D]`, in its batches and as it does."""
+    dtype = torch.bfloat16 if encoder.identity.dtype == "bfloat16" else torch.float32
+    with torch.inference_mode():
+        tower = load_tower(encoder.model.audio_model.audio_encoder, dtype, encoder.log_mel(windows[:8]))
+
+    @torch.inference_mode()
+    def embed() -> torch.Tensor:
+        parts = windows.split(encoder.batch_size)
+        pooled = torch.cat([tower(encoder.log_mel(part)) for part in parts])
+        return torch.nn.functional.normalize(encoder.model.audio_projection(pooled).float(), dim=-1)
+
+    return embed
 
 
 def _median_seconds(work: Callable[[], object], rounds: int, device: str) -> float:

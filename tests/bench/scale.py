@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 
 from demo.label_studio_server import VENV, is_installed
 from tests.bench.learning import accept_seconds
 from tests.bench.rows import BYTES, Case, Figures, Goal
+from tests.bench.search import search_seconds
 from tests.bench.sections import Effort, Outcome, Section
 from tests.bench.serving import predict_seconds
 
@@ -61,14 +61,8 @@ def measure_accepted(effort: Effort) -> Mapping[Case, Outcome]:
 
 def measure_search(effort: Effort) -> Mapping[Case, Outcome]:
     """The nearest windows to a text, beside the scores alone."""
-    from tests.bench.search import search_seconds
-
     ours, peer, our_bytes, peer_bytes = search_seconds(num_windows=effort.of(NUM_WINDOWS, 2000), rounds=effort.of(9, 1))
     return {SEARCH: Figures(ours, peer), SEARCH_MEMORY: Figures(our_bytes, peer_bytes)}
-
-
-def _no_search() -> str:
-    return "" if find_spec("tests.bench.search") else "there is no search in this version"
 
 
 def _no_label_studio() -> str:
@@ -77,4 +71,4 @@ def _no_label_studio() -> str:
 
 CACHED_SECTION = Section((CACHED, LINEAR), measure_cached)
 ACCEPTED_SECTION = Section((ACCEPTED,), measure_accepted, _no_label_studio, in_quick=False)
-SEARCH_SECTION = Section((SEARCH, SEARCH_MEMORY), measure_search, _no_search)
+SEARCH_SECTION = Section((SEARCH, SEARCH_MEMORY), measure_search)
