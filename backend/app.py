@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -49,6 +50,7 @@ from clapboard.store import Store
 _HOUSEKEEPING_S = 1.0
 _SETUP_PATIENCE_S = 1.0
 _WEBHOOK_THREADS = 4
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 _MAX_WEBHOOK_BYTES = 64 * 1024 * 1024
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,8 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         keeper = asyncio.create_task(_keep_house(store, predictions, bell, settings.job_lease_s))
-        yield
+        with _collecting_seldom():
+            yield
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
@@ -108,18 +111,18 @@ def _add_contract_routes(app: FastAPI, predictions: PredictService, webhooks: We
             await anyio.to_thread.run_sync(lambda: predictions.refresh(at_once=True), abandon_on_cancel=True)
         return SetupAnswer(model_version=predictions.setup(request.project or "", request.label_config))
 
-    @app.post("/predict")
-    async def predict(request: PredictRequest, asker: Request) -> Predictions:
+    @app.post("/predict", response_model=Predictions)
+    async def predict(request: PredictRequest, asker: Request) -> Response:
         """One entry per task: its prediction, or `[]` where it isn't ready and will be pushed."""
         with about(project=project_id(request.project) or None):
-            opened = await run_in_threadpool(predictions.begin, request.tasks, request.label_config, request.project)
-            with about(model_version=opened.model_version):
-                heard = await _wait(predictions, opened, asker)
-                answer = await run_in_threadpool(predictions.finish if heard else predictions.abandon, opened)
-        empty = sum(entry == [] for entry in answer.results)
-        metrics.answered.labels("empty").inc(empty)
-        metrics.answered.labels("predicted").inc(len(answer.results) - empty)
-        return Predictions(results=answer.results, model_version=answer.model_version)
+            asked = await run_in_threadpool(predictions.ask, request.tasks, request.label_config, request.project)
+            if isinstance(asked, OpenRequest):
+                with about(model_version=asked.model_version):
+                    heard = await _wait(predictions, asked, asker)
+                    asked = await run_in_threadpool(predictions.finish if heard else predictions.abandon, asked)
+        metrics.answered.labels("empty").inc(asked.num_empty)
+        metrics.answered.labels("predicted").inc(len(asked.found) - asked.num_empty)
+        return Response(asked.to_json(), media_type="application/json")
 
     @app.post("/webhook", status_code=201)
     async def webhook(request: Request) -> Received:
@@ -186,6 +189,19 @@ async def _keep_house(store: Store, predictions: PredictService, bell: CeleryBel
         except (SQLAlchemyError, ClapboardError) as error:
             log.warning("housekeeping failed and will be tried again: %s", type(error).__name__)
         await asyncio.sleep(_HOUSEKEEPING_S)
+
+
+@contextlib.contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """Python's garbage collector runs seldom: a request with thousands of tasks makes as many objects, none of them in
+    cycles, and would otherwise have it look through all that the process holds, time and again.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 async def _json_object(request: Request) -> dict[str, Any]:

@@ -7,6 +7,7 @@ once it is. See `clapboard.store.predictions` for why each prediction arrives ex
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import threading
 import time
@@ -29,7 +30,7 @@ from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder, Project
 from clapboard.store.jobs import JobRequest
-from clapboard.store.predictions import StoredPrediction
+from clapboard.store.predictions import StoredPrediction, TakenPrediction
 from clapboard.store.tasks import KnownTask
 from clapboard.store.versions import Version
 
@@ -44,7 +45,22 @@ class PredictAnswer:
     """The answer to `/predict`: one entry per task, each a prediction or the empty list."""
 
     model_version: str
-    results: list[dict[str, Any] | list[Any]]
+    found: list[TakenPrediction | None]
+
+    @property
+    def results(self) -> list[dict[str, Any] | list[Any]]:
+        """The entries."""
+        return [one.as_json() if one else [] for one in self.found]
+
+    @property
+    def num_empty(self) -> int:
+        """How many entries are empty."""
+        return self.found.count(None)
+
+    def to_json(self) -> bytes:
+        """The answer's body. Predictions go into it as they are kept, unread."""
+        entries = ",".join(one.as_text() if one else "[]" for one in self.found)
+        return f'{{"results":[{entries}],"model_version":{json.dumps(self.model_version)}}}'.encode()
 
 
 @dataclass
@@ -127,29 +143,32 @@ class PredictService:
 
     def predict(self, tasks: Sequence[Mapping[str, Any]], label_config: str, project: str | None) -> PredictAnswer:
         """The answer, waited for as long as the service may. Raises `LabelConfigError`, `NoWorkerError`."""
-        request = self.begin(tasks, label_config, project)
-        while not self.is_ready(request) and self._store.clock() < self.deadline(request):
-            time.sleep(pause_s(self._store.clock() - request.began_at))
-        return self.finish(request)
+        asked = self.ask(tasks, label_config, project)
+        if isinstance(asked, PredictAnswer):
+            return asked
+        while not self.is_ready(asked) and self._store.clock() < self.deadline(asked):
+            time.sleep(pause_s(self._store.clock() - asked.began_at))
+        return self.finish(asked)
+
+    def ask(
+        self, tasks: Sequence[Mapping[str, Any]], label_config: str, project: str | None
+    ) -> PredictAnswer | OpenRequest:
+        """The answer if all of it is cached, in one transaction; else the request, begun."""
+        label_space = parse(label_config)
+        request = self._admitted(tasks, label_space, project)
+        taken = self._store.predictions.take_for_answer(
+            request.project, request.keys, request.model_version, since=request.began_at, all_or_none=True
+        )
+        if len(taken) == len(request.keys):
+            return _answer(request, taken)
+        self._seek(request, label_space, label_config)
+        return request
 
     def begin(self, tasks: Sequence[Mapping[str, Any]], label_config: str, project: str | None) -> OpenRequest:
         """Find what is cached and queue what is missing."""
-        self.refresh()
-        label_space, number = parse(label_config), project_id(project)
-        request = OpenRequest(number, self._serving(number, label_space), self._store.clock(), [])
-        if not label_space.predicted:
-            request.tasks = [None] * len(tasks)
-            return request
-        known = self._read().connected.get(number)
-        reader = TaskReader(self._settings, self._sources, number, known.test_share if known else 0.0)
-        for task in tasks:
-            request.tasks.append(self._admit(request, task, label_space, reader))
-        missing = request.keys.keys() - self._store.predictions.cached(number, request.keys, request.model_version)
-        if known:
-            self._store.tasks.put(number, [request.known[task] for task in missing])
-        missing -= self._score_cached_embeddings(request, missing, label_space)
-        if missing:
-            self._queue(request, missing, label_config)
+        label_space = parse(label_config)
+        request = self._admitted(tasks, label_space, project)
+        self._seek(request, label_space, label_config)
         return request
 
     def is_ready(self, request: OpenRequest) -> bool:
@@ -169,17 +188,12 @@ class PredictService:
         taken = self._store.predictions.take_for_answer(
             request.project, request.keys, request.model_version, since=request.began_at
         )
-        results: list[dict[str, Any] | list[Any]] = []
-        for task in request.tasks:
-            # A task named twice in one request is answered once: Label Studio would store it twice.
-            found = taken.pop(task, None) if task is not None else None
-            results.append(found.as_json() if found else [])
-        return PredictAnswer(request.model_version, results)
+        return _answer(request, taken)
 
     def abandon(self, request: OpenRequest) -> PredictAnswer:
         """An answer that nobody hears any more, and so without predictions: those to come will be pushed."""
         self._owe_what_is_open(request)
-        return PredictAnswer(request.model_version, [[] for _ in request.tasks])
+        return PredictAnswer(request.model_version, [None] * len(request.tasks))
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Look what is promoted and which encoders the workers serve, unless that was done within a second."""
@@ -208,6 +222,30 @@ class PredictService:
         if request.waiting_for:
             self._store.jobs.owe_push(request.project, list(request.known), request.model_version)
 
+    def _admitted(
+        self, tasks: Sequence[Mapping[str, Any]], label_space: LabelSpace, project: str | None
+    ) -> OpenRequest:
+        self.refresh()
+        number = project_id(project)
+        request = OpenRequest(number, self._serving(number, label_space), self._store.clock(), [])
+        if not label_space.predicted:
+            request.tasks = [None] * len(tasks)
+            return request
+        known = self._read().connected.get(number)
+        reader = TaskReader(self._settings, self._sources, number, known.test_share if known else 0.0)
+        request.tasks = [self._admit(request, task, label_space, reader) for task in tasks]
+        return request
+
+    def _seek(self, request: OpenRequest, label_space: LabelSpace, label_config: str) -> None:
+        """Score or queue what isn't cached."""
+        cached = self._store.predictions.cached(request.project, request.keys, request.model_version)
+        missing = request.keys.keys() - cached
+        if request.project in self._read().connected:
+            self._store.tasks.put(request.project, [request.known[task] for task in missing])
+        missing -= self._score_cached_embeddings(request, missing, label_space)
+        if missing:
+            self._queue(request, missing, label_config)
+
     def _admit(
         self, request: OpenRequest, task: Mapping[str, Any], label_space: LabelSpace, reader: TaskReader
     ) -> int | None:
@@ -229,7 +267,8 @@ class PredictService:
             return None  # Label Studio holds it already; a second one would be a duplicate
         if task_id is None:
             task_id = _made_up_id(known.uri_key)
-        request.known[task_id] = replace(known, task=task_id)
+            known = replace(known, task=task_id)
+        request.known[task_id] = known
         return task_id
 
     def _score_cached_embeddings(self, request: OpenRequest, tasks: Set[int], label_space: LabelSpace) -> set[int]:
@@ -268,6 +307,12 @@ class PredictService:
         ]
         request.waiting_for = self._store.jobs.add(INTERACTIVE, requests)
         self._bell.ring(INTERACTIVE)
+
+
+def _answer(request: OpenRequest, taken: dict[int, TakenPrediction]) -> PredictAnswer:
+    # A task named twice in one request is answered once: Label Studio would store it twice.
+    found = [taken.pop(task, None) if task is not None else None for task in request.tasks]
+    return PredictAnswer(request.model_version, found)
 
 
 def pause_s(waited_s: float) -> float:

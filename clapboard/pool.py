@@ -36,6 +36,8 @@ class TaskReader:
 
     def _is_set_aside(self, source: str) -> bool:
         """By a hash of the recording: the same answer whenever and wherever it is asked, and a fair draw."""
+        if not self._test_share:
+            return False
         drawn = hashlib.sha256(f"{self._project}:{source}".encode()).digest()[:8]
         return int.from_bytes(drawn, "big") < self._test_share * 2**64
 

@@ -8,7 +8,25 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, insert, inspect, select, update
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Insert,
+    Table,
+    any_,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    insert,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
@@ -17,6 +35,7 @@ from clapboard.errors import SettingsError
 from clapboard.store import schema
 
 _LOCK_WAIT_S = 30
+_WAL_PAGES = 10_000  # 40 MB, so that an answer to thousands of tasks doesn't wait for the log to be cleared each time
 
 Value = TypeVar("Value")
 
@@ -54,15 +73,31 @@ class Database:
         return self.engine.begin()
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that may write: committed at the end, rolled back on an exception."""
-        with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        """A transaction that may write: committed at the end, rolled back on an exception.
+
+        One that isn't `durable` doesn't wait for the disk: a kill leaves it whole, a power cut soon after may undo it.
+        """
+        options = {"writes": True, "durable": durable}
+        with self.engine.connect().execution_options(**options) as connection, connection.begin():
+            if not durable and connection.dialect.name == "postgresql":
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
             yield connection
 
     def insert(self, table: Table) -> Any:
         """An INSERT of the dialect, which can say `on_conflict_do_nothing` and `on_conflict_do_update`."""
         statement: type[Insert] = postgresql.Insert if self.engine.dialect.name == "postgresql" else sqlite.Insert
         return statement(table)
+
+    def among(self, column: Column[Any], numbers: str) -> ColumnElement[bool]:
+        """Whether the column is one of the numbers that a statement is executed with, under that name.
+
+        However many they are, it is one parameter: a statement that is made once is compiled once, and has no bound.
+        """
+        if self.engine.dialect.name == "postgresql":
+            return column == any_(bindparam(numbers, type_=postgresql.ARRAY(BigInteger)))
+        listed = func.json_each(bindparam(numbers, type_=JSON)).table_valued("value")
+        return column.in_(select(listed.c.value))
 
     def close(self) -> None:
         """Give all connections back."""
@@ -96,15 +131,21 @@ def _configure_sqlite(engine: Engine) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {_LOCK_WAIT_S * 1000}")
         cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")  # what a person accepted survives a power cut
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         # A writer takes its lock at once: one that read first could never get it after another writer's commit.
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        options = connection.get_execution_options()
+        if options.get("writes", False):
+            # FULL: what a person accepted survives a power cut.
+            level = "FULL" if options.get("durable", True) else "NORMAL"
+            connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql("BEGIN")
 
 
 # By the schema that was found: what leads to the next one before new tables make themselves, and after.

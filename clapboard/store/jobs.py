@@ -7,11 +7,13 @@ nothing; a job that was tried before is handed out alone, so that one which kill
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, select, update
+from sqlalchemy import Connection, and_, case, select, text, update
 
 from clapboard.errors import ClapboardError
 from clapboard.store.database import Database, in_chunks
@@ -57,11 +59,10 @@ class JobStore(JobRecords):
         """
         ids: list[int] = []
         for some in in_chunks(requests, _INSERT_AT_ONCE):
+            found: dict[tuple[str, int, int, str], int] = {}
             with self._db.write() as connection:
-                # All who wait for several rows take them in the order of their subjects, so that no two wait for each
-                # other.
-                in_order = sorted(some, key=lambda request: request.subject)
-                found = {request.subject: self._add_one(connection, queue, request) for request in in_order}
+                for delay_s, alike in _in_turns(some):
+                    found |= self._add_alike(connection, queue, alike, delay_s)
             ids += [found[request.subject] for request in some]
         return ids
 
@@ -185,21 +186,45 @@ class JobStore(JobRecords):
                 ids = connection.scalars(in_order.with_for_update()).all()
                 connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(push=True))
 
-    def _add_one(self, connection: Connection, queue: str, request: JobRequest) -> int:
-        statement = self._db.insert(jobs).values(_row(queue, request, self._clock()))
-        job_id = connection.scalar(statement.on_conflict_do_nothing().returning(jobs.c.id))
-        if job_id is not None:
-            return int(job_id)
-        changes: dict[str, Any] = {"push": jobs.c.push | request.push, "payload": dict(request.payload)}
+    def _add_alike(
+        self, connection: Connection, queue: str, requests: Sequence[JobRequest], delay_s: float | None
+    ) -> dict[tuple[str, int, int, str], int]:
+        """Ids by subject, of which there are no two alike, in one statement that inserts or joins."""
+        now = self._clock()
+        statement = self._db.insert(jobs)
+        asked = statement.excluded
+        changes = {"push": jobs.c.push | asked.push, "payload": asked.payload}
         if queue == "interactive":
-            changes["queue"] = queue
-        if request.delay_s is not None:
-            now = self._clock()
-            changes["not_before"] = case((jobs.c.not_before > now, now + request.delay_s), else_=jobs.c.not_before)
-        joined = update(jobs).where(_same_subject(request), jobs.c.state.in_(OPEN)).values(changes)
-        job_id = connection.scalar(joined.returning(jobs.c.id))
-        # The open job may have ended between the two statements, where writers don't exclude each other.
-        return int(job_id) if job_id is not None else self._add_one(connection, queue, request)
+            changes["queue"] = asked.queue
+        if delay_s is not None:
+            changes["not_before"] = case((jobs.c.not_before > now, now + delay_s), else_=jobs.c.not_before)
+        statement = statement.on_conflict_do_update(index_elements=_SUBJECT, index_where=_IS_OPEN, set_=changes)
+        rows = connection.execute(
+            statement.returning(jobs.c.id, *_SUBJECT), [_row(queue, request, now) for request in requests]
+        )
+        return {tuple(subject): job_id for job_id, *subject in rows}
+
+
+_SUBJECT = [jobs.c.kind, jobs.c.project, jobs.c.task, jobs.c.model_version]
+
+# In the words of the index, which a database recognises without parameters alone.
+_IS_OPEN = text("state IN ('queued', 'running')")
+
+
+def _in_turns(requests: Sequence[JobRequest]) -> Iterator[tuple[float | None, list[JobRequest]]]:
+    """The requests in lists of one delay in which no subject stands twice, each in the order of subjects.
+
+    All who wait for several rows take them in that order, so that no two wait for each other.
+    """
+    turns: dict[int, list[JobRequest]] = defaultdict(list)
+    seen: Counter[tuple[str, int, int, str]] = Counter()
+    for request in requests:
+        turns[seen[request.subject]].append(request)
+        seen[request.subject] += 1
+    for some in turns.values():
+        in_order = sorted(some, key=lambda request: request.subject)
+        for delay_s, alike in itertools.groupby(in_order, key=lambda request: request.delay_s):
+            yield delay_s, list(alike)
 
 
 def _row(queue: str, request: JobRequest, now: float) -> dict[str, Any]:

@@ -8,16 +8,21 @@ it is one atomic statement, so that two requests, two workers or a request and a
     owed ──► pushing ──► pushed  taken by a worker; Label Studio is asked first, so that doing it again is harmless
 
 A request never answers what was delivered since the request began: that copy is already on its way.
+
+That something was answered is kept through any kill, but not written through to the disk before the answer goes out: a
+power cut may undo it. Label Studio sends with each task which predictions it holds, so none is delivered twice for it.
 """
 
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, case, delete, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Text, bindparam, case, cast, delete, func, or_, select, update
 
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import predictions
@@ -53,12 +58,39 @@ class StoredPrediction:
         return {"result": self.result, "score": self.score, "model_version": self.model_version}
 
 
+class TakenPrediction(NamedTuple):
+    """A prediction that is on its way into an answer, its result still as the JSON text that it is kept as."""
+
+    uri_key: str
+    model_version: str
+    score: float
+    result: str
+
+    def as_json(self) -> dict[str, Any]:
+        """What Label Studio takes for the task."""
+        return {"result": json.loads(self.result), "score": self.score, "model_version": self.model_version}
+
+    def as_text(self) -> str:
+        """The same as JSON text, nothing of which is read for it."""
+        return f'{{"result":{self.result},"score":{self.score!r},"model_version":{_quoted(self.model_version)}}}'
+
+
 class PredictionStore:
     """The predictions table."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._db = database
         self._clock = clock
+        asked = _of_version(bindparam("of_project"), bindparam("version")) & database.among(predictions.c.task, "tasks")
+        self._cached = select(predictions.c.task, predictions.c.uri_key).where(asked)
+        may_be_answered = select(
+            predictions.c.task, predictions.c.uri_key, predictions.c.score, cast(predictions.c.result, Text)
+        ).where(asked, _may_be_answered(bindparam("since")))
+        # In the order of their keys, in which all who write several rows wait for them: no two wait for each other.
+        self._lock_for_answer = may_be_answered.order_by(*_KEY).with_for_update()
+        self._mark_answered = (
+            update(predictions).where(asked).values(delivery=Delivery.ANSWERED, delivered_at=bindparam("now"))
+        )
 
     def put(self, connection: Connection, found: Sequence[StoredPrediction], *, push: bool) -> None:
         """Write predictions, or replace those of other URIs, in the caller's transaction.
@@ -92,36 +124,33 @@ class PredictionStore:
 
     def cached(self, project: int, wanted: dict[int, str], model_version: str) -> set[int]:
         """Those of the tasks (task → URI key) that have a prediction of this version for that very URI."""
-        found: set[int] = set()
+        asked = {"of_project": project, "version": model_version, "tasks": list(wanted)}
         with self._db.read() as connection:
-            for tasks in in_chunks(wanted):
-                query = select(predictions.c.task, predictions.c.uri_key).where(_of(project, tasks, model_version))
-                found |= {task for task, uri_key in connection.execute(query) if wanted[task] == uri_key}
-        return found
+            held = connection.execute(self._cached, asked).all()
+        return {task for task, uri_key in held if wanted[task] == uri_key}
 
     def take_for_answer(
-        self, project: int, wanted: Mapping[int, str], model_version: str, *, since: float
-    ) -> dict[int, StoredPrediction]:
+        self, project: int, wanted: Mapping[int, str], model_version: str, *, since: float, all_or_none: bool = False
+    ) -> dict[int, TakenPrediction]:
         """The predictions that the request which began at `since` may answer; they count as answered.
 
-        `wanted` says for which URI key each task's prediction must be: a task's audio may have been replaced.
+        `wanted` says for which URI key each task's prediction must be: a task's audio may have been replaced. With
+        `all_or_none`, nothing is taken unless every task's may be answered.
         """
-        free = predictions.c.delivery.in_([Delivery.READY, Delivery.OWED])
-        delivered = predictions.c.delivery.in_([Delivery.ANSWERED, Delivery.PUSHED])
-        earlier = delivered & (predictions.c.delivered_at < since)
-        taken: dict[int, StoredPrediction] = {}
-        with self._db.write() as connection:
-            for some in in_chunks(sorted(wanted.items())):
-                of_that_uri = tuple_(predictions.c.task, predictions.c.uri_key).in_(some)
-                may = _of(project, [task for task, _ in some], model_version) & of_that_uri & or_(free, earlier)
-                _lock(connection, may)
-                rows = connection.execute(
-                    update(predictions)
-                    .where(may)
-                    .values(delivery=Delivery.ANSWERED, delivered_at=self._clock())
-                    .returning(*predictions.c)
-                )
-                taken |= {row.task: _prediction(row) for row in rows}
+        if not wanted:
+            return {}
+        asked = {"of_project": project, "version": model_version}
+        with self._db.write(durable=False) as connection:
+            rows = connection.execute(self._lock_for_answer, asked | {"tasks": list(wanted), "since": since}).all()
+            taken = {
+                task: TakenPrediction(uri_key, model_version, score, result)
+                for task, uri_key, score, result in rows
+                if wanted[task] == uri_key
+            }
+            if all_or_none and len(taken) < len(wanted):
+                return {}
+            if taken:
+                connection.execute(self._mark_answered, asked | {"tasks": list(taken), "now": self._clock()})
         return taken
 
     def owe(self, project: int, tasks: Sequence[int], model_version: str) -> set[int]:
@@ -264,6 +293,9 @@ class PredictionStore:
             )
 
 
+_quoted = lru_cache(maxsize=64)(json.dumps)
+
+
 _KEY = [predictions.c.project, predictions.c.task, predictions.c.model_version]
 
 
@@ -276,12 +308,19 @@ def _rows(found: Sequence[StoredPrediction], delivery: Delivery, delivered_at: f
     return [vars(one) | {"delivery": delivery, "delivered_at": delivered_at} for one in in_order]
 
 
+def _of_version(project: Any, model_version: Any) -> Any:
+    return (predictions.c.project == project) & (predictions.c.model_version == model_version)
+
+
 def _of(project: int, tasks: Sequence[int], model_version: str) -> Any:
-    return (
-        (predictions.c.project == project)
-        & (predictions.c.model_version == model_version)
-        & predictions.c.task.in_(tasks)
-    )
+    return _of_version(project, model_version) & predictions.c.task.in_(tasks)
+
+
+def _may_be_answered(since: Any) -> Any:
+    """Spelt out: a list would be expanded anew at each execution."""
+    is_free = (predictions.c.delivery == Delivery.READY) | (predictions.c.delivery == Delivery.OWED)
+    is_delivered = (predictions.c.delivery == Delivery.ANSWERED) | (predictions.c.delivery == Delivery.PUSHED)
+    return is_free | (is_delivered & (predictions.c.delivered_at < since))
 
 
 def _lock(connection: Connection, condition: Any) -> None:

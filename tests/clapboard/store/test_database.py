@@ -18,7 +18,7 @@ from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import JobRequest, State
-from clapboard.store.predictions import StoredPrediction
+from clapboard.store.predictions import Delivery, StoredPrediction
 from clapboard.store.schema import SCHEMA_VERSION, jobs, metadata, predictions
 from clapboard.store.versions import Version
 from tests.fixtures_services import free_port
@@ -35,11 +35,19 @@ store.inbox.append("ANNOTATION_CREATED", 1, {})
 store.close()
 """
 
+ANSWERING = """
+import sys, time
+from clapboard.store import Store
+store = Store(sys.argv[1])
+print(len(store.predictions.take_for_answer(1, {1: "uri"}, "v1", since=0.0)), flush=True)
+time.sleep(60)
+"""
+
 WORKING = """
 import itertools, sys
 from clapboard.store import Store
 from clapboard.store.jobs import JobRequest
-from clapboard.store.predictions import StoredPrediction
+from clapboard.store.predictions import Delivery, StoredPrediction
 store = Store(sys.argv[1])
 for number in itertools.count():
     store.inbox.append("ANNOTATION_CREATED", 1, {"number": number})
@@ -89,6 +97,29 @@ def test_what_a_transaction_wrote_before_an_exception_is_taken_back(store: Store
     with pytest.raises(ZeroDivisionError):
         write_and_stumble()
     assert store.predictions.cached(1, {1: "uri"}, "v1") == set()
+
+
+def test_a_transaction_that_doesnt_wait_for_the_disk_outlives_its_process(
+    url: str, open_store: Callable[[], Store]
+) -> None:
+    store = open_store()
+    store.predictions.put_all([StoredPrediction(1, 1, "v1", "uri", 0.5, [])], push=False)
+    process = python(ANSWERING, url)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "1\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert store.predictions.counts(1, "v1") == {Delivery.ANSWERED: 1}
+
+
+def test_only_what_says_so_doesnt_wait_for_the_disk(store: Store) -> None:
+    postgres = store.database.engine.dialect.name == "postgresql"
+    question = "SHOW synchronous_commit" if postgres else "PRAGMA synchronous"
+    found = []
+    for durable in (True, False, True):
+        with store.database.write(durable=durable) as connection:
+            found.append(connection.exec_driver_sql(question).scalar())
+    assert found == (["on", "off", "on"] if postgres else [2, 1, 2])
 
 
 def test_readers_dont_wait_for_a_writer_and_see_whole_transactions_only(open_store: Callable[[], Store]) -> None:

@@ -47,6 +47,24 @@ def test_asking_twice_in_one_call_gives_one_job(store: Store) -> None:
     assert first == second
 
 
+def test_of_several_alike_the_last_payload_counts_and_any_push(store: Store) -> None:
+    ids = store.jobs.add(BATCH, [wish(1, push=True, n=1), wish(2, n=1), wish(1, n=2), wish(1, n=3)])
+    assert ids[0] == ids[2] == ids[3] != ids[1]
+    assert (store.jobs.get(ids[0]).payload, store.jobs.get(ids[0]).push) == ({"n": 3}, True)
+    assert (store.jobs.get(ids[1]).payload, store.jobs.get(ids[1]).push) == ({"n": 1}, False)
+
+
+def test_thousands_are_added_at_once_beside_those_that_are_open(store: Store) -> None:
+    before = dict(
+        zip(range(0, 2500, 3), store.jobs.add(BATCH, [wish(task) for task in range(0, 2500, 3)]), strict=True)
+    )
+    ids = store.jobs.add(BATCH, [wish(task) for task in reversed(range(2500))])
+    by_task = dict(zip(reversed(range(2500)), ids, strict=True))
+    assert {task: by_task[task] for task in before} == before
+    assert store.jobs.counts() == {(BATCH, State.QUEUED): 2500}
+    assert all(store.jobs.get(by_task[task]).task == task for task in (0, 1, 1234, 2499))
+
+
 def test_a_running_job_is_joined_too(store: Store) -> None:
     store.jobs.add(BATCH, [wish(1)])
     job = claim_one(store)

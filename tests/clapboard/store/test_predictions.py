@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -35,8 +36,28 @@ def pushing(store: Store) -> list[int]:
 
 def test_a_prediction_comes_back_as_it_was_put(store: Store, clock: Callable[..., float]) -> None:
     store.predictions.put_all([prediction(1)], push=False)
-    assert store.predictions.take_for_answer(1, {1: "uri"}, "v1", since=clock()) == {1: prediction(1)}
+    (taken,) = store.predictions.take_for_answer(1, {1: "uri"}, "v1", since=clock()).values()
+    assert taken.as_json() == json.loads(taken.as_text()) == prediction(1).as_json()
     assert prediction(1).as_json() == {"result": RESULT, "score": 0.25, "model_version": "v1"}
+
+
+def test_an_answers_text_says_what_its_json_says(store: Store, clock: Callable[[], float]) -> None:
+    result = [{"id": "«", "value": {"choices": ['dog "bark"', "🐶 雨"]}, "score": 1e-7}]
+    store.predictions.put_all([StoredPrediction(1, 1, 'v"1', "uri", 0.1 + 0.2, result)], push=False)
+    (taken,) = store.predictions.take_for_answer(1, {1: "uri"}, 'v"1', since=clock()).values()
+    said = {"result": result, "score": 0.1 + 0.2, "model_version": 'v"1'}
+    assert json.loads(taken.as_text()) == taken.as_json() == said
+
+
+def test_all_or_none_takes_nothing_where_one_is_missing(store: Store, clock: Callable[[], float]) -> None:
+    store.predictions.put_all([prediction(1), prediction(2)], push=False)
+    wanted = {1: "uri", 2: "uri", 3: "uri"}
+    assert store.predictions.take_for_answer(1, wanted, "v1", since=clock(), all_or_none=True) == {}
+    assert store.predictions.counts(1, "v1") == {Delivery.READY: 2}
+    del wanted[3]
+    assert sorted(store.predictions.take_for_answer(1, wanted, "v1", since=clock(), all_or_none=True)) == [1, 2]
+    assert store.predictions.take_for_answer(1, wanted, "v1", since=clock(), all_or_none=True) == {}  # on their way
+    assert store.predictions.take_for_answer(1, {}, "v1", since=clock(), all_or_none=True) == {}
 
 
 def test_only_the_very_uri_and_version_count_as_cached(store: Store) -> None:
