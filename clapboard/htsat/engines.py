@@ -36,14 +36,22 @@ def load_tower(
     Every tower but the reference has to agree with it on `probe`, log-mel `[B, 1001, 64]`. `auto` takes the fastest
     that does. Raises `ModelError` if a named engine can't be used.
     """
-    if engine != "auto":
-        return _checked(engine, reference, dtype, probe)
-    for name in ("openvino", "torch") if _can_use_openvino(probe.device) else ("torch",):
+    candidates = _by_speed(probe.device) if engine == "auto" else [engine]
+    for name in candidates:
         try:
-            return _checked(name, reference, dtype, probe)
+            tower = _checked(name, reference, dtype, probe)
         except ModelError as error:
+            if name == candidates[-1]:
+                raise
             log.warning("a slower engine is used: %s", error)
-    return ReferenceTower(reference, dtype)
+        else:
+            break
+    log.info("the audio tower is computed by engine %s in %s", name, dtype)
+    return tower
+
+
+def _by_speed(device: torch.device) -> list[Engine]:
+    return ["openvino", "torch", "reference"] if _can_use_openvino(device) else ["torch", "reference"]
 
 
 class ReferenceTower:
