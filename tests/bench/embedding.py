@@ -29,9 +29,9 @@ class Variant:
     name: str
     settings: Mapping[str, Any] = field(hash=False)
 
-    def load(self, effort: Effort) -> ClapEncoder:
-        """The encoder on the CPU. Raises `ModelError` where the setting can't be used here."""
-        return ClapEncoder.load(str(effort.checkpoint), device="cpu", **self.settings)
+    def load(self, effort: Effort, **others: Any) -> ClapEncoder:
+        """The encoder on the CPU, with other settings too. Raises `ModelError` where one can't be used here."""
+        return ClapEncoder.load(str(effort.checkpoint), device="cpu", **{**self.settings, **others})
 
 
 DEFAULT = Variant("default", {})
@@ -69,7 +69,7 @@ _PAIRS = {
 
 def measure(effort: Effort) -> Mapping[Case, Outcome]:
     """All variants and all peers in turns."""
-    windows = noise(BATCH)
+    windows = noise(effort.of(BATCH, 2))
     works: dict[Variant | str, Callable[[], object]] = {}
     reasons: dict[Variant | str, str] = {}
     transformers = Transformers(effort.checkpoint)

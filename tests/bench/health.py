@@ -108,4 +108,4 @@ def _spent(backend: Backend, num_requests: int) -> list[float]:
     return spent
 
 
-SECTION = Section((HEALTH,), measure)
+SECTION = Section((HEALTH,), measure, in_quick=False)

@@ -26,7 +26,7 @@ def measure(effort: Effort) -> Mapping[Case, Outcome]:
     windows = noise(BATCH)
     waveforms, pieces = torch.from_numpy(windows), list(windows)
     extractor = ClapFeatureExtractor.from_pretrained(effort.checkpoint)
-    log_mels = {variant: variant.load(effort).log_mel for variant in _CASES}
+    log_mels = {variant: variant.load(effort, engine="reference").log_mel for variant in _CASES}
     works: dict[Variant | str, Callable[[], object]] = {
         variant: torch.inference_mode()(lambda log_mel=log_mel: log_mel(waveforms))
         for variant, log_mel in log_mels.items()

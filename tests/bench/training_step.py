@@ -10,7 +10,7 @@ from transformers import ClapModel
 
 from clapboard.audio import WINDOW_SAMPLES
 from clapboard.clap import ClapEncoder
-from tests.bench.embedding import noise
+from tests.bench.embedding import EXACT, noise
 from tests.bench.peers import TRANSFORMERS
 from tests.bench.rows import Case, Figures, Goal
 from tests.bench.sections import Effort, Outcome, Section
@@ -50,7 +50,7 @@ def measure(effort: Effort) -> Mapping[Case, Outcome]:
 
 def random_features(effort: Effort, num_windows: int, device: torch.device) -> torch.Tensor:
     """Log-mel `[N, 1001, 64]` of noise; larger batches hold the same windows several times."""
-    log_mel = ClapEncoder.load(str(effort.checkpoint), device="cpu", dtype="float32").log_mel
+    log_mel = EXACT.load(effort, engine="reference").log_mel
     with torch.no_grad():
         some = log_mel(torch.from_numpy(noise(min(num_windows, BATCH)).reshape(-1, WINDOW_SAMPLES)))
     return some[torch.arange(num_windows) % len(some)].to(device)
