@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,57 @@ def test_pages_are_told_as_they_are_done_and_none_is_skipped(world: World) -> No
     found = world.prelabeller.run(PROJECT, on_page=lambda so_far: seen.append(so_far.num_tasks))
     assert seen == [1000, 2000, 2500]
     assert found == Prelabelled(VERSION, num_tasks=2500, num_present=500, num_cached=500, num_queued=1500)
+
+
+def _stop_after_a_page(world: World, _: pytest.MonkeyPatch) -> None:
+    def stop(so_far: Prelabelled) -> None:
+        if so_far.num_tasks == 2000:
+            raise KeyboardInterrupt
+
+    world.prelabeller.run(PROJECT, on_page=stop)
+
+
+def _stop_while_asking(world: World, _: pytest.MonkeyPatch) -> None:
+    def break_off() -> None:
+        world.label_studio.is_down = True
+
+    world.prelabeller.run(PROJECT, on_page=lambda so_far: break_off() if so_far.num_tasks == 2000 else None)
+
+
+def _stop_while_queueing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = world.store.jobs.add
+
+    def stop(queue: str, requests: list[Any]) -> list[int]:
+        if requests[-1].task > 2000:
+            add(queue, requests[:300])
+            raise KeyboardInterrupt
+        return add(queue, requests)
+
+    monkeypatch.setattr(world.store.jobs, "add", stop)
+    world.run()
+
+
+@pytest.mark.parametrize("stop", [_stop_after_a_page, _stop_while_asking, _stop_while_queueing])
+def test_interrupted_and_run_again_nothing_is_queued_twice_and_nothing_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch, stop: Callable[[World, pytest.MonkeyPatch], None]
+) -> None:
+    world.add(*range(1, 4001))
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, LabelStudioError)):
+        stop(world, patch)
+    world.label_studio.is_down = False
+    done = world.store.jobs.claim("test", BATCH, 500)  # a worker goes on meanwhile, and pushes half of what it did
+    for job in done:
+        found = StoredPrediction(PROJECT, job.task, VERSION, job.payload["uri_key"], 0.5, [])
+        assert world.store.finish_with_prediction(job, found)
+    pushed = world.store.predictions.take_for_push(250, 60.0)
+    world.hold(*(one.task for one in pushed))
+    world.store.predictions.pushed(PROJECT, [one.task for one in pushed], VERSION)
+    found = world.run()
+    assert found == Prelabelled(VERSION, num_tasks=4000, num_present=250, num_cached=250, num_queued=3500)
+    waiting = world.store.jobs.claim("test", BATCH, 4000)
+    assert sorted(job.task for job in waiting) == sorted(set(range(1, 4001)) - {job.task for job in done})
+    assert world.store.tasks.count(PROJECT) == (4000, 0)
+    assert world.store.predictions.num_owed(PROJECT) == 250
 
 
 def test_an_empty_project_is_no_work(world: World) -> None:
