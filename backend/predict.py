@@ -280,14 +280,16 @@ class PredictService:
         keys = {task: request.keys[task] for task in tasks}
         recordings = self._store.embeddings.recordings(list(keys.values()))
         vectors = self._store.embeddings.get(list(recordings.values()), encoder.version, encoder.dtype)
-        scored = []
-        for task, key in keys.items():
-            if key in recordings and recordings[key].sha256 in vectors:
-                windows = vectors[recordings[key].sha256]
-                found = prediction.predict(label_space, windows, head, request.model_version)
-                scored.append(
-                    StoredPrediction(request.project, task, request.model_version, key, found.score, found.result)
-                )
+        held = {
+            task: vectors[recordings[key].sha256]
+            for task, key in keys.items()
+            if key in recordings and recordings[key].sha256 in vectors
+        }
+        found = prediction.predict_many(label_space, list(held.values()), head, request.model_version)
+        scored = [
+            StoredPrediction(request.project, task, request.model_version, keys[task], one.score, one.result)
+            for task, one in zip(held, found, strict=True)
+        ]
         self._store.predictions.put_all(scored, push=False)
         return {done.task for done in scored}
 
