@@ -23,10 +23,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from backend.answer import OpenRequest
 from backend.auth import BasicAuth
 from backend.ledger import ledger_router
 from backend.metrics import MeasureRequests, Metrics
-from backend.predict import OpenRequest, PredictService, pause_s, project_id
+from backend.predict import PredictService, pause_s, project_id
 from backend.webhook import ACTIONS, WebhookService
 from backend.wire import (
     Health,

@@ -7,16 +7,16 @@ once it is. See `clapboard.store.predictions` for why each prediction arrives ex
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Self
 
+from backend.answer import OpenRequest, PredictAnswer
 from clapboard import prediction
 from clapboard.errors import NotFoundError, RequestError, SourceError
 from clapboard.head import Head
@@ -30,59 +30,13 @@ from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder, Project
 from clapboard.store.jobs import JobRequest
-from clapboard.store.predictions import StoredPrediction, TakenPrediction
-from clapboard.store.tasks import KnownTask
+from clapboard.store.predictions import StoredPrediction
 from clapboard.store.versions import Version
 
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.03, 0.3
 _MEMORY_S = 1.0
 
 parse = lru_cache(maxsize=256)(parse_label_config)
-
-
-@dataclass(frozen=True)
-class PredictAnswer:
-    """The answer to `/predict`: one entry per task, each a prediction or the empty list."""
-
-    model_version: str
-    found: list[TakenPrediction | None]
-
-    @property
-    def results(self) -> list[dict[str, Any] | list[Any]]:
-        """The entries."""
-        return [one.as_json() if one else [] for one in self.found]
-
-    @property
-    def num_empty(self) -> int:
-        """How many entries are empty."""
-        return self.found.count(None)
-
-    def to_json(self) -> bytes:
-        """The answer's body. Predictions go into it as they are kept, unread."""
-        entries = ",".join(one.as_text() if one else "[]" for one in self.found)
-        return f'{{"results":[{entries}],"model_version":{json.dumps(self.model_version)}}}'.encode()
-
-
-@dataclass
-class OpenRequest:
-    """A `/predict` that is being answered."""
-
-    project: int
-    served: Serving
-    began_at: float
-    tasks: list[int | None]  # None: nothing can be said about this one
-    known: dict[int, KnownTask] = field(default_factory=dict)
-    waiting_for: list[int] = field(default_factory=list)  # jobs
-
-    @property
-    def model_version(self) -> str:
-        """What the answer is named for, whatever is promoted while it is being made."""
-        return self.served.model_version
-
-    @cached_property
-    def keys(self) -> dict[int, str]:
-        """The URI key of each task that can be predicted, once all are admitted."""
-        return {task: known.uri_key for task, known in self.known.items()}
 
 
 @dataclass(frozen=True)
@@ -160,7 +114,7 @@ class PredictService:
             request.project, request.keys, request.model_version, since=request.began_at, all_or_none=True
         )
         if len(taken) == len(request.keys):
-            return _answer(request, taken)
+            return request.answer(taken)
         self._seek(request, label_space, label_config)
         return request
 
@@ -188,12 +142,12 @@ class PredictService:
         taken = self._store.predictions.take_for_answer(
             request.project, request.keys, request.model_version, since=request.began_at
         )
-        return _answer(request, taken)
+        return request.answer(taken)
 
     def abandon(self, request: OpenRequest) -> PredictAnswer:
         """An answer that nobody hears any more, and so without predictions: those to come will be pushed."""
         self._owe_what_is_open(request)
-        return PredictAnswer(request.model_version, [None] * len(request.tasks))
+        return request.answer({})
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Look what is promoted and which encoders the workers serve, unless that was done within a second."""
@@ -280,14 +234,16 @@ class PredictService:
         keys = {task: request.keys[task] for task in tasks}
         recordings = self._store.embeddings.recordings(list(keys.values()))
         vectors = self._store.embeddings.get(list(recordings.values()), encoder.version, encoder.dtype)
-        scored = []
-        for task, key in keys.items():
-            if key in recordings and recordings[key].sha256 in vectors:
-                windows = vectors[recordings[key].sha256]
-                found = prediction.predict(label_space, windows, head, request.model_version)
-                scored.append(
-                    StoredPrediction(request.project, task, request.model_version, key, found.score, found.result)
-                )
+        held = {
+            task: vectors[recordings[key].sha256]
+            for task, key in keys.items()
+            if key in recordings and recordings[key].sha256 in vectors
+        }
+        found = prediction.predict_many(label_space, list(held.values()), head, request.model_version)
+        scored = [
+            StoredPrediction(request.project, task, request.model_version, keys[task], one.score, one.result)
+            for task, one in zip(held, found, strict=True)
+        ]
         self._store.predictions.put_all(scored, push=False)
         return {done.task for done in scored}
 
@@ -307,12 +263,6 @@ class PredictService:
         ]
         request.waiting_for = self._store.jobs.add(INTERACTIVE, requests)
         self._bell.ring(INTERACTIVE)
-
-
-def _answer(request: OpenRequest, taken: dict[int, TakenPrediction]) -> PredictAnswer:
-    # A task named twice in one request is answered once: Label Studio would store it twice.
-    found = [taken.pop(task, None) if task is not None else None for task in request.tasks]
-    return PredictAnswer(request.model_version, found)
 
 
 def pause_s(waited_s: float) -> float:

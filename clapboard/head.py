@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -33,7 +34,8 @@ class ControlHead:
         """`[W, L]` of unit-norm embeddings `[W, D]`."""
         centred = embeddings - self.center
         centred = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-        return centred @ self.weights.T + self.bias
+        # Not a matrix product of BLAS, whose last digits depend on how many windows are scored together.
+        return np.einsum("wd,ld->wl", centred, self.weights) + self.bias
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,5 +89,16 @@ def zero_shot_head(label_space: LabelSpace, class_weights: Array, logit_scale: f
 
 def control_scores(control: Control, head: ControlHead, embeddings: Array) -> Array:
     """Scores `[L]` in [0, 1] of the control's labels for a recording's windows `[W, D]`."""
-    logits = head.logits(embeddings)  # [W, L]
-    return scoring.independent_scores(logits) if control.multiple else scoring.exclusive_scores(logits)
+    return scores_of_all(control, head, [embeddings])[0]
+
+
+def scores_of_all(control: Control, head: ControlHead, recordings: Sequence[Array]) -> Array:
+    """Scores `[N, L]` in [0, 1] of the control's labels for each recording's windows `[W, D]`.
+
+    To the bit what each would get alone.
+    """
+    windows = np.concatenate(recordings)  # [ΣW, D]
+    starts = np.cumsum([0, *(len(one) for one in recordings[:-1])])
+    logits = head.logits(windows)  # [ΣW, L]
+    score = scoring.independent_scores if control.multiple else scoring.exclusive_scores
+    return score(logits, starts)

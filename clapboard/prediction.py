@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from clapboard import scoring
-from clapboard.head import ZERO_SHOT, Head, control_scores
+from clapboard.head import ZERO_SHOT, Head, scores_of_all
 from clapboard.labels import Control, LabelSpace
 from clapboard.prompts import NEGATIVES
 from clapboard.scoring import Array
 
 DEFAULT_THRESHOLD = 0.5
+_WINDOWS_AT_ONCE = 20_000
 
 
 class EncoderName(Protocol):
@@ -63,23 +64,34 @@ def compute_class_weights(label_space: LabelSpace, embed_texts: Callable[[Sequen
 
 
 def predict(label_space: LabelSpace, embeddings: Array, head: Head, model_version: str) -> Prediction:
-    """The prediction for a recording, from its windows' embeddings `[W, D]`.
+    """The prediction for a recording, from its windows' embeddings `[W, D]`."""
+    return predict_many(label_space, [embeddings], head, model_version)[0]
+
+
+def predict_many(
+    label_space: LabelSpace, recordings: Sequence[Array], head: Head, model_version: str
+) -> list[Prediction]:
+    """The prediction for each recording, from its windows' embeddings `[W, D]`: to the bit what it would get alone.
 
     Several controls are several results; the task's score is the least of theirs, the one to look at.
     """
-    results = []
-    confidences = []
-    for control, rows in zip(label_space.predicted, head.controls, strict=True):
-        scores = control_scores(control, rows, embeddings)
-        chosen = _chosen(control, scores)
-        confidences.append(_confidence(control, scores))
-        if chosen:
-            labels = [control.labels[i].value for i in chosen]
-            result = {"to_name": label_space.audio_name, "type": control.kind, "value": {control.kind: labels}}
-            score = min(1.0, max(0.0, float(scores[chosen[0]])))
-            name = result_id(control.name, model_version)
-            results.append({"id": name, "from_name": control.name} | result | {"score": score})
-    return Prediction(results, min(confidences, default=0.0))
+    found: list[Prediction] = []
+    for some in _in_batches(recordings):
+        results: list[list[dict[str, Any]]] = [[] for _ in some]
+        confidences = []
+        for control, rows in zip(label_space.predicted, head.controls, strict=True):
+            scores = scores_of_all(control, rows, some)  # [N, L]
+            confidences.append(_confidence(control, scores))
+            result = {"id": result_id(control.name, model_version), "from_name": control.name}
+            result |= {"to_name": label_space.audio_name, "type": control.kind}
+            for held, chosen, scored in zip(results, _chosen(control, scores), scores, strict=True):
+                if chosen:
+                    labels = [control.labels[i].value for i in chosen]
+                    score = min(1.0, max(0.0, float(scored[chosen[0]])))
+                    held.append(result | {"value": {control.kind: labels}, "score": score})
+        least = np.min(confidences, axis=0).tolist() if confidences else [0.0] * len(some)
+        found += map(Prediction, results, least)
+    return found
 
 
 def result_id(control: str, model_version: str) -> str:
@@ -90,20 +102,38 @@ def result_id(control: str, model_version: str) -> str:
     return f"clapboard-{control}-{hashlib.sha256(model_version.encode()).hexdigest()[:8]}"
 
 
-def _chosen(control: Control, scores: Array) -> list[int]:
-    """Indices of the labels to suggest, best first.
+def _in_batches(recordings: Sequence[Array]) -> Iterator[list[Array]]:
+    """The recordings in lists that together have few enough windows to lie in memory a second time."""
+    batch: list[Array] = []
+    num_windows = 0
+    for one in recordings:
+        if batch and num_windows + len(one) > _WINDOWS_AT_ONCE:
+            yield batch
+            batch, num_windows = [], 0
+        batch.append(one)
+        num_windows += len(one)
+    if batch:
+        yield batch
+
+
+def _chosen(control: Control, scores: Array) -> list[list[int]]:
+    """For each recording, from `[N, L]`, the indices of the labels to suggest, best first.
 
     A threshold in the config is obeyed to the letter. Without one, something is always suggested: a click on a wrong
     suggestion costs less than a blank that hides what the model thought.
     """
-    order = [int(i) for i in np.argsort(-scores, kind="stable")]
-    best = order[:1] if not control.multiple else order
+    orders = np.argsort(-scores, axis=1, kind="stable")
+    if not control.multiple:
+        orders = orders[:, :1]
+    ranked = np.take_along_axis(scores, orders, axis=1)
     if control.threshold is not None:
-        return [i for i in best if scores[i] >= control.threshold]
-    return [i for i in best if scores[i] >= DEFAULT_THRESHOLD] or order[:1]
+        num_chosen = (ranked >= control.threshold).sum(axis=1)
+    else:
+        num_chosen = np.maximum((ranked >= DEFAULT_THRESHOLD).sum(axis=1), 1)
+    return [order[:number] for order, number in zip(orders.tolist(), num_chosen.tolist(), strict=True)]
 
 
-def _confidence(control: Control, scores: Array) -> float:
-    """How sure the model is of all it says about the control, in [0, 1]."""
-    sure = float(np.maximum(scores, 1.0 - scores).mean()) if control.multiple else float(scores.max())
-    return min(1.0, max(0.0, sure))
+def _confidence(control: Control, scores: Array) -> Array:
+    """How sure the model is of all it says about the control, in [0, 1]: `[N]` from `[N, L]`."""
+    sure = np.maximum(scores, 1.0 - scores).mean(axis=1) if control.multiple else scores.max(axis=1)
+    return np.clip(sure, 0.0, 1.0)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from sklearn.metrics import average_precision_score
 
 from clapboard.audio import Waveform, window_waveform
-from clapboard.head import ControlHead, control_scores
+from clapboard.head import ControlHead, scores_of_all
 from clapboard.labels import Control
 from clapboard.prompts import prompts_for
 from clapboard.scoring import Array
@@ -143,7 +143,7 @@ def calibration_error(scores: Array, truth: Truth, *, multiple: bool) -> float:
 
 def head_scores(control: Control, head: ControlHead, clips: Sequence[Array]) -> Array:
     """Scores `[N, L]` of N clips, each given by its windows' embeddings `[W, D]`, by the very rule that serves."""
-    return np.stack([control_scores(control, head, embeddings) for embeddings in clips])
+    return scores_of_all(control, head, clips)
 
 
 def zero_shot(

@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from clapboard.head import ControlHead, Head
 from clapboard.labels import LabelSpace
@@ -69,12 +70,14 @@ def fit_head(label_space: LabelSpace, zero_shot: Head, labelled: Mapping[str, La
 
     `pool` `[P, D]` are the embeddings of the project's clips, labelled or not.
     """
-    return Head(
-        tuple(
-            _fit_control(part, labelled[control.name], pool, control.multiple) if control.name in labelled else part
-            for control, part in zip(label_space.predicted, zero_shot.controls, strict=True)
+    # In one thread: on matrices as small as these, several wait for each other a hundred times as long as they compute.
+    with threadpool_limits(1, "blas"):
+        return Head(
+            tuple(
+                _fit_control(part, labelled[control.name], pool, control.multiple) if control.name in labelled else part
+                for control, part in zip(label_space.predicted, zero_shot.controls, strict=True)
+            )
         )
-    )
 
 
 def _fit_control(text: ControlHead, labels: LabelledEmbeddings, pool: Array, multiple: bool) -> ControlHead:

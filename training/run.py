@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from clapboard.clap import ClapEncoder
 from clapboard.errors import AudioError, ClapboardError
-from clapboard.head import ZERO_SHOT, Head, control_scores, zero_shot_head
+from clapboard.head import ZERO_SHOT, Head, scores_of_all, zero_shot_head
 from clapboard.labels import LabelSpace, parse_label_config
 from clapboard.prediction import compute_class_weights
 from clapboard.scoring import Array, mean_direction
@@ -141,7 +141,7 @@ def _trials(
         targets = targets_of(control, heard)
         answered = [clip for clip, known in zip(heard, targets.known, strict=True) if known]
         scores = [
-            np.stack([control_scores(control, head.controls[index], windows[clip.path]) for clip in answered])
+            scores_of_all(control, head.controls[index], [windows[clip.path] for clip in answered])
             if answered
             else np.zeros((0, len(control.labels)), np.float32)
             for windows, (_, head) in zip(embedded, contenders, strict=True)

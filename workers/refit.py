@@ -10,7 +10,7 @@ import numpy as np
 
 from clapboard import prediction
 from clapboard.consensus import Consensus, consensus
-from clapboard.head import ZERO_SHOT, Head, control_scores
+from clapboard.head import ZERO_SHOT, Head, scores_of_all
 from clapboard.labels import LabelSpace, parse_label_config
 from clapboard.pool import embedded
 from clapboard.scoring import Array, mean_direction
@@ -190,9 +190,10 @@ def _labelled(
 
 def _differ(label_space: LabelSpace, before: Head, after: Head, vectors: dict[int, Array]) -> bool:
     """Whether the heads tell any of the clips apart enough to be worth a rollout."""
+    recordings = list(vectors.values())
     for control, old, new in zip(label_space.predicted, before.controls, after.controls, strict=True):
-        for windows in vectors.values():
-            was, now = control_scores(control, old, windows), control_scores(control, new, windows)
-            if np.argmax(was) != np.argmax(now) or np.abs(was - now).max() > LEAST_CHANGE:
+        if recordings:
+            was, now = scores_of_all(control, old, recordings), scores_of_all(control, new, recordings)  # [N, L]
+            if (was.argmax(axis=1) != now.argmax(axis=1)).any() or np.abs(was - now).max() > LEAST_CHANGE:
                 return True
-    return not vectors
+    return not recordings

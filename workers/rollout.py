@@ -9,7 +9,7 @@ pointer moves, nobody sees anything of it, and once it has moved, a job that was
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from clapboard import prediction
@@ -100,19 +100,22 @@ class Rollout:
         served = Serving(announce(self._store, encoder), version.head, version.space_id, version.model_version)
         is_lost = not is_new and self._is_lost(version)
         num_predicted = num_missing = 0
+        asked: Serving | None = None
+        failed: set[int] = set()
         for tasks, are_open in self._pages(version.project):
             vectors = embedded(self._store, tasks, served.encoder)
-            found = [
-                _predict(version, task, label_space, vectors[task.task], head)
-                for task in tasks
-                if task.task in are_open and task.task in vectors
-            ]
+            wanted = [task for task in tasks if task.task in are_open and task.task in vectors]
+            found = _predict(version, wanted, label_space, [vectors[task.task] for task in wanted], head)
             num_predicted += len(found)
-            # Annotated ones too: heads are fitted on their embeddings.
+            # Annotated ones too: heads are fitted on their embeddings. Those that have failed aren't waited for.
             missing = [task for task in tasks if task.task not in vectors]
             if missing:
-                asked = self._embedding(served, version.project, label_space)
-                num_missing += self._queue_unembedded(version.project, asked, missing, are_open)
+                if asked is None:
+                    asked = self._embedding(served, version.project, label_space)
+                    failed = self._store.jobs.failed_tasks(version.project, asked.model_version)
+                missing = [task for task in missing if task.task not in failed]
+                self._queue_unembedded(version.project, asked, missing, are_open)
+                num_missing += len(missing)
             self._deliver(found, is_new=is_new, is_lost=is_lost)
             on_page(len(tasks))
         num_waiting = num_missing if waits_for_all else 0
@@ -148,18 +151,14 @@ class Rollout:
         now = find_serving(self._store, self._settings.model, project, label_space)
         return now if now.encoder.version == served.encoder.version else served
 
-    def _queue_unembedded(self, project: int, asked: Serving, tasks: list[KnownTask], are_open: set[int]) -> int:
-        """How many of the tasks are still to come. Those that have failed aren't waited for."""
-        failed = {job.task for job in self._store.jobs.failed_since(project, asked.model_version, 0.0)}
+    def _queue_unembedded(self, project: int, asked: Serving, tasks: list[KnownTask], are_open: set[int]) -> None:
         requests = [
             predict_request(project, task, asked, push=self._client is not None and task.task in are_open)
             for task in tasks
-            if task.task not in failed
         ]
         if requests:
             self._store.jobs.add(BATCH, requests)
             self._bell.ring(BATCH)
-        return len(requests)
 
     def _deliver(self, found: list[StoredPrediction], *, is_new: bool, is_lost: bool) -> None:
         if not found:
@@ -246,7 +245,10 @@ class Rollout:
 
 
 def _predict(
-    version: Version, task: KnownTask, label_space: LabelSpace, vectors: Array, head: Head
-) -> StoredPrediction:
-    found = prediction.predict(label_space, vectors, head, version.model_version)
-    return StoredPrediction(version.project, task.task, version.model_version, task.uri_key, found.score, found.result)
+    version: Version, tasks: Sequence[KnownTask], label_space: LabelSpace, vectors: Sequence[Array], head: Head
+) -> list[StoredPrediction]:
+    found = prediction.predict_many(label_space, vectors, head, version.model_version)
+    return [
+        StoredPrediction(version.project, task.task, version.model_version, task.uri_key, one.score, one.result)
+        for task, one in zip(tasks, found, strict=True)
+    ]

@@ -133,6 +133,12 @@ class JobRecords:
             rows = connection.execute(select(jobs).where(of_version, late).order_by(jobs.c.task))
             return [job_of(row) for row in rows]
 
+    def failed_tasks(self, project: int, model_version: str) -> set[int]:
+        """The project's tasks for which a job for the version has ever failed."""
+        of_version = (jobs.c.project == project) & (jobs.c.model_version == model_version)
+        with self._db.read() as connection:
+            return set(connection.scalars(select(jobs.c.task).where(of_version, jobs.c.state == State.FAILED)))
+
     def failures(self) -> dict[str, int]:
         """How many jobs failed, by the error's code."""
         query = select(jobs.c.error_code, func.count()).where(jobs.c.state == State.FAILED).group_by(jobs.c.error_code)

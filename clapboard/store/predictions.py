@@ -15,71 +15,26 @@ power cut may undo it. Label Studio sends with each task which predictions it ho
 
 from __future__ import annotations
 
-import enum
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Connection, Row, Text, bindparam, case, cast, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, Text, bindparam, case, cast, delete, or_, select, update
 
 from clapboard.store.database import Database, in_chunks
+from clapboard.store.prediction_records import Delivery, PredictionRecords, StoredPrediction, TakenPrediction
 from clapboard.store.schema import predictions
-from clapboard.suggestions import Suggestion
+
+__all__ = ["Delivery", "PredictionStore", "StoredPrediction", "TakenPrediction"]
 
 STORING_S = 5.0
 """How long Label Studio may take from our answer to having stored it."""
 
 
-class Delivery(enum.StrEnum):
-    """How far a prediction has come towards Label Studio."""
-
-    READY = "ready"
-    ANSWERED = "answered"
-    OWED = "owed"
-    PUSHING = "pushing"
-    PUSHED = "pushed"
-
-
-@dataclass(frozen=True)
-class StoredPrediction:
-    """One task's prediction by one model version; `result` is Label Studio's list of results."""
-
-    project: int
-    task: int
-    model_version: str
-    uri_key: str
-    score: float
-    result: list[dict[str, Any]]
-
-    def as_json(self) -> dict[str, Any]:
-        """What Label Studio takes for the task, in an answer."""
-        return {"result": self.result, "score": self.score, "model_version": self.model_version}
-
-
-class TakenPrediction(NamedTuple):
-    """A prediction that is on its way into an answer, its result still as the JSON text that it is kept as."""
-
-    uri_key: str
-    model_version: str
-    score: float
-    result: str
-
-    def as_json(self) -> dict[str, Any]:
-        """What Label Studio takes for the task."""
-        return {"result": json.loads(self.result), "score": self.score, "model_version": self.model_version}
-
-    def as_text(self) -> str:
-        """The same as JSON text, nothing of which is read for it."""
-        return f'{{"result":{self.result},"score":{self.score!r},"model_version":{_quoted(self.model_version)}}}'
-
-
-class PredictionStore:
+class PredictionStore(PredictionRecords):
     """The predictions table."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
-        self._db = database
+        super().__init__(database)
         self._clock = clock
         asked = _of_version(bindparam("of_project"), bindparam("version")) & database.among(predictions.c.task, "tasks")
         self._cached = select(predictions.c.task, predictions.c.uri_key).where(asked)
@@ -222,64 +177,12 @@ class PredictionStore:
             _lock(connection, of_tasks)
             connection.execute(delete(predictions).where(of_tasks))
 
-    def delivered(self, project: int, tasks: Sequence[int]) -> dict[int, list[Suggestion]]:
-        """What has been brought to Label Studio for each of the tasks, by any version, or may be there by now."""
-        there = predictions.c.delivery.in_([Delivery.ANSWERED, Delivery.PUSHING, Delivery.PUSHED])
-        found: dict[int, list[Suggestion]] = {}
-        with self._db.read() as connection:
-            for some in in_chunks(tasks):
-                of_tasks = (predictions.c.project == project) & predictions.c.task.in_(some)
-                for row in connection.execute(select(predictions).where(of_tasks, there)):
-                    suggestion = Suggestion(row.model_version, row.score, row.result, row.delivered_at)
-                    found.setdefault(row.task, []).append(suggestion)
-        return found
-
     def forget_versions(self, project: int, model_versions: Collection[str]) -> None:
         """Drop all predictions of those versions; what is owed of them is owed no more."""
         of_versions = (predictions.c.project == project) & predictions.c.model_version.in_(sorted(model_versions))
         with self._db.write() as connection:
             _lock(connection, of_versions)
             connection.execute(delete(predictions).where(of_versions))
-
-    def counts(self, project: int, model_version: str) -> dict[Delivery, int]:
-        """How many of the project's predictions of the version stand where."""
-        query = (
-            select(predictions.c.delivery, func.count())
-            .where(predictions.c.project == project, predictions.c.model_version == model_version)
-            .group_by(predictions.c.delivery)
-        )
-        with self._db.read() as connection:
-            return {Delivery(delivery): count for delivery, count in connection.execute(query)}
-
-    def num_owed(self, project: int | None = None, model_version: str | None = None) -> int:
-        """How many predictions wait to be pushed, of one project or version or of all."""
-        query = select(func.count()).where(predictions.c.delivery.in_([Delivery.OWED, Delivery.PUSHING]))
-        if project is not None:
-            query = query.where(predictions.c.project == project)
-        if model_version is not None:
-            query = query.where(predictions.c.model_version == model_version)
-        with self._db.read() as connection:
-            return int(connection.scalar(query) or 0)
-
-    def model_versions(self, project: int | None) -> list[str]:
-        """The model versions that have predicted anything, in order."""
-        query = select(predictions.c.model_version).distinct().order_by(predictions.c.model_version)
-        if project is not None:
-            query = query.where(predictions.c.project == project)
-        with self._db.read() as connection:
-            return list(connection.scalars(query))
-
-    def newest_versions(self, project: int, limit: int) -> list[str]:
-        """The model versions that were delivered last, newest first."""
-        query = (
-            select(predictions.c.model_version)
-            .where(predictions.c.project == project)
-            .group_by(predictions.c.model_version)
-            .order_by(func.max(predictions.c.delivered_at).desc())
-            .limit(limit)
-        )
-        with self._db.read() as connection:
-            return list(connection.scalars(query))
 
     def _leave_pushing(
         self, project: int, tasks: Sequence[int], model_version: str, delivery: Delivery, delivered_at: float
@@ -291,9 +194,6 @@ class PredictionStore:
                 .where(_of(project, tasks, model_version), predictions.c.delivery == Delivery.PUSHING)
                 .values(delivery=delivery, delivered_at=delivered_at)
             )
-
-
-_quoted = lru_cache(maxsize=64)(json.dumps)
 
 
 _KEY = [predictions.c.project, predictions.c.task, predictions.c.model_version]

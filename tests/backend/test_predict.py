@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.predict import OpenRequest, PredictService, pause_s, project_id
+from backend.answer import OpenRequest, PredictAnswer
+from backend.predict import PredictService, pause_s, project_id
 from clapboard import prediction
 from clapboard.errors import NoWorkerError, RequestError
 from clapboard.head import ZERO_SHOT
@@ -132,6 +134,53 @@ def bare(tmp_path: Path) -> Iterator[World]:
 def world(bare: World) -> World:
     bare.store.catalog.announce_encoder(ENCODER)
     return bare
+
+
+class TestAsking:
+    """What `/predict` calls: an answer at once where all is cached."""
+
+    def test_what_is_all_cached_is_answered_at_once_and_counts_as_answered(self, world: World) -> None:
+        world.cache(1, 2)
+        answer = world.service.ask([task(2), task(1)], CHOICES, "1.1")
+        assert isinstance(answer, PredictAnswer)
+        assert answer.results == [said(2), said(1)]
+        assert json.loads(answer.to_json()) == {"results": answer.results, "model_version": VERSION}
+        assert world.store.predictions.counts(1, VERSION) == {Delivery.ANSWERED: 2}
+        assert world.store.jobs.newest() == []
+
+    def test_where_something_is_missing_nothing_is_taken_before_the_end(self, world: World) -> None:
+        world.cache(1)
+        request = world.service.ask([task(1), task(2)], CHOICES, "1.1")
+        assert isinstance(request, OpenRequest)
+        assert world.store.predictions.counts(1, VERSION) == {Delivery.READY: 1}
+        assert world.work() == [2]
+        answer = world.service.finish(request)
+        assert answer.results == [said(1), said(2)]
+        assert answer.num_empty == 0
+
+    def test_what_another_request_is_delivering_is_not_answered_twice(self, world: World) -> None:
+        world.cache(1)
+        first = world.service.ask([task(1)], CHOICES, "1.1")
+        assert isinstance(first, PredictAnswer)
+        second = world.service.ask([task(1)], CHOICES, "1.1")  # at the same moment
+        assert isinstance(second, OpenRequest)
+        answer = world.service.finish(second)
+        assert (answer.results, answer.num_empty) == ([[]], 1)
+        assert json.loads(answer.to_json()) == {"results": [[]], "model_version": VERSION}
+
+    def test_a_task_named_twice_and_one_that_is_held_already_are_left_empty(self, world: World) -> None:
+        world.cache(1, 2)
+        held = task(2, predictions=[{"model_version": VERSION}])
+        answer = world.service.ask([task(1), held, task(1)], CHOICES, "1.1")
+        assert isinstance(answer, PredictAnswer)
+        assert answer.results == [said(1), [], []]
+
+    def test_threads_that_ask_for_the_same_get_it_once(self, world: World) -> None:
+        world.cache(*range(1, 21))
+        tasks = [task(number) for number in range(1, 21)]
+        answers = together([lambda: world.service.predict(tasks, CHOICES, "1.1").results for _ in range(6)])
+        given = [entry["score"] for answer in answers for entry in answer if entry]
+        assert sorted(given) == [number / 100 for number in range(1, 21)]
 
 
 class TestAnswers:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
-from clapboard.head import Head, zero_shot_head
+from clapboard.head import ControlHead, Head, zero_shot_head
 from clapboard.labels import parse_label_config
-from clapboard.prediction import Prediction, model_version, predict, prompt_groups, result_id, space_id
+from clapboard.prediction import Prediction, model_version, predict, predict_many, prompt_groups, result_id, space_id
 from clapboard.prompts import NEGATIVES
 
 SCALE = math.log(9)  # a cosine of 1 against one of 0 gives odds of 9 to 1
@@ -47,6 +47,39 @@ def made(xml: str, windows: list[list[float]], weights: list[list[float]]) -> Pr
 
 def chosen(found: Prediction) -> dict[str, list[str]]:
     return {result["from_name"]: result["value"]["choices"] for result in found.result}
+
+
+def test_many_recordings_are_predicted_to_the_bit_as_each_alone() -> None:
+    rng = np.random.default_rng(5)
+    space = parse_label_config(
+        config(
+            choices(*"abcde", name="one"),
+            choices(*"fgh", name="any", attributes='choice="multiple" model_score_threshold="0.4"'),
+            choices("i", name="single"),
+        )
+    )
+    dim = 67  # no multiple of what a processor takes at once
+    head = Head(
+        tuple(
+            ControlHead(*(rng.normal(size=shape).astype(np.float32) for shape in ((dim,), (labels, dim), (labels,))))
+            for labels in (5, 3, 1)
+        )
+    )
+    recordings = [rng.normal(size=(1 + number % 9, dim)).astype(np.float32) for number in range(300)]
+    many = predict_many(space, recordings, head, "v1")
+    assert many == [predict(space, one, head, "v1") for one in recordings]
+    assert many[::-1] == predict_many(space, recordings[::-1], head, "v1")
+    assert {type(one.score) for one in many} == {float}
+    assert predict_many(space, [], head, "v1") == []
+
+
+def test_many_windows_are_predicted_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = parse_label_config(config(choices("a", "b")))
+    head = zero_shot_head(space, np.array([X, Y, NEUTRAL], np.float32), SCALE)
+    recordings = [np.array([X, Y, X, X][: 1 + i % 4], np.float32) for i in range(11)]
+    whole = predict_many(space, recordings, head, "v1")
+    monkeypatch.setattr("clapboard.prediction._WINDOWS_AT_ONCE", 3)
+    assert predict_many(space, recordings, head, "v1") == whole
 
 
 class TestSingleChoice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -53,3 +54,12 @@ class TestIndependent:
 
     def test_it_neither_overflows_nor_warns(self) -> None:
         assert independent_scores(array([1e4, -1e4])) == pytest.approx([1.0, 0.0])
+
+
+@pytest.mark.parametrize("rule", [exclusive_scores, independent_scores])
+def test_several_recordings_windows_are_scored_as_each_alone(rule: Callable[..., np.ndarray]) -> None:
+    logits = np.random.default_rng(1).normal(scale=5, size=(9, 4)).astype(np.float32)
+    found = rule(logits, np.array([0, 1, 6]))
+    assert found.dtype == np.float32
+    for scores, windows in zip(found, (logits[:1], logits[1:6], logits[6:]), strict=True):
+        assert scores.tolist() == rule(windows).tolist()

@@ -65,6 +65,14 @@ def test_thousands_are_added_at_once_beside_those_that_are_open(store: Store) ->
     assert all(store.jobs.get(by_task[task]).task == task for task in (0, 1, 1234, 2499))
 
 
+def test_tasks_that_have_failed_are_told_by_version(store: Store) -> None:
+    store.jobs.add(BATCH, [wish(1), wish(2), wish(3, version="v2")])
+    for job in store.jobs.claim("w", BATCH, 3):
+        store.jobs.done(job) if job.task == 2 else store.jobs.fail(job, AudioError("no."))
+    assert (store.jobs.failed_tasks(1, "v1"), store.jobs.failed_tasks(1, "v2")) == ({1}, {3})
+    assert store.jobs.failed_tasks(2, "v1") == set()
+
+
 def test_a_running_job_is_joined_too(store: Store) -> None:
     store.jobs.add(BATCH, [wish(1)])
     job = claim_one(store)
