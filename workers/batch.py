@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy.exc import SQLAlchemyError
 
 from clapboard import prediction
-from clapboard.clap import ClapEncoder
+from clapboard.clap import ClapEncoder, Embeddings
 from clapboard.errors import ClapboardError
 from clapboard.jobs import PredictPayload
 from clapboard.logs import about
@@ -60,11 +60,14 @@ class PredictJobs:
     def _finish(self, embedded: Sequence[Embedded], encoder: ClapEncoder) -> None:
         """End these jobs together; if that doesn't go, one by one, so that each has its own reason."""
         found = []
+        recordings = [one.recording for one in embedded if one.recording is not None]
+        vectors = self._store.embeddings.get(recordings, encoder.identity.version, encoder.identity.dtype)
         for one in embedded:
             try:
-                if one.error is not None:
+                if one.recording is None:
+                    assert one.error is not None
                     raise one.error
-                found.append((one.job, self._predict(one, encoder)))
+                found.append((one.job, self._predict(one, vectors[one.recording.sha256], encoder)))
             except ClapboardError as error:
                 self._fail(one.job, error)
             except Exception as error:
@@ -87,13 +90,10 @@ class PredictJobs:
         with about(**job.subject):
             log.info("%s: %s", error.code, error)
 
-    def _predict(self, embedded: Embedded, encoder: ClapEncoder) -> StoredPrediction:
-        job, payload, recording = embedded.job, embedded.payload, embedded.recording
-        assert recording is not None
-        identity = encoder.identity
+    def _predict(self, embedded: Embedded, vectors: Embeddings, encoder: ClapEncoder) -> StoredPrediction:
+        job, payload, identity = embedded.job, embedded.payload, encoder.identity
         name = self._head_name(job, payload, identity.version)
         label_space, head = self._heads.get(encoder, payload.space_id, name)
-        vectors = self._store.embeddings.get([recording], identity.version, identity.dtype)[recording.sha256]
         # Asked for under another encoder than the one loaded: the answer is named for what made it.
         version = prediction.model_version(identity, label_space, name)
         found = prediction.predict(label_space, vectors, head, version)
