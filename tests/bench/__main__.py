@@ -49,6 +49,9 @@ def main(
     output: Annotated[Path, typer.Option(help="Where the rows are written to, as JSON.")] = Path("bench.json"),
 ) -> None:
     """Measure, print the table, write the file. Exit code 1 if a section failed."""
+    wanted = chosen(SECTIONS, only)
+    if not wanted:
+        raise typer.BadParameter(f"no row's name or peer holds {only!r}", param_hint="--only")
     transformers_logging.disable_progress_bar()
     console = Console()
     if not console.is_terminal:
@@ -59,11 +62,9 @@ def main(
         folder = Path(name)
         checkpoint = (save_tiny if quick else save_real_size)(folder / "model", fused=False)
         effort = Effort(checkpoint, folder, quick)
-        for section, cases in chosen(SECTIONS, only):
+        for section, cases in wanted:
             with console.status(f"{cases[0].name} …"):
                 rows += run_section(section, cases, effort, hardware)
-    if not rows:
-        raise typer.BadParameter(f"no row's name or peer holds {only!r}", param_hint="--only")
     show(rows, console)
     output.write_text(json.dumps([row.as_json() for row in rows], indent=2, ensure_ascii=False) + "\n", "utf-8")
     if any(row.failed for row in rows):
