@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from clapboard.errors import LabelStudioError
 from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.records import Project
 from clapboard.label_studio.validation import PredictionsDropped
 from clapboard.logs import about
 from clapboard.store import Store
@@ -39,23 +40,26 @@ class Pusher:
             num_pushed += self.push(taken)
         return num_pushed
 
-    def push(self, taken: Sequence[StoredPrediction], *, known_absent: bool = False) -> int:
+    def push(
+        self, taken: Sequence[StoredPrediction], *, known_absent: bool = False, record: Project | None = None
+    ) -> int:
         """Push predictions of one project and version that were taken for it; how many Label Studio holds then.
 
-        Every one leaves here pushed, put off, or given up. `known_absent`: nobody was ever given the version.
+        Every one leaves here pushed, put off, or given up. `known_absent`: nobody was ever given the version;
+        `record`: the project's, for who has just read it.
         """
         if not taken:
             return 0
         with about(project=taken[0].project, model_version=taken[0].model_version):
-            return self._push(taken, known_absent)
+            return self._push(taken, known_absent, record)
 
-    def _push(self, taken: Sequence[StoredPrediction], known_absent: bool) -> int:
+    def _push(self, taken: Sequence[StoredPrediction], known_absent: bool, record: Project | None) -> int:
         project, version = taken[0].project, taken[0].model_version
         tasks = {prediction.task for prediction in taken}
         items = [{"task": prediction.task} | prediction.as_json() for prediction in taken]
         refused: set[int] = set()
         try:
-            self._client.push_predictions(project, items, known_absent=known_absent)
+            self._client.push_predictions(project, items, known_absent=known_absent, record=record)
         except PredictionsDropped as error:
             refused = tasks & set(error.dropped)
             log.warning("%s", error)

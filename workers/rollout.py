@@ -19,6 +19,7 @@ from clapboard.jobs import BATCH, LEARN, Bell
 from clapboard.label_studio.checks import Connection
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.connect import align
+from clapboard.label_studio.records import Project
 from clapboard.labels import LabelSpace
 from clapboard.pool import embedded
 from clapboard.prelabel import predict_request
@@ -102,7 +103,8 @@ class Rollout:
         num_predicted = num_missing = 0
         asked: Serving | None = None
         failed: set[int] = set()
-        for tasks, are_open in self._pages(version.project):
+        record = self._client.project(version.project) if self._client else None
+        for tasks, are_open in self._pages(version.project, record.annotations_per_task if record else 1):
             vectors = embedded(self._store, tasks, served.encoder)
             wanted = [task for task in tasks if task.task in are_open and task.task in vectors]
             found = _predict(version, wanted, label_space, [vectors[task.task] for task in wanted], head)
@@ -116,7 +118,7 @@ class Rollout:
                 missing = [task for task in missing if task.task not in failed]
                 self._queue_unembedded(version.project, asked, missing, are_open)
                 num_missing += len(missing)
-            self._deliver(found, is_new=is_new, is_lost=is_lost)
+            self._deliver(found, record, is_new=is_new, is_lost=is_lost)
             on_page(len(tasks))
         num_waiting = num_missing if waits_for_all else 0
         if self._client is not None:
@@ -125,9 +127,11 @@ class Rollout:
             self._switch(version, instead_of)
         return Rolled(num_predicted, num_waiting, num_missing)
 
-    def _pages(self, project: int) -> Iterator[tuple[list[KnownTask], set[int]]]:
-        """The project's tasks but for those set aside, with the ids of those that people may still annotate."""
-        enough = self._client.project(project).annotations_per_task if self._client else 1
+    def _pages(self, project: int, enough: int) -> Iterator[tuple[list[KnownTask], set[int]]]:
+        """The project's tasks but for those set aside, with the ids of those that people may still annotate.
+
+        `enough` is how many annotations of a task are.
+        """
         annotated: dict[int, set[int]] = {}
         for entry in self._store.ledger.standing(project):
             annotated.setdefault(entry.task, set()).add(entry.annotation)
@@ -160,11 +164,11 @@ class Rollout:
             self._store.jobs.add(BATCH, requests)
             self._bell.ring(BATCH)
 
-    def _deliver(self, found: list[StoredPrediction], *, is_new: bool, is_lost: bool) -> None:
+    def _deliver(self, found: list[StoredPrediction], record: Project | None, *, is_new: bool, is_lost: bool) -> None:
         if not found:
             return
         if self._pusher is not None and is_new:
-            self._pusher.push(self._store.predictions.put_for_push(found), known_absent=True)
+            self._pusher.push(self._store.predictions.put_for_push(found), known_absent=True, record=record)
             return
         self._store.predictions.put_all(found, push=self._pusher is not None)
         if is_lost:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from label_studio_sdk.core.api_error import ApiError
 
 from clapboard.label_studio.failures import reason_in
+from clapboard.label_studio.records import Project
 from clapboard.label_studio.session import IMPORT_ONCE, ONCE, LabelStudioSession
 from clapboard.label_studio.validation import PredictionsDropped, invalid_items, is_cheaper_one_by_one
 
@@ -33,17 +34,22 @@ class PredictionCalls(LabelStudioSession):
             yield task_id, [id_ for id_, version in stored if model_version in (None, version)]
 
     def push_predictions(
-        self, project_id: int, items: Iterable[Mapping[str, Any]], *, known_absent: bool = False
+        self,
+        project_id: int,
+        items: Iterable[Mapping[str, Any]],
+        *,
+        known_absent: bool = False,
+        record: Project | None = None,
     ) -> int:
         """Number of predictions stored; a task that already has one of the same model version gets no other.
 
         Label Studio is asked which are there, which takes it longer than to store them; `known_absent` says that none
-        can be, because nobody has ever been given the version.
+        can be, because nobody has ever been given the version. `record` is the project's, for who has just read it.
 
         An item is `{"task", "model_version", "score", "result"}`. After `LabelStudioUnreachable` the same call may be
         made again. Raises `PredictionsDropped`, once all others are stored, which tells the tasks that have none.
         """
-        project = self.project(project_id)
+        project = record or self.project(project_id)
         num_created = 0
         dropped: dict[int, str] = {}
         for chunk in chunks_of(items, ITEMS_PER_IMPORT):
