@@ -2,13 +2,14 @@
 # check    formatting, lint, types, import directions
 # test     the suite, on real Redis, PostgreSQL, Label Studio and Chromium where they are installed
 # demo     Label Studio with pre-labelled clips, in minutes
-# bench    measured figures
+# bench    measured figures beside named peers: a table, and bench.json
 .PHONY: install check test demo bench
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
 BIN := .venv/bin
 LABEL_STUDIO := .venv-label-studio/.installed
+PEERS := .venv/peers/.installed
 INSTALLED := .venv/.installed
 
 help:
@@ -28,6 +29,12 @@ $(LABEL_STUDIO): demo/constraints-label-studio.txt
 	.venv-label-studio/bin/pip install --quiet --constraint demo/constraints-label-studio.txt label-studio
 	touch $@
 
+$(PEERS): $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	# In a folder of its own, of which the bench reads two modules: it pins numpy 1 and brings a package named `tests`.
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --upgrade --target .venv/peers laion-clap
+	touch $@
+
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -41,5 +48,5 @@ test: install
 demo: install
 	$(BIN)/python -m demo
 
-bench: install
+bench: install $(PEERS)
 	$(BIN)/python -m tests.bench

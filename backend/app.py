@@ -44,6 +44,7 @@ from backend.wire import (
 from clapboard import __version__
 from clapboard.errors import ClapboardError, NoWorkerError, RequestError
 from clapboard.jobs import CeleryBell, make_celery
+from clapboard.logs import about
 from clapboard.settings import Settings
 from clapboard.store import Store
 
@@ -114,10 +115,12 @@ def _add_contract_routes(app: FastAPI, predictions: PredictService, webhooks: We
     @app.post("/predict", response_model=Predictions)
     async def predict(request: PredictRequest, asker: Request) -> Response:
         """One entry per task: its prediction, or `[]` where it isn't ready and will be pushed."""
-        asked = await run_in_threadpool(predictions.ask, request.tasks, request.label_config, request.project)
-        if isinstance(asked, OpenRequest):
-            heard = await _wait(predictions, asked, asker)
-            asked = await run_in_threadpool(predictions.finish if heard else predictions.abandon, asked)
+        with about(project=project_id(request.project) or None):
+            asked = await run_in_threadpool(predictions.ask, request.tasks, request.label_config, request.project)
+            if isinstance(asked, OpenRequest):
+                with about(model_version=asked.model_version):
+                    heard = await _wait(predictions, asked, asker)
+                    asked = await run_in_threadpool(predictions.finish if heard else predictions.abandon, asked)
         metrics.answered.labels("empty").inc(asked.num_empty)
         metrics.answered.labels("predicted").inc(len(asked.found) - asked.num_empty)
         return Response(asked.to_json(), media_type="application/json")
@@ -151,7 +154,8 @@ def _add_operator_routes(app: FastAPI, store: Store, webhooks: WebhookService, m
         number = project_id(request.project)
         if not number:
             raise RequestError('The request names no project: send {"project": "2"}.')
-        return JobAnswer(job=await run_in_threadpool(webhooks.train, number))
+        with about(project=number):
+            return JobAnswer(job=await run_in_threadpool(webhooks.train, number))
 
     @app.get("/metrics")
     async def prometheus() -> Response:

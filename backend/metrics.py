@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+import prometheus_client
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clapboard.jobs import QUEUES
 from clapboard.store import Store
+from clapboard.store.jobs import State
 
 WORKER_SILENT_S = 30.0
 
@@ -19,16 +24,16 @@ class Metrics:
 
     def __init__(self, store: Store) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "clapboard_http_requests", "HTTP requests answered", ["path", "status"], registry=self.registry
-        )
+
+        def counter(name: str, what: str, *labels: str) -> prometheus_client.Counter:
+            return prometheus_client.Counter(name, what, labels, registry=self.registry)
+
+        self.requests = counter("clapboard_http_requests", "HTTP requests answered", "path", "status")
         self.seconds = Histogram(
             "clapboard_http_request_seconds", "Time to answer HTTP requests", ["path"], registry=self.registry
         )
-        self.answered = Counter(
-            "clapboard_predict_tasks", "Tasks in /predict, by what was answered", ["answer"], registry=self.registry
-        )
-        self.events = Counter("clapboard_webhook_events", "Webhook events received", ["action"], registry=self.registry)
+        self.answered = counter("clapboard_predict_tasks", "Tasks in /predict, by what was answered", "answer")
+        self.events = counter("clapboard_webhook_events", "Webhook events received", "action")
         self.registry.register(_StoreCollector(store))
 
 
@@ -37,14 +42,7 @@ class _StoreCollector:
         self._store = store
 
     def collect(self) -> Iterator[Metric]:
-        jobs = GaugeMetricFamily("clapboard_jobs", "Jobs by queue and state", labels=["queue", "state"])
-        for (queue, state), count in self._store.jobs.counts().items():
-            jobs.add_metric([queue, state.value], count)
-        yield jobs
-        age = GaugeMetricFamily("clapboard_oldest_job_seconds", "Age of the oldest queued job", labels=["queue"])
-        for queue, age_s in self._store.jobs.oldest_queued_s().items():
-            age.add_metric([queue], age_s)
-        yield age
+        yield from self._queues()
         failures = GaugeMetricFamily("clapboard_failed_jobs", "Failed jobs by reason", labels=["reason"])
         for reason, count in self._store.jobs.failures().items():
             failures.add_metric([reason], count)
@@ -52,8 +50,28 @@ class _StoreCollector:
         owed = self._store.predictions.num_owed()
         yield GaugeMetricFamily("clapboard_predictions_owed", "Predictions waiting to be pushed", owed)
         yield GaugeMetricFamily("clapboard_embeddings", "Window embeddings kept", self._store.embeddings.count())
-        alive = len(self._store.catalog.workers(WORKER_SILENT_S))
-        yield GaugeMetricFamily("clapboard_workers", "Workers heard of in the last 30 s", alive)
+
+    def _queues(self) -> Iterator[Metric]:
+        """A queue that holds nothing, and one that nobody serves, counts 0: what is missing can't be alerted on."""
+        counts = self._store.jobs.counts()
+        jobs = GaugeMetricFamily("clapboard_jobs", "Jobs by queue and state", labels=["queue", "state"])
+        for queue, state in itertools.product(QUEUES, State):
+            jobs.add_metric([queue, state.value], counts.get((queue, state), 0))
+        yield jobs
+        oldest_s = self._store.jobs.oldest_queued_s()
+        age = GaugeMetricFamily(
+            "clapboard_oldest_job_seconds", "How long the oldest job that is due has waited", labels=["queue"]
+        )
+        for queue in QUEUES:
+            age.add_metric([queue], oldest_s.get(queue, 0.0))
+        yield age
+        alive = self._store.catalog.workers(WORKER_SILENT_S)
+        yield GaugeMetricFamily("clapboard_workers", "Workers heard of in the last 30 s", len(alive))
+        served = Counter(queue for worker in alive for queue in worker.queues.split(","))
+        serving = GaugeMetricFamily("clapboard_queue_workers", "Those of them that serve the queue", labels=["queue"])
+        for queue in QUEUES:
+            serving.add_metric([queue], served[queue])
+        yield serving
 
     def describe(self) -> list[Metric]:
         """Nothing beforehand: registering must not touch the store."""

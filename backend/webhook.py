@@ -9,6 +9,7 @@ from typing import Any
 from backend.predict import project_id
 from clapboard.errors import NotFoundError, RequestError
 from clapboard.jobs import BATCH, LEARN, TRAIN, Bell
+from clapboard.logs import about
 from clapboard.pool import remember_tasks
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
@@ -51,20 +52,25 @@ class WebhookService:
         if not isinstance(action, str) or not _ACTION.fullmatch(action):
             raise RequestError("The webhook event has no action: send Label Studio's payload as it is.")
         project = _project_of(body)
-        event = self._store.append_event(action, project, _without_secrets(body))
-        if action == START_TRAINING and project:
-            return event, self.train(project)
-        if action == TASKS_CREATED and project:
-            return event, self._prelabel(project)
-        if action == TASKS_DELETED and project:
+        with about(project=project):
+            event = self._store.append_event(action, project, _without_secrets(body))
+            return event, self._start(action, project, body) if project else None
+
+    def _start(self, action: str, project: int, body: Mapping[str, Any]) -> int | None:
+        """The job that the event starts, if any."""
+        if action == START_TRAINING:
+            return self.train(project)
+        if action == TASKS_CREATED:
+            return self._prelabel(project)
+        if action == TASKS_DELETED:
             self._store.predictions.forget_tasks(project, _ids(body.get("tasks")))
             self._store.tasks.forget(project, _ids(body.get("tasks")))
-        if action.startswith("ANNOTATION") and project:
+        if action.startswith("ANNOTATION"):
             remember_tasks(self._settings, self._store, self._sources, project, body)
-            return event, self._ask(LEARN, "learn", project)
-        if action == PROJECT_UPDATED and project and self._is_config_new(project, body):
-            return event, self._ask(LEARN, "learn", project)
-        return event, None
+            return self._ask(LEARN, "learn", project)
+        if action == PROJECT_UPDATED and self._is_config_new(project, body):
+            return self._ask(LEARN, "learn", project)
+        return None
 
     def train(self, project: int) -> int:
         """The project's training job: a new one, or the one that is open already, which now waits no longer."""

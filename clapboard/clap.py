@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,10 @@ from transformers import AutoTokenizer, ClapModel
 from transformers.utils import logging as transformers_logging
 
 from clapboard.audio import SAMPLE_RATE, WINDOW_S, WINDOW_SAMPLES, Waveform, windows
+from clapboard.batch_size import fastest_batch_size
 from clapboard.errors import ModelError
 from clapboard.features import FRAME_SAMPLES, HOP_SAMPLES, NUM_MELS, LogMel
+from clapboard.htsat.engines import AudioTower, Engine, load_tower
 
 Embeddings = npt.NDArray[np.float32]
 """Unit-norm rows `[N, D]`, float32."""
@@ -41,6 +44,7 @@ _MINI_FOLDER = Path(__file__).parent / "models" / MINI
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt")
 _RECORDS = frozenset({"finetune.json", "manifest.json"})  # how finetuning made it: no part of what it is
 _TEXTS_AT_ONCE = 64
+_BATCH_SIZE_ON_CPU = 16
 _FIXED_RECIPE = {
     "sampling_rate": SAMPLE_RATE,
     "max_length_s": WINDOW_S,
@@ -62,17 +66,24 @@ class EncoderIdentity:
 
 
 class ClapEncoder:
-    """A CLAP checkpoint on a device. Threads may share one: forward passes take turns."""
+    """A CLAP checkpoint on a device. Threads may share it: forward passes take turns."""
 
     def __init__(
-        self, model: ClapModel, tokenizer: Any, log_mel: LogMel, identity: EncoderIdentity, *, batch_size: int = 16
+        self,
+        model: ClapModel,
+        tokenizer: Any,
+        log_mel: LogMel,
+        tower: AudioTower,
+        identity: EncoderIdentity,
+        *,
+        batch_size: int = _BATCH_SIZE_ON_CPU,
     ) -> None:
         self.identity = identity
         self.batch_size = batch_size
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._log_mel = log_mel
-        self._fused = bool(model.config.audio_config.enable_fusion)
+        self._tower = tower
         self._turn = threading.Lock()
         self._text_cache: dict[str, Embeddings] = {}
 
@@ -83,11 +94,13 @@ class ClapEncoder:
         *,
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-        batch_size: int = 16,
+        engine: Engine = "auto",
+        batch_size: int = 0,
     ) -> Self:
-        """The encoder of a hub id, a local folder, or `mini`.
+        """The encoder of a hub id, a local folder, or `mini`, on the engine that `load_tower` finds.
 
-        Raises `ModelError` if the checkpoint can't be found, reached or read, is no CLAP, or lacks weights.
+        A batch size of 0 is found by itself. Raises `ModelError` if the checkpoint can't be found, reached or read, is
+        no CLAP, or lacks weights, or if the engine can't be used.
         """
         folder = checkpoint_folder(model)
         place = _device(device)
@@ -101,7 +114,13 @@ class ClapEncoder:
             logit_scale=math.exp(clap.logit_scale_a.item()),
         )
         log_mel = _log_mel(model, clap, folder).to(place)
-        return cls(clap, _load_tokenizer(model, folder), log_mel, identity, batch_size=batch_size)
+        if half:  # what bfloat16 makes of decibels is coarser than float32's error in them
+            log_mel.float()
+        reference, computed_in = clap.audio_model.audio_encoder, torch.bfloat16 if half else torch.float32
+        tower = load_tower(reference, computed_in, log_mel(_unlike_windows().to(place)), engine)
+        encoder = cls(clap, _load_tokenizer(model, folder), log_mel, tower, identity)
+        encoder.batch_size = batch_size or encoder._fastest_batch_size()
+        return encoder
 
     @property
     def model(self) -> ClapModel:
@@ -123,12 +142,15 @@ class ClapEncoder:
         """Factor from cosine to logit, as learnt by the checkpoint."""
         return self.identity.logit_scale
 
-    def embed_windows(self, waveforms: Waveform) -> Embeddings:
+    def embed_windows(self, waveforms: Waveform | Sequence[Waveform]) -> Embeddings:
         """Audio embeddings of windows `[N, 480000]` → `[N, D]`, in batches that the device's memory can hold.
 
         When memory runs out, the batch size is halved, for good, and the batch is done again.
         Raises `ModelError` if not even one window fits.
         """
+        for waveform in waveforms:
+            if waveform.shape != (WINDOW_SAMPLES,):
+                raise ValueError(f"a window must be [{WINDOW_SAMPLES}], not {list(waveform.shape)}")
         parts = []
         done = 0
         while done < len(waveforms):
@@ -141,7 +163,7 @@ class ClapEncoder:
                 self._shrink_batch(len(part))
                 continue
             done += len(part)
-        return np.concatenate(parts) if parts else np.zeros((0, self.identity.dim), np.float32)
+        return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, self.identity.dim), np.float32)
 
     def embed_file(self, path: Path) -> Embeddings:
         """Embeddings `[W, D]` of the windows of an audio file, which is read and embedded piece by piece.
@@ -152,10 +174,10 @@ class ClapEncoder:
         for window in windows(path):
             batch.append(window.waveform)
             if len(batch) == self.batch_size:
-                parts.append(self.embed_windows(np.stack(batch)))
+                parts.append(self.embed_windows(batch))
                 batch = []
         if batch:
-            parts.append(self.embed_windows(np.stack(batch)))
+            parts.append(self.embed_windows(batch))
         return np.concatenate(parts)
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
@@ -167,18 +189,18 @@ class ClapEncoder:
         rows = [self._text_cache[text] for text in texts]
         return np.stack(rows) if rows else np.zeros((0, self.identity.dim), np.float32)
 
-    def _forward_audio(self, waveforms: Waveform) -> Embeddings:
-        if waveforms.ndim != 2 or waveforms.shape[1] != WINDOW_SAMPLES:
-            raise ValueError(f"windows must be [N, {WINDOW_SAMPLES}], not {list(waveforms.shape)}")
-        with self._turn, torch.inference_mode(), self._autocast():
-            features = self._log_mel(torch.from_numpy(np.require(waveforms, requirements=["C", "W"])).to(self.device))[
-                :, None
-            ]
-            if self._fused:
-                features = features.expand(-1, 4, -1, -1)  # [B, 1, 1001, 64] → [B, 4, 1001, 64]
-            is_longer = torch.zeros(len(features), 1, dtype=torch.bool, device=self.device)
-            output = self._model.get_audio_features(input_features=features, is_longer=is_longer)
-            return _unit_rows(output.pooler_output)
+    def _forward_audio(self, waveforms: Waveform | Sequence[Waveform]) -> torch.Tensor:
+        """`[B, D]` on the device, which may be at work on it still."""
+        with self._turn, torch.inference_mode():
+            features = self._log_mel(self._on_device(waveforms))  # [B, 480000] → [B, 1001, 64]
+            return _unit_rows(self._model.audio_projection(self._tower(features)))
+
+    def _on_device(self, waveforms: Waveform | Sequence[Waveform]) -> torch.Tensor:
+        # Torch gathers them on all cores; from pinned memory, a GPU fetches them while it computes.
+        rows = [torch.from_numpy(np.require(waveform, np.float32, ["C", "W"])) for waveform in waveforms]
+        on_gpu = self.device.type == "cuda"
+        batch = torch.empty(len(rows), WINDOW_SAMPLES, pin_memory=on_gpu)
+        return torch.stack(rows, out=batch).to(self.device, non_blocking=on_gpu)
 
     def _forward_text(self, texts: list[str]) -> Embeddings:
         longest = self._model.config.text_config.max_position_embeddings - 2
@@ -187,11 +209,23 @@ class ClapEncoder:
             output = self._model.get_text_features(
                 input_ids=tokens["input_ids"].to(self.device), attention_mask=tokens["attention_mask"].to(self.device)
             )
-            return _unit_rows(output.pooler_output)
+            return np.asarray(_unit_rows(output.pooler_output).cpu())
 
-    def _autocast(self) -> torch.autocast:
-        # Autocast, not a bfloat16 model: the BatchNorm that comes first sees decibels, which need float32.
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.identity.dtype == "bfloat16")
+    def _fastest_batch_size(self) -> int:
+        if self.device.type != "cuda":
+            return _BATCH_SIZE_ON_CPU
+
+        def seconds(size: int) -> float | None:
+            batch = np.zeros((size, WINDOW_SAMPLES), np.float32)
+            try:
+                self._forward_audio(batch).cpu()  # to warm up
+                began = time.perf_counter()
+                self._forward_audio(batch).cpu()
+            except torch.OutOfMemoryError:
+                return None
+            return time.perf_counter() - began
+
+        return fastest_batch_size(seconds)
 
     def _shrink_batch(self, tried: int) -> None:
         if tried == 1:
@@ -308,10 +342,17 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _unlike_windows() -> torch.Tensor:
+    """`[3, 480000]`: noise, a rising tone that dies away, and silence."""
+    rng, time_s = np.random.default_rng(0), np.arange(WINDOW_SAMPLES) / SAMPLE_RATE
+    tone = np.exp(-time_s) * np.sin(2 * np.pi * (100 + 300 * time_s) * time_s)
+    sounds = [rng.uniform(-0.5, 0.5, WINDOW_SAMPLES), tone, np.zeros(WINDOW_SAMPLES)]
+    return torch.from_numpy(np.stack(sounds).astype(np.float32))
+
+
 def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _unit_rows(vectors: torch.Tensor) -> Embeddings:
-    rows: Embeddings = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
-    return rows
+def _unit_rows(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(vectors.float(), dim=-1)

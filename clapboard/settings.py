@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -50,7 +51,15 @@ class Settings(BaseSettings):
     torch_threads: int = _named(
         "CLAPBOARD_TORCH_THREADS", 0, "CPU threads of one forward pass; 0: as many as there are cores", ge=0, le=1024
     )
-    batch_size: int = _named("CLAPBOARD_BATCH_SIZE", 16, "windows in one forward pass at most", ge=1, le=4096)
+    engine: Literal["auto", "openvino", "torch", "reference"] = _named(
+        "CLAPBOARD_ENGINE",
+        "auto",
+        "what computes the audio tower: `openvino` (an extra, CPU), `torch`, `reference` (transformers); `auto`: the "
+        "fastest that agrees with the reference",
+    )
+    batch_size: int = _named(
+        "CLAPBOARD_BATCH_SIZE", 0, "windows in one forward pass at most; 0: found by itself", ge=0, le=4096
+    )
     encoders: int = _named(
         "CLAPBOARD_ENCODERS",
         4,
@@ -97,7 +106,7 @@ class Settings(BaseSettings):
     )
 
     # HTTP backend
-    host: str = _named("CLAPBOARD_HOST", "127.0.0.1", "address that the backend listens on")
+    host: str = _named("CLAPBOARD_HOST", "127.0.0.1", "address that the backend listens on, and a worker's metrics")
     port: int = _named("PORT", 9090, "port that the backend listens on", ge=1, le=65535)
     url: str = _named(
         "CLAPBOARD_URL", "", "address at which Label Studio reaches the backend; empty: http://localhost:PORT"
@@ -108,6 +117,15 @@ class Settings(BaseSettings):
         "CLAPBOARD_PREDICT_WAIT_S", 20.0, "seconds that /predict waits for what is not cached", ge=0, le=90
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _named("LOG_LEVEL", "INFO", "least level that is logged")
+
+    # Worker
+    worker_metrics_port: int = _named(
+        "CLAPBOARD_WORKER_METRICS_PORT",
+        0,
+        "port on CLAPBOARD_HOST where a worker serves its metrics, another for each worker of a machine; 0: none",
+        ge=0,
+        le=65535,
+    )
 
     # State
     model_dir: Path = _named("MODEL_DIR", Path("~/.clapboard"), "folder of everything Clapboard keeps on disk")
@@ -169,6 +187,13 @@ class Settings(BaseSettings):
     def backend_url(self) -> str:
         """Address at which Label Studio reaches the backend."""
         return self.url or f"http://localhost:{self.port}"
+
+    @property
+    def secrets(self) -> set[str]:
+        """Every secret as it may turn up in a text: whole, and the passwords inside of addresses."""
+        whole = {value.get_secret_value() for _, value in self if isinstance(value, SecretStr)} - {""}
+        inside = {password for value in whole if (password := _password_in(value))}
+        return whole | inside | {unquote(password) for password in inside}
 
     def checkpoint(self, encoder: str) -> str:
         """What to load for an encoder's name: finetuned ones lie below MODEL_DIR."""
@@ -235,6 +260,14 @@ def _validated(settings: type[_AnySettings], values: dict[str, Any]) -> _AnySett
             for item in error.errors(include_input=False)
         )
         raise SettingsError(f"Setting not usable: {faults}.") from None
+
+
+def _password_in(address: str) -> str:
+    """The password of a URL, as it stands there; empty for what is none."""
+    try:
+        return urlsplit(address).password or ""
+    except ValueError:
+        return ""
 
 
 def _is_ours(name: str) -> bool:

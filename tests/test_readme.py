@@ -6,11 +6,17 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from typer.main import get_command
 
+from backend.metrics import Metrics
 from clapboard.cli import app
+from clapboard.label_studio.tally import RequestTally
 from clapboard.settings import Settings, env_name
+from clapboard.store import Store
+from workers.metrics import WorkerMetrics
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -35,6 +41,30 @@ def test_the_settings_table_gives_each_default(field: str) -> None:
     if isinstance(default, float):
         default = f"{default:g}"
     assert defaults[env_name(field)].strip("`") == (str(default) if default != "" else "empty")
+
+
+def metrics_in(title: str) -> dict[str, str]:
+    """The metrics of README's table with that title, and whether it says that they are histograms."""
+    table = README.partition(f"| {title} |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(clapboard_[a-z_]+)` \| .*?(\(histogram\))? \|$", table, re.MULTILINE)
+    return {name: "histogram" if is_histogram else "" for name, is_histogram in rows}
+
+
+def metrics_of(registry: CollectorRegistry) -> dict[str, str]:
+    """What the registry serves, under the names that are queried."""
+    return {
+        family.name + ("_total" if family.type == "counter" else ""): "histogram" * (family.type == "histogram")
+        for family in registry.collect()
+    }
+
+
+def test_the_metrics_tables_name_every_metric_and_no_other(tmp_path: Path) -> None:
+    store = Store.open(Settings(MODEL_DIR=tmp_path))
+    assert metrics_in("metric of the backend") == metrics_of(Metrics(store).registry)
+    store.close()
+    assert metrics_in("metric of a worker") == metrics_of(
+        WorkerMetrics(RequestTally(), torch.device("cpu"), dict).registry
+    )
 
 
 def test_every_command_stands_in_the_readme() -> None:

@@ -51,7 +51,7 @@ def write_candidate(
         if file.suffix in {".json", ".txt"} and file.name not in _WRITTEN_ANEW:
             shutil.copyfile(file, building / file.name)
     _write_json(building / CONFIG, config)
-    version = ClapEncoder.load(str(building), device="cpu").identity.version
+    version = ClapEncoder.load(str(building), device="cpu", engine="reference").identity.version
     for file in building.iterdir():
         _to_disk(file)
     complete = dict(manifest) | {"encoder_version": version}

@@ -34,7 +34,10 @@ from training.labelled import LabelledClip, count_labels, targets_of
 from training.ladder import choose_rung
 from training.memory import Portion
 from training.tower import Rung, Tower
-from training.trainer import ALPHAS, FinetuneConfig, Indices, Trainer, Validation, uses_bfloat16
+from training.trainer import ALPHAS, FinetuneConfig, Indices, Trainer, Validation, training_dtype
+
+_RECIPE = 2
+"""Counted up when a saved state wouldn't fit any more."""
 
 __all__ = ["Candidate", "FinetuneConfig", "LabelledClip", "Progress", "choose_rung", "finetune"]
 
@@ -83,7 +86,7 @@ def finetune(
     counts = count_labels(label_space, clips)
     config = replace(config, rung=choose_rung(label_space, counts, config))
     clips = _answered(label_space, clips)
-    encoder = ClapEncoder.load(base, device=device, dtype="float32")
+    encoder = ClapEncoder.load(base, device=device, dtype="float32", engine="reference")  # for its weights
     key = _key(encoder, label_space, clips, config)
     finished = checkpoint.read_manifest(out / "candidate")
     if finished and finished["key"] == key:
@@ -182,15 +185,13 @@ def _listen(
 ) -> tuple[Tower, Portion, HiddenStates]:
     """The tower at the config's rung, and what its frozen part makes of all clips."""
     assert config.rung != "auto"
-    tower, portion = Tower(encoder.model, config.rung), Portion(encoder.batch_size)
-    half = uses_bfloat16(config.dtype, encoder.device)
+    dtype = training_dtype(config.dtype, encoder.device)
+    tower, portion = Tower(encoder.model, config.rung, dtype), Portion(encoder.batch_size)
     started = time.monotonic()
 
-    @torch.no_grad()
     def lower(features: torch.Tensor) -> torch.Tensor:
         def attempt(size: int) -> torch.Tensor:
-            with torch.autocast(encoder.device.type, torch.bfloat16, enabled=half):
-                return torch.cat([tower.lower(part.to(encoder.device)).float() for part in torch.split(features, size)])
+            return torch.cat([tower.lower(part.to(encoder.device)).float() for part in torch.split(features, size)])
 
         return portion.run(attempt)
 
@@ -231,5 +232,5 @@ def _candidate(folder: Path, manifest: Mapping[str, Any]) -> Candidate:
 def _key(encoder: ClapEncoder, label_space: LabelSpace, clips: Sequence[LabelledClip], config: FinetuneConfig) -> str:
     """Hex digits over all the arguments that decide the result: what a saved state belongs to."""
     heard = [[str(clip.path), clip.group, dict(clip.targets), clip.split, clip.weight] for clip in clips]
-    text = json.dumps([encoder.identity.version, space_id(label_space), heard, asdict(config)], sort_keys=True)
+    text = json.dumps([_RECIPE, encoder.identity.version, space_id(label_space), heard, asdict(config)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

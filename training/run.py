@@ -58,6 +58,7 @@ class RunSpec(BaseModel):
     max_fall: float
     device: str
     dtype: str
+    engine: str = "auto"
     batch_size: int
     threads: int
 
@@ -157,6 +158,7 @@ def _load(spec: RunSpec, model: str) -> ClapEncoder:
         model,
         device=spec.device,
         dtype=spec.dtype,  # type: ignore[arg-type]  # as the settings validated it
+        engine=spec.engine,  # type: ignore[arg-type]
         batch_size=spec.batch_size,
     )
 

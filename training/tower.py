@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from transformers import ClapModel
 
-Rung = Literal["projection", "stage4", "stages34"]
-"""What learns, by how many labels there are: the projection, the last stage of HTSAT too, the last two too."""
+from clapboard.htsat import Htsat
 
-PROJECTION, STAGE_4, STAGE_3 = "projection", "stage 4", "stage 3"
+Rung = Literal["projection", "stage4", "stages34", "all"]
+"""What learns, by how many labels there are: the projection, the last stage of HTSAT too, the last two too, or all."""
+
+PROJECTION, STAGE_4, STAGE_3, BELOW = "projection", "stage 4", "stage 3", "below"
 
 Weights = dict[str, torch.Tensor]
 
 
 class Tower:
-    """HTSAT and its projection, in inference mode: dropout off, and BatchNorm by its stored statistics."""
+    """HTSAT and its projection, in inference mode: dropout off, and BatchNorm by its stored statistics.
 
-    def __init__(self, model: ClapModel, rung: Rung) -> None:
+    HTSAT computes in `dtype`; weights, gradients and the projection are float32.
+    """
+
+    def __init__(self, model: ClapModel, rung: Rung, dtype: torch.dtype = torch.float32) -> None:
         self._encoder = model.eval().audio_model.audio_encoder
         self._projection = model.audio_projection
-        self._num_frozen = len(self._encoder.layers) - {"projection": 0, "stage4": 1, "stages34": 2}[rung]
+        self._htsat = Htsat(self._encoder, dtype)
+        num_stages = self._htsat.num_stages
+        self._num_frozen = num_stages - {"projection": 0, "stage4": 1, "stages34": 2, "all": num_stages}[rung]
         model.requires_grad_(False)
         self.parts = self._learning_parts(rung)
         for part in self.parts.values():
@@ -30,22 +38,34 @@ class Tower:
                 parameter.requires_grad_(True)
         self.original = self.weights()
 
+    @torch.no_grad()
     def lower(self, features: torch.Tensor) -> torch.Tensor:
-        """What the frozen part makes of log-mel `[B, 1001, 64]`: tokens `[B, T, C]`, or `[B, C]` for the projection."""
-        encoder = self._encoder
-        channels = features[:, None]
-        if encoder.enable_fusion:
-            channels = channels.expand(-1, 4, -1, -1)  # [B, 1, 1001, 64] → [B, 4, 1001, 64]
-        image = encoder.reshape_mel2img(encoder.batch_norm(channels.transpose(1, 3)).transpose(1, 3))
-        none_is_longer = torch.zeros(0, dtype=torch.long, device=features.device)
-        tokens = self._stages(encoder.patch_embed(image, none_is_longer), 0, self._num_frozen)
-        return self._pooled(tokens) if self._num_frozen == len(encoder.layers) else tokens
+        """What the frozen part makes of log-mel `[B, 1001, 64]`.
+
+        Tokens `[B, T, C]`; for the projection `[B, C]`; the features themselves where all of HTSAT learns.
+        """
+        if self._num_frozen == 0:
+            return features
+        tokens = self._frozen.through(self._frozen.embed(self._frozen.patches(features)), 0, self._num_frozen)
+        if self._num_frozen == self._htsat.num_stages:
+            return self._frozen.pooled(tokens)
+        return tokens.transpose(0, 1).flatten(1, 2)  # [G, B, S, C] → [B, T, C]
 
     def upper(self, hidden: torch.Tensor) -> torch.Tensor:
         """Unit-norm embeddings `[B, D]` from what `lower` gave."""
-        if self._num_frozen < len(self._encoder.layers):
-            hidden = self._pooled(self._stages(hidden, self._num_frozen, len(self._encoder.layers)))
-        return torch.nn.functional.normalize(self._projection(hidden).float(), dim=-1)
+        if self._num_frozen < self._htsat.num_stages:
+            hidden = self._htsat.pooled(self._htsat.through(self._tokens(hidden), self._num_frozen))
+        return torch.nn.functional.normalize(self._projection(hidden.float()), dim=-1)
+
+    def _tokens(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self._num_frozen == 0:
+            return self._htsat.embed(self._htsat.patches(hidden))
+        size = self._encoder.config.window_size**2
+        return torch.unflatten(hidden.to(self._htsat.dtype), 1, (-1, size)).transpose(0, 1)  # [B, T, C] → [G, B, S, C]
+
+    @cached_property
+    def _frozen(self) -> Htsat:
+        return self._htsat.frozen()
 
     def parameter_groups(self, rates: Mapping[str, float], weight_decay: float) -> list[dict[str, Any]]:
         """The optimiser's groups: each part has its rate. The projection doesn't decay: it is anchored instead."""
@@ -80,22 +100,15 @@ class Tower:
                         else (1 - alpha) * self.original[name] + alpha * tuned[name]
                     )
 
-    def _stages(self, tokens: torch.Tensor, first: int, stop: int) -> torch.Tensor:
-        for index in range(first, stop):
-            tokens = self._encoder.layers[index](tokens, self._encoder.input_resolutions[index])[0]
-        return tokens
-
-    def _pooled(self, tokens: torch.Tensor) -> torch.Tensor:
-        pooled: torch.Tensor = self._encoder.norm(tokens).mean(dim=1)  # [B, T, C] → [B, C]
-        return pooled
-
     def _learning_parts(self, rung: Rung) -> dict[str, dict[str, torch.nn.Parameter]]:
         stages = self._encoder.layers
         parts = {PROJECTION: _named("projection", self._projection)}
         if rung != "projection":
             parts[STAGE_4] = _named("stage4", stages[-1]) | _named("norm", self._encoder.norm)
-        if rung == "stages34":
+        if rung in ("stages34", "all"):
             parts[STAGE_3] = _named("stage3", stages[-2])
+        if rung == "all":
+            parts[BELOW] = _named("patches", self._encoder.patch_embed) | _named("stages", stages[:-2])
         return parts
 
 

@@ -22,7 +22,7 @@ from training.hidden import HiddenStates
 from training.labelled import LabelledClip, Targets, balanced_order, targets_of
 from training.loss import label_loss
 from training.memory import Portion
-from training.tower import PROJECTION, STAGE_3, STAGE_4, Rung, Tower
+from training.tower import BELOW, PROJECTION, STAGE_3, STAGE_4, Rung, Tower
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """How much of the tuned weights may be in the result."""
@@ -45,6 +45,7 @@ class FinetuneConfig:
     projection_rate: float = 3e-4
     stage4_rate: float = 1e-4
     stage3_rate: float = 5e-5
+    below_rate: float = 2e-5
     weight_decay: float = 0.05
     anchor: float = 0.01  # weight of the projection's squared distance from its pretrained value (ProLIP, 2410.05270)
     keep: float = 1.0  # weight of 1 − the cosine of an embedding to what it was
@@ -96,7 +97,6 @@ class Trainer:
         self._learn, self._validate = learn, validate
         self._targets = [targets_of(control, clips) for control in self._controls]
         self._weights = np.array([clip.weight for clip in clips])
-        self._half = uses_bfloat16(config.dtype, device)
         tower.set_weights(tower.original)
         original = self._embeddings(learn)
         self._original = torch.from_numpy(np.concatenate(original))  # [windows, D]
@@ -104,6 +104,7 @@ class Trainer:
         self._head = fit_head(label_space, zero_shot, self._labelled(original), _means(original))
         self._rows = [tuple(torch.from_numpy(a).to(device) for a in (p.weights, p.bias)) for p in self._head.controls]
         rates = {PROJECTION: config.projection_rate, STAGE_4: config.stage4_rate, STAGE_3: config.stage3_rate}
+        rates[BELOW] = config.below_rate
         self._optimiser = torch.optim.AdamW(tower.parameter_groups(rates, config.weight_decay), fused=True)
         self._peak_rates = [group["lr"] for group in self._optimiser.param_groups]
         self.before = self.best = self.validate()
@@ -250,8 +251,7 @@ class Trainer:
     def _backward(self, batch: Sequence[torch.Tensor], num_clips: int) -> float:
         """Adds a portion's gradients; its share of the loss."""
         hidden, original, *targets = (values.to(self._device) for values in batch)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            embeddings = self._tower.upper(hidden)
+        embeddings = self._tower.upper(hidden)
         loss = self._config.keep * (1 - cosine_similarity(embeddings, original)).sum()
         answers = zip(targets[::2], targets[1::2], strict=True)
         for control, (weights, bias), (truth, known) in zip(self._controls, self._rows, answers, strict=True):
@@ -261,11 +261,13 @@ class Trainer:
         return float(loss.item())
 
 
-def uses_bfloat16(dtype: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16: with `auto`, if the device is made for it."""
+def training_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """What the tower computes in: with `auto` bfloat16, if the device has instructions for it."""
     if dtype != "auto":
-        return dtype == "bfloat16"
-    return device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    found = torch.cpu.get_capabilities()
+    has_bfloat16 = device.type == "cuda" or found.get("amx_bf16") or found.get("avx512_bf16")
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def _mixed(values: torch.Tensor, share: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:

@@ -6,17 +6,20 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from clapboard import prediction
-from clapboard.clap import ClapEncoder
+from clapboard.clap import ClapEncoder, Embeddings
 from clapboard.errors import ClapboardError
 from clapboard.jobs import PredictPayload
-from clapboard.sources import AudioSources
+from clapboard.logs import about
 from clapboard.store import Store
 from clapboard.store.jobs import Job
 from clapboard.store.predictions import StoredPrediction
-from workers.embed import Embedded, EmbeddingStage, unforeseen
+from workers.embed import Embedded, EmbeddingStage
 from workers.encoders import EncoderPool
 from workers.heads import Heads
+from workers.pipeline import unforeseen
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +30,14 @@ class PredictJobs:
     def __init__(
         self,
         store: Store,
-        sources: AudioSources,
+        stage: EmbeddingStage,
         encoders: EncoderPool,
         heads: Heads,
         *,
         on_owed: Callable[[], None],
     ) -> None:
         self._store = store
-        self._sources = sources
+        self._stage = stage
         self._encoders = encoders
         self._heads = heads
         self._on_owed = on_owed
@@ -51,43 +54,53 @@ class PredictJobs:
                 for job in some:
                     self._fail(job, error)
             else:
-                self._run(some, encoder)
+                for embedded in self._stage.run(some, encoder):
+                    self._finish(embedded, encoder)
 
-    def _run(self, jobs: Sequence[Job], encoder: ClapEncoder) -> None:
-        for embedded in EmbeddingStage(self._store, self._sources, encoder).run(jobs):
+    def _finish(self, embedded: Sequence[Embedded], encoder: ClapEncoder) -> None:
+        """End these jobs together; if that doesn't go, one by one, so that each has its own reason."""
+        found = []
+        recordings = [one.recording for one in embedded if one.recording is not None]
+        vectors = self._store.embeddings.get(recordings, encoder.identity.version, encoder.identity.dtype)
+        for one in embedded:
             try:
-                if embedded.error is not None:
-                    raise embedded.error
-                self._finish(embedded, encoder)
+                if one.recording is None:
+                    assert one.error is not None
+                    raise one.error
+                found.append((one.job, self._predict(one, vectors[one.recording.sha256], encoder)))
             except ClapboardError as error:
-                self._fail(embedded.job, error)
+                self._fail(one.job, error)
             except Exception as error:
-                self._fail(embedded.job, unforeseen("predicting", error))
+                self._fail(one.job, unforeseen("predicting", error))
+        try:
+            self._store_all(found)
+        except SQLAlchemyError:
+            for job, prediction in found:
+                try:
+                    self._store_all([(job, prediction)])
+                except Exception as error:
+                    self._fail(job, unforeseen("predicting", error))
+
+    def _store_all(self, found: Sequence[tuple[Job, StoredPrediction]]) -> None:
+        if found and self._store.finish_with_predictions(found):
+            self._on_owed()
 
     def _fail(self, job: Job, error: ClapboardError) -> None:
         self._store.jobs.fail(job, error)
-        log.info("%s: %s", error.code, error, extra=_subject(job))
+        with about(**job.subject):
+            log.info("%s: %s", error.code, error)
 
-    def _finish(self, embedded: Embedded, encoder: ClapEncoder) -> None:
-        job, payload, recording = embedded.job, embedded.payload, embedded.recording
-        assert recording is not None
-        identity = encoder.identity
+    def _predict(self, embedded: Embedded, vectors: Embeddings, encoder: ClapEncoder) -> StoredPrediction:
+        job, payload, identity = embedded.job, embedded.payload, encoder.identity
         name = self._head_name(job, payload, identity.version)
         label_space, head = self._heads.get(encoder, payload.space_id, name)
-        vectors = self._store.embeddings.get([recording], identity.version, identity.dtype)[recording.sha256]
         # Asked for under another encoder than the one loaded: the answer is named for what made it.
         version = prediction.model_version(identity, label_space, name)
         found = prediction.predict(label_space, vectors, head, version)
-        stored = StoredPrediction(job.project, job.task, version, payload.uri_key, found.score, found.result)
-        if self._store.finish_with_prediction(job, stored):
-            self._on_owed()
+        return StoredPrediction(job.project, job.task, version, payload.uri_key, found.score, found.result)
 
     def _head_name(self, job: Job, payload: PredictPayload, encoder_version: str) -> str:
         """The head that was asked for; or, where nobody waits, the one that has been promoted on its encoder since."""
         promoted = self._store.versions.promoted(job.project) if job.push else None
         same = (encoder_version, payload.space_id)
         return promoted.head if promoted and (promoted.encoder_version, promoted.space_id) == same else payload.head
-
-
-def _subject(job: Job) -> dict[str, int | str]:
-    return {"project": job.project, "task": job.task, "job": job.id, "model_version": job.model_version}

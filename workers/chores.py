@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from clapboard.errors import ClapboardError, LabelStudioError, SettingsError
 from clapboard.jobs import LEARN, Bell
+from clapboard.label_studio.annotations import AnnotatedTask
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.connect import align
 from clapboard.labels import parse_label_config
+from clapboard.logs import about
+from clapboard.pace import Pace
 from clapboard.pool import remember_tasks
 from clapboard.prelabel import Prelabeller
 from clapboard.serving import find_serving
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
-from clapboard.store.jobs import Job, JobRequest
+from clapboard.store.jobs import Job, JobRequest, State
 from clapboard.sync import reconcile
-from workers.embed import unforeseen
 from workers.finetune import Finetuner
+from workers.pipeline import unforeseen
 from workers.promote import Promoter
 from workers.refit import Refitter
 from workers.triggers import consider_training
@@ -35,6 +39,19 @@ EMBEDDING_S = 5.0
 """How long until the next look while tasks are being embedded."""
 
 log = logging.getLogger(__name__)
+
+
+class Ending(enum.StrEnum):
+    """How one try of a job ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    RETRIED = "retried"  # it failed, and is queued again
+    PUT_OFF = "put_off"  # it has come as far as it can for now
+
+
+ENDINGS = {State.DONE: Ending.DONE, State.FAILED: Ending.FAILED, State.QUEUED: Ending.RETRIED}
+"""What a job's state says of the try that has just ended."""
 
 
 class Later(Exception):
@@ -78,23 +95,33 @@ class Chores:
             "train": self._train,
         }
 
-    def run(self, job: Job) -> None:
+    def run(self, job: Job) -> Ending:
         """End the job, or put it off."""
         newest = self._store.inbox.last_id(job.project)
-        try:
-            if job.kind not in self._kinds:
-                raise SettingsError(f"Job kind {job.kind} is unknown here: run workers of one release of Clapboard.")
-            self._store.jobs.done(job, self._kinds[job.kind](job))
-        except Later as later:
-            self._store.jobs.put_off(job, later.delay_s, str(later))
-        except ClapboardError as error:
-            self._store.jobs.fail(job, error)
-            log.warning("%s failed: %s", job.kind, error, extra={"project": job.project, "job": job.id})
-        except Exception as error:
-            self._store.jobs.fail(job, unforeseen(job.kind, error))
+        with about(**job.subject):
+            ending = self._try(job)
         # What came while it ran was maybe too late for it, and whoever asked for a job then got this one.
         if job.kind in ("prelabel", "learn") and self._store.inbox.last_id(job.project) > newest:
             self._ask(job.queue, job.kind, job.project)
+        return ending
+
+    def _try(self, job: Job) -> Ending:
+        try:
+            if job.kind not in self._kinds:
+                raise SettingsError(f"Job kind {job.kind} is unknown here: run workers of one release of Clapboard.")
+            outcome = self._kinds[job.kind](job)
+            self._store.jobs.done(job, outcome)
+            log.info("%s: %s", job.kind, outcome)
+        except Later as later:
+            self._store.jobs.put_off(job, later.delay_s, str(later))
+            log.debug("%s is put off: %s", job.kind, later)
+            return Ending.PUT_OFF
+        except ClapboardError as error:
+            log.warning("%s failed: %s", job.kind, error)
+            return ENDINGS[self._store.jobs.fail(job, error)]
+        except Exception as error:
+            return ENDINGS[self._store.jobs.fail(job, unforeseen(job.kind, error))]
+        return Ending.DONE
 
     def _ask(self, queue: str, kind: str, project: int) -> None:
         self._store.jobs.add(queue, [JobRequest(kind, project)])
@@ -104,7 +131,7 @@ class Chores:
         began_at = self._store.clock()
         if (rest_s := self._rests_until.get(job.project, 0.0) - began_at) > 0:
             raise Later(rest_s, "Label Studio rests from the last change")
-        refitted = self._refitter.run(job.project)
+        refitted = self._refitter.run(job.project, on_page=self._rolling(job).advance)
         consider_training(self._settings, self._store, self._bell, job.project)
         if refitted.num_waiting:
             raise Later(1.0, f"{refitted.num_waiting} tasks are still to be embedded or pushed")
@@ -116,11 +143,20 @@ class Chores:
         return str(refitted)
 
     def _promote(self, job: Job) -> str:
-        promoted = self._promoter.run(job.project, job.model_version)
+        promoted = self._promoter.run(job.project, job.model_version, on_page=self._rolling(job).advance)
         if promoted.num_waiting:
             raise Later(1.0, f"{promoted.num_waiting} tasks are still to be embedded or pushed")
         self._ask(LEARN, "learn", job.project)
         return f"{job.model_version} is promoted; {promoted.num_predicted} tasks are predicted anew."
+
+    def _pace(self, job: Job, what: str, total: int | None) -> Pace:
+        """What tells how far the job is to whoever looks."""
+        return Pace(what, total, lambda said: self._store.jobs.report(job, said), self._store.clock)
+
+    def _rolling(self, job: Job) -> Pace:
+        """The same, for what goes through all tasks but those set aside."""
+        num_known, num_set_aside = self._store.tasks.count(job.project)
+        return self._pace(job, "tasks gone through", num_known - num_set_aside)
 
     def _prune(self, job: Job) -> str:
         # Deleting predictions is the slowest thing that Label Studio does; on SQLite, others get errors meanwhile.
@@ -128,6 +164,7 @@ class Chores:
         pause_s = self._store.inbox.last_said_at(job.project) + quiet_s - now
         if pause_s > 0 and now < job.created_at + PRUNE_PATIENCE * quiet_s:
             raise Later(pause_s, "somebody is annotating")
+        self._store.jobs.report(job, "taking replaced versions out of Label Studio")
         return f"{self._promoter.prune(job.project)} versions were taken out of Label Studio."
 
     def _train(self, job: Job) -> str:
@@ -140,14 +177,16 @@ class Chores:
         return outcome.reason
 
     def _sync(self, job: Job) -> str:
+        client, since = self._label_studio(), self._synced_until.get(job.project)
+        total = client.num_annotations(job.project) if since is None else None  # else nobody knows how many changed
+        pace = self._pace(job, "annotations read", total)
         annotated: list[dict[str, Any]] = []
-        found = reconcile(
-            self._store,
-            self._label_studio(),
-            job.project,
-            changed_since=self._synced_until.get(job.project),
-            on_task=lambda task: annotated.append({"id": task.id, "data": task.data}),
-        )
+
+        def note(task: AnnotatedTask) -> None:
+            annotated.append({"id": task.id, "data": task.data})
+            pace.advance(len(task.annotations))
+
+        found = reconcile(self._store, client, job.project, changed_since=since, on_task=note)
         remember_tasks(self._settings, self._store, self._sources, job.project, {"task": annotated})
         self._synced_until[job.project] = found.until
         self._ask(LEARN, "learn", job.project)
@@ -161,7 +200,10 @@ class Chores:
         return f"Label Studio's versions are {version}."
 
     def _prelabel(self, job: Job) -> str:
-        found = Prelabeller(self._settings, self._store, self._label_studio(), self._bell).run(job.project)
+        client = self._label_studio()
+        pace = self._pace(job, "tasks looked at", client.project(job.project).num_tasks)
+        prelabeller = Prelabeller(self._settings, self._store, client, self._bell)
+        found = prelabeller.run(job.project, on_page=lambda so_far: pace.reach(so_far.num_tasks))
         return f"{found.num_queued} tasks queued, {found.num_present} had their prediction."
 
     def _label_studio(self) -> LabelStudioClient:

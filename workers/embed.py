@@ -1,33 +1,28 @@
-"""Predict jobs → embeddings: fetch, decode and forward, with every job's failure its own.
+"""Predict jobs → recordings whose embeddings are in the store, with every job's failure its own.
 
-Windows of different recordings share a forward pass, and a recording is embedded once however many jobs ask for it. An
-hour-long file never lies in memory whole: its windows are embedded and stored as they are decoded.
+A recording is embedded once however many jobs ask for it, and what the store holds already isn't fetched.
 """
 
 from __future__ import annotations
 
-import itertools
-import logging
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
-from clapboard import audio
 from clapboard.clap import ClapEncoder
-from clapboard.errors import ClapboardError, InternalError
-from clapboard.jobs import PredictPayload
-from clapboard.logs import describe
+from clapboard.errors import ClapboardError
+from clapboard.jobs import INTERACTIVE, PredictPayload
+from clapboard.logs import about
 from clapboard.sources import AudioSources, SourceFile
 from clapboard.store import Store
 from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import Job
+from workers.metrics import WorkerMetrics
+from workers.pipeline import Pipeline, unforeseen
 
 _FETCHES_AT_ONCE = 8
-_Claim = tuple[Job, PredictPayload]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,149 +35,89 @@ class Embedded:
     error: ClapboardError | None = None
 
 
-@dataclass(eq=False)
-class _File:
-    """One fetched file on its way, with the jobs that want it."""
-
-    source: SourceFile
-    claims: list[_Claim] = field(default_factory=list)
-    num_windows: int = 0
-    duration_s: float = 0.0
-    error: ClapboardError | None = None
+_Claim = tuple[Job, PredictPayload]
 
 
 class EmbeddingStage:
-    """Runs batches of predict jobs through one encoder. Threads may share it."""
+    """Takes batches of predict jobs through a pipeline. Threads share it."""
 
-    def __init__(self, store: Store, sources: AudioSources, encoder: ClapEncoder) -> None:
+    def __init__(self, store: Store, sources: AudioSources, pipeline: Pipeline, metrics: WorkerMetrics) -> None:
         self._store = store
         self._sources = sources
-        self._encoder = encoder
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._fetchers = ThreadPoolExecutor(_FETCHES_AT_ONCE, "fetch")
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Embedded]:
-        """Each job once, as soon as its own recording is done."""
+    def run(self, jobs: Sequence[Job], encoder: ClapEncoder) -> Iterator[list[Embedded]]:
+        """Each job once, as soon as its own recording is done, together with those that are done by then too."""
         claims = [(job, PredictPayload.model_validate(job.payload)) for job in jobs]
-        known = self._known([payload.uri_key for _, payload in claims])
-        missing = []
-        for job, payload in claims:
-            if payload.uri_key in known:
-                yield Embedded(job, payload, known[payload.uri_key])
-            else:
-                missing.append((job, payload))
-        for arrived in self._fetched(missing):
-            wanted: dict[str, _File] = {}
-            for (job, payload), source in arrived:
-                if isinstance(source, ClapboardError):
-                    yield Embedded(job, payload, error=source)
-                else:
-                    wanted.setdefault(source.sha256, _File(source)).claims.append((job, payload))
-            yield from self._embed([*wanted.values()])
+        known = self._known([payload.uri_key for _, payload in claims], encoder)
+        at_hand = [
+            Embedded(job, payload, known[payload.uri_key]) for job, payload in claims if payload.uri_key in known
+        ]
+        self._metrics.count_cached(len(at_hand))
+        if at_hand:
+            yield at_hand
+        missing = [(job, payload) for job, payload in claims if payload.uri_key not in known]
+        waiting: dict[Future[Any], list[_Claim]] = {}
+        for claim in missing:
+            waiting[self._fetchers.submit(self._fetch, claim[0], claim[1])] = [claim]
+        while waiting:
+            arrived, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            done = []
+            for future in arrived:
+                for claim in waiting.pop(future):
+                    if isinstance(result := _result(future), SourceFile):
+                        urgent = claim[0].queue == INTERACTIVE
+                        waiting.setdefault(self._pipeline.embed(encoder, result, urgent=urgent), []).append(claim)
+                    else:
+                        done.append(self._ended(claim, result))
+            self._remember(done)
+            if done:
+                yield done
 
-    def _known(self, uri_keys: Sequence[str]) -> dict[str, Recording]:
+    def close(self) -> None:
+        """Fetch no more."""
+        self._fetchers.shutdown(cancel_futures=True)
+
+    def _known(self, uri_keys: Sequence[str], encoder: ClapEncoder) -> dict[str, Recording]:
         """The recordings of those URI keys whose embeddings are complete."""
         found = self._store.embeddings.recordings(uri_keys)
-        identity = self._encoder.identity
+        identity = encoder.identity
         complete = self._store.embeddings.get(list(found.values()), identity.version, identity.dtype)
         return {key: recording for key, recording in found.items() if recording.sha256 in complete}
 
-    def _fetched(self, claims: Sequence[_Claim]) -> Iterator[list[tuple[_Claim, SourceFile | ClapboardError]]]:
-        """What has arrived since the last look, as soon as there is any: a slow source holds up no other."""
-        if not claims:
-            return
-        with ThreadPoolExecutor(min(_FETCHES_AT_ONCE, len(claims))) as pool:
-            fetching = {pool.submit(self._fetch, claim): claim for claim in claims}
-            waiting = set(fetching)
-            while waiting:
-                arrived, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield [(claim, future.result()) for future, claim in fetching.items() if future in arrived]
-
-    def _fetch(self, claim: _Claim) -> SourceFile | ClapboardError:
-        job, payload = claim
-        try:
-            return self._sources.fetch(payload.uri, task_id=job.task if job.task > 0 else None)
-        except ClapboardError as error:
-            return error
-        except Exception as error:
-            return unforeseen("fetching", error)
-
-    def _embed(self, wanted: Sequence[_File]) -> Iterator[Embedded]:
-        """Decode file after file, filling batches across them."""
-        batch: list[tuple[_File, audio.Window]] = []
-        ended: list[_File] = []
-        for file, window in self._windows(wanted):
-            if window is None:
-                ended.append(file)
-            else:
-                batch.append((file, window))
-            if len(batch) >= self._encoder.batch_size:
-                yield from self._flush(batch, ended)
-                batch, ended = [], []
-        yield from self._flush(batch, ended)
-
-    def _windows(self, wanted: Sequence[_File]) -> Iterator[tuple[_File, audio.Window | None]]:
-        """Every file's windows, then None; a file that can't be decoded has its error set."""
-        for file in wanted:
+    def _fetch(self, job: Job, payload: PredictPayload) -> SourceFile:
+        began = time.perf_counter()
+        with about(**job.subject):
             try:
-                if not self._was_embedded(file):
-                    for window in audio.windows(file.source.path, name="The task's audio"):
-                        yield file, window
-                        if file.error:
-                            break
-            except ClapboardError as error:
-                file.error = error
+                return self._sources.fetch(payload.uri, task_id=job.task if job.task > 0 else None)
+            except ClapboardError:
+                raise
             except Exception as error:
-                file.error = unforeseen("decoding", error)
-            yield file, None
+                raise unforeseen("fetching", error) from error
+            finally:
+                self._metrics.observe_stage("fetch", time.perf_counter() - began)
 
-    def _was_embedded(self, file: _File) -> bool:
-        """Whether the same content was embedded before, under another address."""
-        recording = self._store.embeddings.recording_of(file.source.sha256)
-        identity = self._encoder.identity
-        if recording is None or not self._store.embeddings.get([recording], identity.version, identity.dtype):
-            return False
-        file.num_windows, file.duration_s = recording.num_windows, recording.duration_s
-        return True
+    def _ended(self, claim: _Claim, result: Recording | ClapboardError) -> Embedded:
+        job, payload = claim
+        if isinstance(result, Recording):
+            return Embedded(job, payload, result)
+        self._metrics.count_audio_error(result.code)
+        return Embedded(job, payload, error=result)
 
-    def _flush(self, batch: list[tuple[_File, audio.Window]], ended: list[_File]) -> Iterator[Embedded]:
-        """Embed and store the batch, then give out the files that are complete with it."""
-        sound = [(file, window) for file, window in batch if file.error is None]
-        try:
-            if sound:
-                self._forward(sound)
-        except ClapboardError as error:
-            _blame(sound, error)
-        except Exception as error:  # not these clips' fault, as far as we know: each is tried again, alone
-            _blame(sound, unforeseen("embedding", error))
-        for file in ended:
-            recording = Recording(file.source.sha256, file.num_windows, file.duration_s)
-            for job, payload in file.claims:
-                if file.error is None:
-                    self._store.embeddings.put_recording(payload.uri_key, recording)
-                    yield Embedded(job, payload, recording)
-                else:
-                    yield Embedded(job, payload, error=file.error)
-
-    def _forward(self, batch: list[tuple[_File, audio.Window]]) -> None:
-        vectors = self._encoder.embed_windows(np.stack([window.waveform for _, window in batch]))  # [B, D]
-        identity = self._encoder.identity
-        start = 0
-        for file, group in itertools.groupby(batch, key=lambda pair: pair[0]):
-            windows = [window for _, window in group]
-            stop = start + len(windows)
-            self._store.embeddings.put(
-                file.source.sha256, identity.version, identity.dtype, windows[0].index, vectors[start:stop]
-            )
-            file.num_windows, file.duration_s = windows[-1].index + 1, windows[-1].end_s
-            start = stop
+    def _remember(self, done: Sequence[Embedded]) -> None:
+        """Which content lies behind the addresses."""
+        self._store.embeddings.put_recordings(
+            {one.payload.uri_key: one.recording for one in done if one.recording is not None}
+        )
 
 
-def _blame(batch: list[tuple[_File, audio.Window]], error: ClapboardError) -> None:
-    for file, _ in batch:
-        file.error = error
-
-
-def unforeseen(doing: str, error: Exception) -> InternalError:
-    """The error to record for an exception that nobody foresaw, which is logged here."""
-    log.error("%s failed: %s", doing, describe(error))
-    kind = type(error).__name__
-    return InternalError(f"Something unforeseen failed while {doing} ({kind}): the worker's log says where.")
+def _result(future: Future[Any]) -> SourceFile | Recording | ClapboardError:
+    error = future.exception()
+    if error is None:
+        found: SourceFile | Recording = future.result()
+        return found
+    if isinstance(error, ClapboardError):
+        return error
+    raise error

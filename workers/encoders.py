@@ -43,7 +43,11 @@ class EncoderPool:
 def load_encoder(settings: Settings, name: str) -> ClapEncoder:
     """The encoder of that name on the settings' device. Raises `ModelError` if its checkpoint can't be read."""
     encoder = ClapEncoder.load(
-        settings.checkpoint(name), device=settings.device, dtype=settings.dtype, batch_size=settings.batch_size
+        settings.checkpoint(name),
+        device=settings.device,
+        dtype=settings.dtype,
+        engine=settings.engine,
+        batch_size=settings.batch_size,
     )
     encoder.identity = replace(encoder.identity, model=name)
     return encoder

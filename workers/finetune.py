@@ -24,6 +24,7 @@ from clapboard.consensus import TaskLabels, consensus
 from clapboard.errors import ClapboardError, InternalError, NotFoundError, TrainingError
 from clapboard.head import ZERO_SHOT, Head
 from clapboard.labels import parse_label_config
+from clapboard.logs import carry
 from clapboard.prediction import model_version
 from clapboard.serving import find_serving
 from clapboard.settings import Settings
@@ -120,6 +121,7 @@ class Finetuner:
             max_fall=self._settings.max_class_fall,
             device=self._settings.device,
             dtype=self._settings.dtype,
+            engine=self._settings.engine,
             batch_size=self._settings.batch_size,
             threads=self._settings.torch_threads,
         )
@@ -142,7 +144,7 @@ class Finetuner:
             try:
                 source = self._sources.fetch(task.uri, task_id=task.task if task.task > 0 else None)
             except ClapboardError as error:
-                log.warning("task %d is left out of training: %s", task.task, error)
+                log.warning("task %d is left out of training: %s", task.task, error, extra={"task": task.task})
                 return None
             path = audio / f"{source.sha256}{source.path.suffix}"
             if not path.exists():
@@ -153,7 +155,7 @@ class Finetuner:
             return path
 
         with ThreadPoolExecutor(_FETCHES_AT_ONCE) as pool:
-            fetched = zip(tasks, pool.map(fetch, tasks.values()), strict=True)
+            fetched = zip(tasks, pool.map(carry(fetch), tasks.values()), strict=True)
             return {task: path for task, path in fetched if path is not None}
 
     def _train(self, folder: Path, report: Callable[[str], None]) -> None:

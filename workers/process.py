@@ -27,16 +27,20 @@ from clapboard.clap import ClapEncoder
 from clapboard.errors import InternalError
 from clapboard.jobs import BATCH, INTERACTIVE, LEARN, QUEUES, RING, TRAIN, CeleryBell, make_celery
 from clapboard.label_studio.client import LabelStudioClient
+from clapboard.label_studio.tally import RequestTally
+from clapboard.logs import about
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest
 from workers.batch import PredictJobs
-from workers.chores import Chores
-from workers.embed import unforeseen
+from workers.chores import ENDINGS, Chores
+from workers.embed import EmbeddingStage
 from workers.encoders import EncoderPool, announce, load_encoder
 from workers.finetune import Finetuner
 from workers.heads import Heads
+from workers.metrics import MetricsServer, WorkerMetrics
+from workers.pipeline import Pipeline, unforeseen
 from workers.promote import Promoter
 from workers.push import Pusher
 from workers.refit import Refitter
@@ -58,7 +62,8 @@ log = logging.getLogger(__name__)
 def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> None:
     """Serve the queues until the process is told to stop.
 
-    Raises `ModelError` if the model can't be loaded and `SettingsError` if the store can't be opened.
+    Raises `ModelError` if the model can't be loaded and `SettingsError` if the store can't be opened, or the metrics'
+    port not be had.
     """
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
@@ -75,9 +80,11 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> None:
     try:
         worker.start()
         beat.start()
-        _serve(app, worker, settings)
+        try:
+            _serve(app, worker, settings)
+        finally:
+            beat.stop()
     finally:
-        beat.stop()
         worker.close()
 
 
@@ -124,14 +131,22 @@ class Worker:
         self._store = store
         self._encoder = encoder
         self._bell = CeleryBell(make_celery(settings))
-        self._client = LabelStudioClient(settings) if settings.label_studio_api_key.get_secret_value() else None
+        tally = RequestTally()
+        has_token = bool(settings.label_studio_api_key.get_secret_value())
+        self._client = LabelStudioClient(settings, tally=tally) if has_token else None
+        self._metrics = WorkerMetrics(tally, encoder.device, self._busy_threads)
+        self._metrics_server: MetricsServer | None = None
         self._pusher = Pusher(store, self._client, lease_s=settings.job_lease_s) if self._client else None
-        sources, heads = AudioSources(settings), Heads(store)
+        heads = Heads(store)
         encoders = EncoderPool(encoder, lambda name: load_encoder(settings, name), capacity=settings.encoders)
         rollout = Rollout(settings, store, encoders, heads, self._bell, self._client, self._pusher)
         self._stopping = threading.Event()
         self._owed = threading.Event()
-        self._predict_jobs = PredictJobs(store, sources, encoders, heads, on_owed=self._owed.set)
+        self._pipeline = Pipeline(
+            store, self._metrics, num_decoders=torch.get_num_threads(), batch_size=encoder.batch_size
+        )
+        self._stage = EmbeddingStage(store, AudioSources(settings), self._pipeline, self._metrics)
+        self._predict_jobs = PredictJobs(store, self._stage, encoders, heads, on_owed=self._owed.set)
         self._chores = Chores(
             settings,
             store,
@@ -169,7 +184,13 @@ class Worker:
             self._bell.ring(queue)
 
     def start(self) -> None:
-        """Announce the encoder: from now on the backend can name the model version."""
+        """Announce the encoder: from now on the backend can name the model version.
+
+        Raises `SettingsError` if the metrics' port can't be had.
+        """
+        if self._settings.worker_metrics_port:
+            host, port = self._settings.host, self._settings.worker_metrics_port
+            self._metrics_server = MetricsServer(self._metrics.registry, host, port)
         announce(self._store, self._encoder)
         if LEARN in self.queues and self._client is not None:
             self.ask_for_all(LEARN, "sync")
@@ -193,15 +214,23 @@ class Worker:
         self._closed.set()
         if self._heart.is_alive():
             self._heart.join()  # a last beat after signing off would bring the worker back
+        self._stage.close()
+        self._pipeline.close()
         if self._client is not None:
             self._client.close()
+        if self._metrics_server is not None:
+            self._metrics_server.close()
         self._store.catalog.worker_gone(self.name)
         self._store.close()
+
+    def _busy_threads(self) -> dict[str, int]:
+        """How many threads are at each queue."""
+        return {queue: self._draining.count(queue) for queue in self.queues}
 
     def _work_off(self, queue: str) -> None:
         while not self._stopping.is_set():
             # Chores come one by one, so that no other worker waits for what this one hasn't begun.
-            at_once = self._settings.batch_size if queue in (INTERACTIVE, BATCH) else 1
+            at_once = self._encoder.batch_size if queue in (INTERACTIVE, BATCH) else 1
             jobs = self._store.jobs.claim(self.name, queue, at_once)
             if not jobs:
                 return
@@ -212,10 +241,15 @@ class Worker:
                 return
 
     def _run(self, jobs: Sequence[Job]) -> None:
-        self._predict_jobs.run([job for job in jobs if job.kind == "predict"])
+        predict = [job for job in jobs if job.kind == "predict"]
+        with about(**_shared_subject(predict)):
+            self._predict_jobs.run(predict)
+        for state in self._store.jobs.states([job.id for job in predict]).values():
+            if state in ENDINGS:  # else it was lost to another worker, for which it runs
+                self._metrics.count_jobs("predict", ENDINGS[state])
         for job in jobs:
             if job.kind != "predict":
-                self._chores.run(job)
+                self._metrics.count_jobs(job.kind, self._chores.run(job))
 
     def _beat(self) -> None:
         """To the very end, several times a lease: say that this worker and its jobs live, and take over lost ones."""
@@ -235,7 +269,7 @@ class Worker:
         while self._broken_off:
             jobs, error = self._broken_off[0]
             for job in jobs:
-                self._store.jobs.fail(job, error)
+                self._metrics.count_jobs(job.kind, ENDINGS[self._store.jobs.fail(job, error)])
             self._broken_off.popleft()
 
     def _look_for_work(self) -> None:
@@ -265,3 +299,9 @@ class Worker:
                 log.warning(_STORE_AWAY, type(error).__name__)
             except Exception as error:  # this thread must outlive whatever Label Studio answers
                 unforeseen("pushing", error)
+
+
+def _shared_subject(jobs: Sequence[Job]) -> dict[str, int | str]:
+    """What all the jobs are about."""
+    subjects = [job.subject.items() for job in jobs]
+    return dict(set(subjects[0]).intersection(*subjects[1:])) if subjects else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 
 from clapboard import prediction
 from clapboard.errors import ModelError
@@ -25,15 +26,17 @@ class Promoter:
         self._encoders = encoders
         self._rollout = rollout
 
-    def run(self, project: int, model_version: str) -> Rolled:
-        """Go on with the version's rollout as far as that goes now.
+    def run(
+        self, project: int, model_version: str, *, on_page: Callable[[int], None] = lambda _num_tasks: None
+    ) -> Rolled:
+        """Go on with the version's rollout as far as that goes now; `on_page` hears of the tasks gone through.
 
         Raises `NotFoundError` if there is no such version, `ModelError` if its checkpoint is gone, `LabelStudioError`.
         """
         version = self._store.versions.get(project, model_version)
         if is_tuned(version.encoder) and not has_checkpoint(self._settings, version.encoder):
             raise ModelError(f"Version {model_version} can't be promoted any more: its checkpoint was removed.")
-        return self._rollout.run(self._for_label_space_of_today(version))
+        return self._rollout.run(self._for_label_space_of_today(version), on_page=on_page)
 
     def prune(self, project: int) -> int:
         """How many replaced versions left Label Studio; then drop the encoders that nothing can roll back to.

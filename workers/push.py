@@ -13,6 +13,7 @@ from clapboard.errors import LabelStudioError
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.records import Project
 from clapboard.label_studio.validation import PredictionsDropped
+from clapboard.logs import about
 from clapboard.store import Store
 from clapboard.store.predictions import StoredPrediction
 
@@ -49,6 +50,10 @@ class Pusher:
         """
         if not taken:
             return 0
+        with about(project=taken[0].project, model_version=taken[0].model_version):
+            return self._push(taken, known_absent, record)
+
+    def _push(self, taken: Sequence[StoredPrediction], known_absent: bool, record: Project | None) -> int:
         project, version = taken[0].project, taken[0].model_version
         tasks = {prediction.task for prediction in taken}
         items = [{"task": prediction.task} | prediction.as_json() for prediction in taken]
@@ -57,10 +62,10 @@ class Pusher:
             self._client.push_predictions(project, items, known_absent=known_absent, record=record)
         except PredictionsDropped as error:
             refused = tasks & set(error.dropped)
-            log.warning("%s", error, extra={"project": project, "model_version": version})
+            log.warning("%s", error)
             self._store.predictions.give_up_push(project, sorted(refused), version)
         except LabelStudioError as error:
-            log.warning("predictions wait: %s", error, extra={"project": project, "model_version": version})
+            log.warning("predictions wait: %s", error)
             delay_s = RETRY_S if error.retryable else RETRY_REFUSED_S
             self._store.predictions.push_later(project, sorted(tasks), version, delay_s)
             return 0

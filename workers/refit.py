@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,8 +58,8 @@ class Refitter:
         self._heads = heads
         self._rollout = rollout
 
-    def run(self, project: int) -> Refitted:
-        """Enter what is new in the inbox, fit, and roll the head out.
+    def run(self, project: int, *, on_page: Callable[[int], None] = lambda _num_tasks: None) -> Refitted:
+        """Enter what is new in the inbox, fit, and roll the head out; `on_page` hears of the tasks gone through.
 
         Raises `NotFoundError` for a project that never introduced itself, `LabelConfigError`, `NoWorkerError`,
         `LabelStudioError`.
@@ -69,12 +70,12 @@ class Refitter:
         self._store.catalog.put_label_space(prediction.space_id(label_space), label_config)
         pointer = _name(self._store.versions.promoted(project))
         if (begun := self._begun(project, label_space)) is not None:
-            rolled = self._rollout.run(begun, instead_of=pointer, waits_for_all=False)
+            rolled = self._rollout.run(begun, instead_of=pointer, waits_for_all=False, on_page=on_page)
             if rolled.num_waiting:
                 return Refitted(begun.model_version, begun.manifest["num_labels"], rolled.num_waiting, changed=True)
-        return self._refit(project, label_space)
+        return self._refit(project, label_space, on_page)
 
-    def _refit(self, project: int, label_space: LabelSpace) -> Refitted:
+    def _refit(self, project: int, label_space: LabelSpace, on_page: Callable[[int], None]) -> Refitted:
         # The pointer first: whatever is promoted from here on is not to be replaced by what is fitted without it.
         promoted = self._store.versions.promoted(project)
         served = find_serving(self._store, self._settings.model, project, label_space)
@@ -106,7 +107,9 @@ class Refitter:
         if not self._is_worth_it(version, served, promoted, label_space, head, vectors):
             return Refitted(served.model_version, num_labels, 0, changed=False)
         is_new = self._store.versions.put(version, head if labelled else None)
-        rolled = self._rollout.run(version, is_new=is_new, instead_of=_name(promoted), waits_for_all=False)
+        rolled = self._rollout.run(
+            version, is_new=is_new, instead_of=_name(promoted), waits_for_all=False, on_page=on_page
+        )
         return Refitted(version.model_version, num_labels, rolled.num_waiting, True, rolled.num_missing)
 
     def _begun(self, project: int, label_space: LabelSpace) -> Version | None:

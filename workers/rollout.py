@@ -9,7 +9,7 @@ pointer moves, nobody sees anything of it, and once it has moved, a job that was
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from clapboard import prediction
@@ -80,22 +80,29 @@ class Rollout:
         self._pusher = pusher
 
     def run(
-        self, version: Version, *, is_new: bool = False, instead_of: str | None = None, waits_for_all: bool = True
+        self,
+        version: Version,
+        *,
+        is_new: bool = False,
+        instead_of: str | None = None,
+        waits_for_all: bool = True,
+        on_page: Callable[[int], None] = lambda _num_tasks: None,
     ) -> Rolled:
         """Go on with the version's rollout as far as that goes now.
 
         `is_new` says that nobody can have been given anything of it, which makes it faster; `instead_of`, that it is
         only to replace this version. Without `waits_for_all` it takes over before every task is embedded: right for a
-        head on the encoder that serves, under which what is embedded later is predicted too. Raises `LabelStudioError`,
-        `ModelError` if its checkpoint is gone, `NotFoundError` if its head is.
+        head on the encoder that serves, under which what is embedded later is predicted too. `on_page` hears how many
+        tasks were gone through. Raises `LabelStudioError`, `ModelError` if its checkpoint is gone, `NotFoundError` if
+        its head is.
         """
         encoder = self._encoders.get(version.encoder)
         label_space, head = self._heads.get(encoder, version.space_id, version.head)
         served = Serving(announce(self._store, encoder), version.head, version.space_id, version.model_version)
         is_lost = not is_new and self._is_lost(version)
         num_predicted = num_missing = 0
-        asked: Serving | None = None
-        failed: set[int] = set()
+        asked = self._embedding(served, version.project, label_space)
+        failed = self._store.jobs.failed_tasks(version.project, asked.model_version)
         record = self._client.project(version.project) if self._client else None
         for tasks, are_open in self._pages(version.project, record.annotations_per_task if record else 1):
             vectors = embedded(self._store, tasks, served.encoder)
@@ -103,15 +110,11 @@ class Rollout:
             found = _predict(version, wanted, label_space, [vectors[task.task] for task in wanted], head)
             num_predicted += len(found)
             # Annotated ones too: heads are fitted on their embeddings. Those that have failed aren't waited for.
-            missing = [task for task in tasks if task.task not in vectors]
-            if missing:
-                if asked is None:
-                    asked = self._embedding(served, version.project, label_space)
-                    failed = self._store.jobs.failed_tasks(version.project, asked.model_version)
-                missing = [task for task in missing if task.task not in failed]
-                self._queue_unembedded(version.project, asked, missing, are_open)
-                num_missing += len(missing)
+            missing = [task for task in tasks if task.task not in vectors and task.task not in failed]
+            self._queue_unembedded(version.project, asked, missing, are_open)
+            num_missing += len(missing)
             self._deliver(found, record, is_new=is_new, is_lost=is_lost)
+            on_page(len(tasks))
         num_waiting = num_missing if waits_for_all else 0
         if self._client is not None:
             num_waiting += self._store.predictions.num_owed(version.project, version.model_version)

@@ -132,7 +132,11 @@ def _encoder(settings: Settings) -> ClapEncoder:
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     return ClapEncoder.load(
-        settings.model, device=settings.device, dtype=settings.dtype, batch_size=settings.batch_size
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        engine=settings.engine,
+        batch_size=settings.batch_size,
     )
 
 

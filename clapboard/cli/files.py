@@ -38,7 +38,11 @@ def predict(
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     encoder = ClapEncoder.load(
-        settings.model, device=settings.device, dtype=settings.dtype, batch_size=settings.batch_size
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        engine=settings.engine,
+        batch_size=settings.batch_size,
     )
     weights = prediction.compute_class_weights(label_space, encoder.embed_texts)
     (head,) = zero_shot_head(label_space, weights, encoder.logit_scale).controls

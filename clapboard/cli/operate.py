@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -12,8 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from clapboard.cli.output import AsJson, console, settings_with, write_json
+from clapboard.pace import duration
 from clapboard.settings import env_name, provenance
 from clapboard.store.jobs import OPEN, Job, State
+from clapboard.store.progress import PUSH, UnderWay
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -28,7 +31,7 @@ def jobs(
     limit: Annotated[int, typer.Option(help="How many, newest first.", min=1)] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """What is queued, running, done, failed, and why."""
+    """What is queued, running, done, failed, and why; how far whole projects are, and how long they take yet."""
     from clapboard.errors import SettingsError
     from clapboard.store import Store
 
@@ -37,12 +40,23 @@ def jobs(
     store = Store.open(settings_with())
     found = store.jobs.newest(project=project, state=State(state) if state else None, limit=limit)
     counts = store.jobs.counts(project=project)
+    under_way = store.progress.under_way(project)
     if as_json:
         totals: dict[str, dict[str, int]] = {}
         for (queue, kind), count in counts.items():
             totals.setdefault(queue, {})[kind] = count
-        write_json({"counts": totals, "jobs": [_shown(asdict(job)) for job in found]})
+        going = [asdict(one) | {"eta_s": one.eta_s} for one in under_way]
+        write_json({"counts": totals, "under_way": going, "jobs": [_shown(asdict(job)) for job in found]})
         return
+    _show_jobs(found)
+    if under_way:
+        _show_under_way(under_way)
+    console().print(
+        ", ".join(f"{queue}: {count} {kind}" for (queue, kind), count in sorted(counts.items())) or "no jobs"
+    )
+
+
+def _show_jobs(found: Sequence[Job]) -> None:
     table = Table("job", "queue", "kind", "project", "task", "state", "tries", "age")
     table.add_column("how far, why, or what came of it", min_width=40)
     colours = {State.FAILED: "red", State.RUNNING: "cyan", State.DONE: "green", State.QUEUED: "yellow"}
@@ -53,9 +67,20 @@ def jobs(
             *(str(job.attempts), _ago(job.created_at), escape(_told(job))),
         )
     console().print(table)
-    console().print(
-        ", ".join(f"{queue}: {count} {kind}" for (queue, kind), count in sorted(counts.items())) or "no jobs"
-    )
+
+
+def _show_under_way(under_way: Sequence[UnderWay]) -> None:
+    table = Table("project", "what", "model version", title="Under way")
+    for column in ("done", "of", "a second", "time left"):
+        table.add_column(column, justify="right")
+    for one in under_way:
+        what = "pushes to Label Studio" if one.queue == PUSH else f"predictions, {one.queue}"
+        rate = "" if one.per_s is None else f"{one.per_s:.3g}"
+        left = "not known" if one.eta_s is None else duration(one.eta_s)
+        table.add_row(
+            *(str(one.project), what, one.model_version, f"{one.num_done:,}", f"{one.num_total:,}", rate, left)
+        )
+    console().print(table)
 
 
 def config(as_json: AsJson = False) -> None:
@@ -91,8 +116,4 @@ def _masked(value: Any) -> Any:
 
 
 def _ago(at: float) -> str:
-    seconds = max(0.0, time.time() - at)
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return duration(max(0.0, time.time() - at))

@@ -70,7 +70,7 @@ def worker(
     if ping:
         _ping(settings, as_json)
         return
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.secrets)
     if follow:
         threading.Thread(target=_stop_with_parent, args=[follow], daemon=True).start()
     from workers.process import run_worker
@@ -83,7 +83,7 @@ def _serve(settings: Settings) -> None:
 
     from backend.app import create_app
 
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.secrets)
     # uvicorn raises the signal that stopped it once more: it then unwinds what called us, instead of killing it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(

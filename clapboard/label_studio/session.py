@@ -15,6 +15,7 @@ from clapboard.errors import LabelStudioError
 from clapboard.label_studio.auth import is_personal_access_token
 from clapboard.label_studio.failures import failures_as_ours
 from clapboard.label_studio.records import Project
+from clapboard.label_studio.tally import RequestTally, TalliedClient
 from clapboard.settings import Settings
 
 CONNECT_TIMEOUT_S = 5.0
@@ -28,10 +29,13 @@ IMPORT_ONCE: Any = {"max_retries": 0, "timeout": httpx.Timeout(IMPORT_TIMEOUT_S,
 class LabelStudioSession:
     """Label Studio as the user whom the token belongs to. Safe to share between threads; close it, or use `with`.
 
-    Raises `LabelStudioError` where the token is missing or expired: nothing is sent for that.
+    `tally` counts the requests. Raises `LabelStudioError` where the token is missing or expired: nothing is sent for
+    that.
     """
 
-    def __init__(self, settings: Settings, *, timeout_s: float = 60.0, max_retries: int = 2) -> None:
+    def __init__(
+        self, settings: Settings, *, timeout_s: float = 60.0, max_retries: int = 2, tally: RequestTally | None = None
+    ) -> None:
         self.url = settings.label_studio_url
         token = settings.label_studio_api_key.get_secret_value().strip()
         if not token:
@@ -40,7 +44,7 @@ class LabelStudioSession:
             raise LabelStudioError("LABEL_STUDIO_API_KEY holds characters that no token has: copy it once more.")
         # Redirects are not followed: a POST would become a GET, and the token would go to another address.
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
-        self._http = httpx.Client(timeout=timeout, follow_redirects=False)
+        self._http = TalliedClient(tally or RequestTally(), timeout=timeout, follow_redirects=False)
         with ExitStack() as on_failure, self._asking("the token"):
             on_failure.callback(self._http.close)
             # The slash keeps a path prefix of the URL when the SDK refreshes a personal token.

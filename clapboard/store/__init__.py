@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from clapboard.settings import Settings
@@ -14,6 +14,7 @@ from clapboard.store.inbox import Inbox
 from clapboard.store.jobs import Job, JobStore
 from clapboard.store.ledger import LedgerStore
 from clapboard.store.predictions import PredictionStore, StoredPrediction
+from clapboard.store.progress import ProgressReader
 from clapboard.store.tasks import TaskStore
 from clapboard.store.versions import VersionStore
 from clapboard.suggestions import annotations_in, answered
@@ -33,6 +34,7 @@ class Store:
         self.jobs = JobStore(self.database, clock, max_attempts)
         self.ledger = LedgerStore(self.database)
         self.predictions = PredictionStore(self.database, clock)
+        self.progress = ProgressReader(self.database, clock)
         self.tasks = TaskStore(self.database)
         self.versions = VersionStore(self.database, clock)
 
@@ -54,12 +56,26 @@ class Store:
 
     def finish_with_prediction(self, job: Job, prediction: StoredPrediction) -> bool:
         """End the job and keep what came of it, as one: whether the prediction is now owed through the API."""
+        return self.finish_with_predictions([(job, prediction)])
+
+    def finish_with_predictions(self, found: Sequence[tuple[Job, StoredPrediction]]) -> bool:
+        """End the jobs and keep what came of them, as one: whether anything is now owed through the API.
+
+        What came of a job that is no longer this worker's is discarded.
+        """
+        ended: dict[bool, list[StoredPrediction]] = {True: [], False: []}
         with self.database.write() as connection:
-            push = self.jobs.finish(connection, job)
-            if push is None:
-                return False
-            self.predictions.put(connection, [prediction], push=push)
-            return push
+            # In the order in which everybody takes several jobs' rows, so that no two wait for each other.
+            for job, prediction in sorted(
+                found, key=lambda pair: (pair[0].project, pair[0].task, pair[0].model_version)
+            ):
+                push = self.jobs.finish(connection, job)
+                if push is not None:
+                    ended[push].append(prediction)
+            for push, predictions in ended.items():
+                if predictions:
+                    self.predictions.put(connection, predictions, push=push)
+        return bool(ended[True])
 
     def close(self) -> None:
         """Give all connections back."""

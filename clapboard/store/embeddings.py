@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,15 @@ class Extent:
     last_id: int
 
 
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Embeddings `[W, D]` of a recording's consecutive windows, from `first_index` on."""
+
+    sha256: str
+    first_index: int
+    vectors: npt.NDArray[np.float32]
+
+
 class EmbeddingStore:
     """The recordings and embeddings tables."""
 
@@ -59,14 +68,26 @@ class EmbeddingStore:
 
     def put_recording(self, uri_key: str, recording: Recording) -> None:
         """Say which content lies behind the URI key now."""
-        fresh = {
-            "sha256": recording.sha256,
-            "num_windows": recording.num_windows,
-            "duration_s": recording.duration_s,
-        }
-        statement = self._db.insert(recordings).values(uri_key=uri_key, **fresh)
-        with self._db.write() as connection:
-            connection.execute(statement.on_conflict_do_update(index_elements=[recordings.c.uri_key], set_=fresh))
+        self.put_recordings({uri_key: recording})
+
+    def put_recordings(self, found: Mapping[str, Recording]) -> None:
+        """Say which content lies behind each URI key now."""
+        rows = [
+            {
+                "uri_key": uri_key,
+                "sha256": recording.sha256,
+                "num_windows": recording.num_windows,
+                "duration_s": recording.duration_s,
+            }
+            for uri_key, recording in sorted(found.items())
+        ]
+        statement = self._db.insert(recordings)
+        fresh = {name: statement.excluded[name] for name in ("sha256", "num_windows", "duration_s")}
+        if rows:
+            with self._db.write() as connection:
+                connection.execute(
+                    statement.on_conflict_do_update(index_elements=[recordings.c.uri_key], set_=fresh), rows
+                )
 
     def put(
         self,
@@ -77,15 +98,20 @@ class EmbeddingStore:
         vectors: npt.NDArray[np.float32],
     ) -> None:
         """Keep the embeddings `[W, D]` of consecutive windows; those that are there already stay as they are."""
+        self.put_all([Stretch(sha256, first_index, vectors)], encoder_version, dtype)
+
+    def put_all(self, stretches: Sequence[Stretch], encoder_version: str, dtype: str) -> None:
+        """Keep embeddings of several recordings at once; those that are there already stay as they are."""
         rows = [
             {
-                "sha256": sha256,
+                "sha256": stretch.sha256,
                 "encoder_version": encoder_version,
                 "dtype": dtype,
-                "window_index": first_index + offset,
+                "window_index": stretch.first_index + offset,
                 "vector": np.ascontiguousarray(vector, "<f4").tobytes(),
             }
-            for offset, vector in enumerate(vectors)
+            for stretch in stretches
+            for offset, vector in enumerate(stretch.vectors)
         ]
         if not rows:
             return

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, case, func, select
 
 from clapboard.errors import NotFoundError
 from clapboard.store.database import Database, in_chunks
@@ -48,6 +48,16 @@ class Job:
     error: str | None
     progress: str | None = None
 
+    @property
+    def subject(self) -> dict[str, int | str]:
+        """What log lines about it name, for `logs.about`."""
+        told: dict[str, int | str] = {"project": self.project, "job": self.id}
+        if self.task:
+            told["task"] = self.task
+        if self.model_version:
+            told["model_version"] = self.model_version
+        return told
+
 
 class JobRecords:
     """The part of `JobStore` that only reads."""
@@ -62,6 +72,15 @@ class JobRecords:
         with self._db.read() as connection:
             for some in in_chunks(ids):
                 found |= set(connection.scalars(select(jobs.c.id).where(jobs.c.id.in_(some), jobs.c.state.in_(OPEN))))
+        return found
+
+    def states(self, ids: Sequence[int]) -> dict[int, State]:
+        """Where each of the jobs stands."""
+        found: dict[int, State] = {}
+        with self._db.read() as connection:
+            for some in in_chunks(ids):
+                rows = connection.execute(select(jobs.c.id, jobs.c.state).where(jobs.c.id.in_(some)))
+                found |= {job_id: State(state) for job_id, state in rows}
         return found
 
     def get(self, job_id: int) -> Job:
@@ -127,11 +146,14 @@ class JobRecords:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def oldest_queued_s(self) -> dict[str, float]:
-        """For each queue that holds any, how long its oldest queued job has waited, in seconds."""
-        query = select(jobs.c.queue, func.min(jobs.c.created_at)).where(jobs.c.state == State.QUEUED)
+        """For each queue that holds any, how long its oldest job that may be claimed has waited, in seconds."""
+        now = self._clock()
+        due = (jobs.c.state == State.QUEUED) & (jobs.c.not_before <= now)
+        waits_since = case((jobs.c.not_before > jobs.c.created_at, jobs.c.not_before), else_=jobs.c.created_at)
+        query = select(jobs.c.queue, func.min(waits_since)).where(due).group_by(jobs.c.queue)
         with self._db.read() as connection:
-            rows = connection.execute(query.group_by(jobs.c.queue)).all()
-        return {queue: self._clock() - created_at for queue, created_at in rows}
+            rows = connection.execute(query).all()
+        return {queue: now - since for queue, since in rows}
 
     def queues_with_work(self, queues: Iterable[str]) -> list[str]:
         """Those of the queues that hold a job which may be claimed now."""

@@ -143,8 +143,8 @@ class JobStore(JobRecords):
                 .values(later | {"attempts": job.attempts - 1, "not_before": self._clock() + delay_s})
             )
 
-    def fail(self, job: Job, error: ClapboardError) -> None:
-        """End the job as failed with its reason, or queue it again where another try may help."""
+    def fail(self, job: Job, error: ClapboardError) -> State:
+        """End the job as failed with its reason, or queue it again where another try may help; which of the two."""
         again = error.retryable and job.attempts < self._max_attempts
         now = self._clock()
         values: dict[str, Any] = {"error_code": error.code, "error": _reason(error), "heartbeat_at": None}
@@ -154,6 +154,7 @@ class JobStore(JobRecords):
             values |= {"state": State.FAILED, "finished_at": now}
         with self._db.write() as connection:
             connection.execute(update(jobs).where(_still_held(job)).values(values))
+        return State(values["state"])
 
     def requeue_lost(self, lease_s: float) -> set[str]:
         """Queue again every running job without a heartbeat for `lease_s`; the queues that now hold one.

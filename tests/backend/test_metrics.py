@@ -8,10 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from clapboard import prediction
 from clapboard.errors import AudioError
-from clapboard.jobs import BATCH, INTERACTIVE
+from clapboard.jobs import BATCH, INTERACTIVE, QUEUES, TRAIN
 from clapboard.labels import parse_label_config
 from clapboard.sources import AudioSources
-from clapboard.store.jobs import JobRequest
+from clapboard.store.jobs import JobRequest, State
 from clapboard.store.predictions import StoredPrediction
 from tests.backend.conftest import ENCODER
 from tests.fake_label_studio import CHOICES
@@ -110,4 +110,21 @@ def test_the_stores_numbers_are_read_at_each_scrape(backend: Backend, house: Ins
     assert new("clapboard_predictions_owed") == 2
     assert new("clapboard_embeddings") == 4
     assert new("clapboard_workers") == 1
+    assert new("clapboard_queue_workers", queue="batch") == 1
+    assert new("clapboard_queue_workers", queue="train") == 0
     assert 0 <= value(after, "clapboard_oldest_job_seconds", queue="batch") < 60
+
+
+def test_a_queue_that_holds_nothing_counts_zero(backend: Backend, before: Samples) -> None:
+    for queue in QUEUES:
+        assert ("clapboard_oldest_job_seconds", frozenset({("queue", queue)})) in before
+        assert ("clapboard_queue_workers", frozenset({("queue", queue)})) in before
+        for state in State:
+            assert ("clapboard_jobs", frozenset({("queue", queue), ("state", state.value)})) in before
+
+
+def test_a_job_that_is_put_off_has_not_waited(backend: Backend, house: Installation) -> None:
+    house.store.jobs.add(TRAIN, [JobRequest("train", 73, delay_s=3600.0)])
+    after = scraped(backend)
+    assert value(after, "clapboard_jobs", queue="train", state="queued") == 1
+    assert value(after, "clapboard_oldest_job_seconds", queue="train") == 0

@@ -1,134 +1,75 @@
-"""`make bench`: what Clapboard costs beside named peers, in one run, on this machine.
+"""`make bench`: what Clapboard costs beside named peers, in one run, on this machine: a table, and bench.json.
 
-Every row times ours and the peer in turns on the same input and threads, and compares medians. Weights are random, of
-the real size: speed doesn't depend on their values. Writes the table, and bench.json.
+Whatever is compared is timed in turns on the same input and threads, and medians are compared. Weights are random, of
+the real size: speed doesn't depend on their values. A row that can't be measured here says why.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads and torch's fight, to the peers' disadvantage
+os.environ.pop("OPENBLAS_CORETYPE", None)  # meant for another processor, these would slow the peers' numpy
+os.environ.pop("OPENBLAS_L2_SIZE", None)
 
-import numpy as np
-import torch
+import typer
 from rich.console import Console
-from rich.table import Table
-from transformers import ClapFeatureExtractor, ClapModel
+from transformers.utils import logging as transformers_logging
 
-from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
-from clapboard.clap import ClapEncoder
-from clapboard.features import LogMel
-from tests.bench.learning import accept_seconds
-from tests.bench.serving import predict_seconds
-from tests.clap_checkpoints import save_real_size
+from tests.bench import embedding, files, gpu, health, log_mel, memory, scale, training_step
+from tests.bench.hardware import describe_hardware
+from tests.bench.sections import Effort, chosen, run_section
+from tests.bench.table import show
+from tests.clap_checkpoints import save_real_size, save_tiny
 
-BATCH = 8
-ROUNDS = 5
-OUTPUT = Path("bench.json")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison: seconds of ours and of the peer, for the same work."""
-
-    name: str
-    ours: float
-    peer: float
-    peer_name: str
-    ratio: float  # how many times faster than the peer
-    unit: str
-    hardware: str
+SECTIONS = (
+    embedding.SECTION,
+    log_mel.SECTION,
+    files.WORKER_SECTION,
+    files.TWO_WORKERS_SECTION,
+    scale.CACHED_SECTION,
+    health.SECTION,
+    scale.ACCEPTED_SECTION,
+    scale.SEARCH_SECTION,
+    memory.SECTION,
+    training_step.SECTION,
+    *gpu.SECTIONS,
+)
+LOG_WIDTH = 180
+"""Columns of the table where no terminal says how many there are."""
 
 
-def main() -> None:
-    """Run every comparison, print the table, write the file."""
+def main(
+    only: Annotated[str, typer.Option(help="Only rows whose name or peer holds this text.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="One round with a tiny model: does it still run?")] = False,
+    output: Annotated[Path, typer.Option(help="Where the rows are written to, as JSON.")] = Path("bench.json"),
+) -> None:
+    """Measure, print the table, write the file. Exit code 1 if a section failed."""
+    wanted = chosen(SECTIONS, only)
+    if not wanted:
+        raise typer.BadParameter(f"no row's name or peer holds {only!r}", param_hint="--only")
+    transformers_logging.disable_progress_bar()
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
+    hardware = describe_hardware() + (", in a quick run whose figures mean nothing" if quick else "")
     rows = []
-    windows = np.random.default_rng(0).uniform(-0.5, 0.5, (BATCH, WINDOW_SAMPLES)).astype(np.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = save_real_size(Path(folder), fused=False)
-        rows += _embedding_rows(checkpoint, windows)
-    rows.append(_log_mel_row(windows))
-    ours, peer = predict_seconds(num_tasks=100, rounds=ROUNDS * 4)
-    rows.append(
-        _row("cached /predict, 100 tasks", ours, peer, f"FastAPI {version('fastapi')}, a constant of that size", "s")
-    )
-    ours, peer = accept_seconds(num_tasks=1000, rounds=8)
-    label_studio = "Label Studio's own import of as many predictions"
-    rows.append(_row("annotation → new suggestions shown, 1,000 tasks", ours, peer, label_studio, "s"))
-    _show(rows)
-    OUTPUT.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
-
-
-def _embedding_rows(checkpoint: Path, windows: Waveform) -> list[Row]:
-    extractor = ClapFeatureExtractor.from_pretrained(checkpoint)
-    model = ClapModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    peer_name = f"transformers {version('transformers')}, fp32, batched by hand"
-
-    def by_hand() -> None:
-        features = extractor(list(windows), sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        with torch.inference_mode():
-            model.get_audio_features(input_features=features["input_features"])
-
-    rows = []
-    for dtype in ("float32", "bfloat16"):
-        encoder = ClapEncoder.load(str(checkpoint), device="cpu", dtype=dtype)
-        ours, peer = _interleaved(lambda encoder=encoder: encoder.embed_windows(windows), by_hand)
-        rows.append(_row(f"PCM → embedding, batch {BATCH}, {dtype}", ours / BATCH, peer / BATCH, peer_name, "s/clip"))
-    return rows
-
-
-def _log_mel_row(windows: Waveform) -> Row:
-    extractor = ClapFeatureExtractor(truncation="rand_trunc", frequency_min=50)
-    log_mel, tensor = LogMel("slaney"), torch.from_numpy(windows)
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    ours, peer = _interleaved(lambda: log_mel(tensor), lambda: extractor(list(windows), sampling_rate=SAMPLE_RATE))
-    torch.set_num_threads(num_threads)
-    name = f"ClapFeatureExtractor of transformers {version('transformers')}"
-    return _row("log-mel, one thread", ours / BATCH, peer / BATCH, name, "s/clip")
-
-
-def _interleaved(ours: Callable[[], object], peer: Callable[[], object]) -> tuple[float, float]:
-    """Median seconds of each, measured in turns after one round to warm up."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for round_number in range(ROUNDS + 1):
-        for work, spent in zip((ours, peer), seconds, strict=True):
-            began = time.perf_counter()
-            work()
-            if round_number:
-                spent.append(time.perf_counter() - began)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
-
-
-def _row(name: str, ours: float, peer: float, peer_name: str, unit: str) -> Row:
-    hardware = f"{_cpu()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    return Row(name, ours, peer, peer_name, peer / ours, unit, hardware)
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def _show(rows: list[Row]) -> None:
-    table = Table("what", "ours", "peer", "times faster", "peer is", title=rows[0].hardware)
-    for row in rows:
-        shown = (f"{1000 * seconds:.2f} m{row.unit}" for seconds in (row.ours, row.peer))
-        table.add_row(row.name, *shown, f"{row.ratio:.2f}", row.peer_name)
-    Console().print(table)
+    with tempfile.TemporaryDirectory(prefix="clapboard-bench-") as name:
+        folder = Path(name)
+        checkpoint = (save_tiny if quick else save_real_size)(folder / "model", fused=False)
+        effort = Effort(checkpoint, folder, quick)
+        for section, cases in wanted:
+            with console.status(f"{cases[0].name} …"):
+                rows += run_section(section, cases, effort, hardware)
+    show(rows, console)
+    output.write_text(json.dumps([row.as_json() for row in rows], indent=2, ensure_ascii=False) + "\n", "utf-8")
+    if any(row.failed for row in rows):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -63,7 +63,7 @@ def test_the_environment_comes_before_the_env_file_and_that_before_the_default(
     (tmp_path / ".env").write_text("PORT=1111\nCLAPBOARD_MODEL=mini\nOTHER_PROGRAMS_NAME=1\n", "utf-8")
     monkeypatch.setenv("PORT", "2222")
     settings = load_settings()
-    assert (settings.port, settings.model, settings.batch_size) == (2222, "mini", 16)
+    assert (settings.port, settings.model, settings.batch_size) == (2222, "mini", 0)
     found = provenance()
     assert (found["port"], found["model"], found["batch_size"]) == ("environment", ".env", "default")
     assert list(found) == list(Settings.model_fields)
@@ -174,7 +174,9 @@ def test_all_unknown_names_are_told_at_once_without_their_values(
 MALFORMED = {
     "PORT": ["0", "65536", "http", ""],
     "CLAPBOARD_DTYPE": ["float16", "FLOAT32"],
-    "CLAPBOARD_BATCH_SIZE": ["0", "-1", "1.5"],
+    "CLAPBOARD_WORKER_METRICS_PORT": ["-1", "65536", ""],
+    "CLAPBOARD_BATCH_SIZE": ["-1", "1.5"],
+    "CLAPBOARD_ENGINE": ["onnx", ""],
     "CLAPBOARD_PREDICT_WAIT_S": ["-1", "91", "nan"],
     "CLAPBOARD_JOB_LEASE_S": ["0", "nan"],
     "CLAPBOARD_JOB_ATTEMPTS": ["0"],
@@ -241,7 +243,9 @@ def test_any_setting_can_be_overridden_and_the_others_stay(
     settings = load_settings()
     (tmp_path / ".env").unlink()
     others = {"label_studio_url": "http://other", "url": "http://me", "dtype": "bfloat16", "log_level": "DEBUG"}
-    numbers = {"batch_size": 5, "torch_threads": 3, "port": 6, "predict_wait_s": 7.0, "job_attempts": 8, "encoders": 2}
+    others["engine"] = "torch"
+    numbers: dict[str, Any] = {"worker_metrics_port": 4}
+    numbers |= {"batch_size": 5, "torch_threads": 3, "port": 6, "predict_wait_s": 7.0, "job_attempts": 8, "encoders": 2}
     learning = {"test_share": 0.3, "sync_s": 0.0, "prune_quiet_s": 1.0}
     learning |= {"train_after": 3, "train_min_per_class": 2, "train_quiet_s": 0.5}
     learning |= {"train_schedule": "0 3 * * 1", "max_class_fall": 0.5}

@@ -141,6 +141,14 @@ def test_services_wait_for_healthy_ones_that_share_a_network() -> None:
             assert set(service["networks"]) & set(SERVICES[other]["networks"]), f"{name} can't reach {other}"
 
 
+def test_workers_serve_their_metrics_to_other_containers_alone() -> None:
+    for name in ("worker", "worker-gpu"):
+        settings = Settings(**SERVICES[name]["environment"])
+        assert (settings.host, settings.worker_metrics_port) == ("0.0.0.0", 9091)
+        assert not {"ports", "expose"} & set(SERVICES[name])
+    assert Settings(**SERVICES["backend"]["environment"]).worker_metrics_port == 0
+
+
 def test_databases_and_queue_are_reached_by_nobody_else() -> None:
     networks = compose()["networks"]
     for name in ("postgres", "redis"):

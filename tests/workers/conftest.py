@@ -17,6 +17,7 @@ from clapboard.clap import ClapEncoder, EncoderIdentity
 from clapboard.errors import ModelError
 from clapboard.head import ZERO_SHOT
 from clapboard.jobs import INTERACTIVE, PredictPayload
+from clapboard.label_studio.tally import RequestTally
 from clapboard.labels import parse_label_config
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
@@ -26,8 +27,11 @@ from clapboard.store.predictions import StoredPrediction
 from clapboard.store.schema import predictions
 from tests.audio_server import AudioServer
 from tests.fake_label_studio import CHOICES
+from workers.embed import EmbeddingStage
 from workers.encoders import EncoderPool
 from workers.heads import Heads
+from workers.metrics import WorkerMetrics
+from workers.pipeline import Pipeline
 
 LABELS = parse_label_config(CHOICES)
 SPACE_ID = prediction.space_id(LABELS)
@@ -45,12 +49,12 @@ class CountingEncoder:
         self.failures: list[Exception] = []
         self._turn = threading.Lock()
 
-    def embed_windows(self, waveforms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def embed_windows(self, waveforms: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         with self._turn:
             self.batches.append(len(waveforms))
             if self.failures:
                 raise self.failures.pop(0)
-        rows = waveforms.reshape(len(waveforms), 4, -1)[:, :, :64].sum(axis=2) + np.float32(0.1)
+        rows = np.stack(waveforms).reshape(len(waveforms), 4, -1)[:, :, :64].sum(axis=2) + np.float32(0.1)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -80,8 +84,17 @@ class World:
         self.encoder = CountingEncoder()
         self.encoders = EncoderPool(self.encoder, no_checkpoint, capacity=4)  # type: ignore[arg-type]
         self.heads = Heads(self.store)
+        self.metrics = WorkerMetrics(RequestTally(), torch.device("cpu"), dict)
+        self.pipeline = Pipeline(self.store, self.metrics, num_decoders=2, batch_size=self.encoder.batch_size)
+        self.stage = EmbeddingStage(self.store, self.sources, self.pipeline, self.metrics)
         self.version = prediction.model_version(self.encoder.identity, LABELS)
         self.store.catalog.put_label_space(SPACE_ID, CHOICES)
+
+    def close(self) -> None:
+        """Stop all threads."""
+        self.stage.close()
+        self.pipeline.close()
+        self.store.close()
 
     def ask(
         self,
@@ -138,4 +151,4 @@ def world(tmp_path: Path, audio: AudioServer) -> Iterator[World]:
     audio.waiting.clear()
     world = World(tmp_path, audio)
     yield world
-    world.store.close()
+    world.close()

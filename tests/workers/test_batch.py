@@ -32,7 +32,7 @@ def owed() -> Owed:
 
 @pytest.fixture
 def predict_jobs(world: World, owed: Owed) -> PredictJobs:
-    return PredictJobs(world.store, world.sources, world.encoders, world.heads, on_owed=owed)
+    return PredictJobs(world.store, world.stage, world.encoders, world.heads, on_owed=owed)
 
 
 def states(world: World) -> dict[int, State]:

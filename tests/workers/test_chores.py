@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from clapboard.errors import InternalError
 from clapboard.jobs import BATCH, LEARN, TRAIN
 from clapboard.label_studio.client import LabelStudioClient
+from clapboard.serving import zero_shot_version
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
@@ -18,7 +20,7 @@ from clapboard.store.jobs import Job, JobRequest, State
 from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.workers.conftest import CountingEncoder, no_checkpoint
 from tests.workers.learning import PROJECT, Learning
-from workers.chores import PRUNE_PATIENCE, REST, Chores
+from workers.chores import PRUNE_PATIENCE, REST, Chores, Ending
 from workers.encoders import EncoderPool
 from workers.finetune import Finetuned, Finetuner
 from workers.heads import Heads
@@ -137,6 +139,50 @@ def test_tasks_that_came_while_it_ran_are_looked_for_again(
     assert all(one.kind == "predict" for one in store.jobs.claim("test", BATCH, 10))
 
 
+@pytest.fixture
+def slow_store(settings: Settings, store: Store) -> Iterator[Store]:
+    """The store, where two seconds have passed at each look at the clock."""
+    slow = Store(settings.database, clock=itertools.count(store.clock(), 2.0).__next__)
+    yield slow
+    slow.close()
+
+
+def progress_of(settings: Settings, slow_store: Store, bell: Bell, queue: str, kind: str) -> str | None:
+    """What the job said last."""
+    job = claimed(slow_store, queue, JobRequest(kind, 7))
+    with LabelStudioClient(settings, max_retries=0) as client:
+        assert make_chores(settings, slow_store, client, bell).run(job) == Ending.DONE
+    return slow_store.jobs.get(job.id).progress
+
+
+def test_prelabel_says_how_far_it_is(
+    settings: Settings, slow_store: Store, bell: Bell, label_studio: FakeLabelStudio
+) -> None:
+    label_studio.add_tasks(7, *({"id": n, "data": {"audio": f"https://host.example/{n}.wav"}} for n in (1, 2, 3)))
+    assert progress_of(settings, slow_store, bell, BATCH, "prelabel") == "3 of 3 tasks looked at, 0 s left"
+
+
+def test_the_first_sync_says_how_far_it_is(
+    settings: Settings, slow_store: Store, bell: Bell, label_studio: FakeLabelStudio
+) -> None:
+    label_studio.add_tasks(7, {"id": 1, "data": {"audio": "https://host.example/1.wav"}})
+    annotation = {"id": 5, "task": 1, "project": 7, "result": [], "updated_at": "2026-01-01T00:00:00Z"}
+    label_studio.annotations = {5: annotation, 6: annotation | {"id": 6}}
+    slow_store.catalog.put_project(7, CHOICES, "v1")
+    assert progress_of(settings, slow_store, bell, LEARN, "sync") == "2 of 2 annotations read, 0 s left"
+
+
+def test_how_each_try_ended_is_told(chores: Chores, store: Store, label_studio: FakeLabelStudio) -> None:
+    label_studio.add_tasks(7)
+    store.catalog.put_project(7, CHOICES, "v1")
+    store.inbox.append("ANNOTATION_CREATED", 7, {"action": "ANNOTATION_CREATED"})
+    assert chores.run(claimed(store, BATCH, JobRequest("prelabel", 7))) == Ending.DONE
+    assert chores.run(claimed(store, LEARN, JobRequest("prune", 7))) == Ending.PUT_OFF  # somebody just annotated
+    assert chores.run(claimed(store, TRAIN, JobRequest("train", 7))) == Ending.FAILED
+    label_studio.is_down = True
+    assert chores.run(claimed(store, LEARN, JobRequest("align", 7))) == Ending.RETRIED
+
+
 def test_train_without_any_label_fails_and_says_what_to_do(chores: Chores, store: Store) -> None:
     store.catalog.put_project(7, CHOICES, "v1")
     store.catalog.set_connected(7)
@@ -221,6 +267,22 @@ class TestLearning:
         learning.chores.run(job)
         ended = learning.store.jobs.get(job.id)
         assert (ended.state, ended.error) == (State.DONE, f"3 labels; {learning.promoted} is promoted.")
+
+    def test_rollouts_say_how_far_they_are(self, learning: Learning, label_studio: FakeLabelStudio) -> None:
+        for task, label in ((1, "dog"), (11, "rain")):
+            learning.say(task, label)
+
+        def take_long() -> None:
+            learning.clock.now += 3
+
+        label_studio.on_stored = take_long
+        assert self.learn(learning).progress == "12 of 12 tasks gone through, 0 s left"
+        learning.store.jobs.add(LEARN, [JobRequest("promote", PROJECT, model_version=learning.zero_shot)])
+        (promote,) = (one for one in learning.store.jobs.claim("w", LEARN, 10) if one.kind == "promote")
+        learning.store.versions.put(zero_shot_version(learning.store, "counting", PROJECT))
+        learning.chores.run(promote)
+        ended = learning.store.jobs.get(promote.id)
+        assert (ended.state, ended.progress) == (State.DONE, "12 of 12 tasks gone through, 0 s left")
 
     def test_a_label_given_while_it_ran_is_learnt_by_another_job(
         self, learning: Learning, label_studio: FakeLabelStudio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,32 @@ class TestJobs:
         assert "[/red] [b]a.wav[/b] is damaged." in done.stdout
         assert "interactive: 1 queued" in done.stdout
         assert "t0ken" not in done.stdout
+
+    def test_how_far_a_project_is_and_how_long_it_takes_yet_is_told(self, clapboard: Clapboard, store: Store) -> None:
+        store.jobs.add(BATCH, [JobRequest("predict", 5, task, "v1") for task in range(1, 11)])
+        for job in store.jobs.claim("a worker", BATCH, 4):
+            store.jobs.done(job)
+        with store.database.write() as connection:  # as if they had taken 2 s each
+            connection.exec_driver_sql("UPDATE jobs SET started_at = finished_at - 8 WHERE project = 5 AND worker > ''")
+        found = [one for one in lines(clapboard("jobs", "--json"))[0]["under_way"] if one["project"] == 5]
+        assert [(one["queue"], one["model_version"], one["num_done"], one["num_total"]) for one in found] == [
+            ("batch", "v1", 4, 10)
+        ]
+        assert 0.2 < found[0]["per_s"] <= 0.5
+        assert found[0]["eta_s"] == pytest.approx(6 / found[0]["per_s"])
+        text = clapboard("jobs", "--project", "5").stdout
+        row = next(line for line in text.splitlines() if "predictions, batch" in line)
+        assert re.search(r"v1 +│ +4 │ +10 │ +0\.\d+ │ +\d+ s │$", row), row
+
+    def test_a_time_that_nobody_knows_is_not_told(self, clapboard: Clapboard, store: Store) -> None:
+        (found,) = lines(clapboard("jobs", "--json", "--project", "3"))
+        (one,) = found["under_way"]
+        assert (one["num_done"], one["num_total"], one["per_s"], one["eta_s"]) == (0, 1, None, None)
+        assert "not known" in clapboard("jobs", "--project", "3").stdout
+
+    def test_where_nothing_is_under_way_nothing_is_said_of_it(self, clapboard: Clapboard, store: Store) -> None:
+        assert lines(clapboard("jobs", "--json", "--project", "1"))[0]["under_way"] == []
+        assert "Under way" not in clapboard("jobs", "--project", "1").stdout
 
     def test_an_empty_queue_says_so(self, clapboard: Clapboard) -> None:
         assert "no jobs" in clapboard("jobs").stdout

@@ -335,8 +335,8 @@ def test_a_passing_error_queues_the_job_again_later_each_time_until_it_was_tried
     (job_id,) = store.jobs.add(BATCH, [wish(1)])
     waits_s = []
     for _ in range(2):
-        store.jobs.fail(claim_one(store), SourceUnavailable("the bucket didn't answer."))
-        assert store.jobs.get(job_id).state == State.QUEUED
+        again = store.jobs.fail(claim_one(store), SourceUnavailable("the bucket didn't answer."))
+        assert again == store.jobs.get(job_id).state == State.QUEUED
         assert store.jobs.queues_with_work([BATCH]) == []
         start = clock()
         while not store.jobs.queues_with_work([BATCH]):
@@ -344,8 +344,9 @@ def test_a_passing_error_queues_the_job_again_later_each_time_until_it_was_tried
             clock.advance(1)
         waits_s.append(clock() - start)
     assert 0 < waits_s[0] < waits_s[1] < 60
-    store.jobs.fail(claim_one(store), SourceUnavailable("the bucket didn't answer."))
+    last = store.jobs.fail(claim_one(store), SourceUnavailable("the bucket didn't answer."))
     ended = store.jobs.get(job_id)
+    assert last == State.FAILED
     assert (ended.state, ended.attempts, ended.error) == (State.FAILED, 3, "the bucket didn't answer.")
 
 
@@ -468,6 +469,23 @@ def test_the_oldest_wait_is_known_for_each_queue(store: Store, clock: Callable[.
     assert store.jobs.oldest_queued_s() == {BATCH: 7, INTERACTIVE: 2}
     claim_one(store)
     assert store.jobs.oldest_queued_s()[BATCH] == 2
+
+
+def test_what_is_put_off_waits_from_the_moment_on_when_it_is_due(store: Store, clock: Callable[..., float]) -> None:
+    store.jobs.add(BATCH, [JobRequest("prune", 1, delay_s=30.0)])
+    clock.advance(20)
+    assert store.jobs.oldest_queued_s() == {}
+    clock.advance(14)
+    assert store.jobs.oldest_queued_s() == {BATCH: 4}
+
+
+def test_where_several_jobs_stand_is_known_at_once(store: Store) -> None:
+    ids = store.jobs.add(BATCH, [wish(1), wish(2), wish(3)])
+    store.jobs.done(claim_one(store))
+    claim_one(store)
+    states = dict(zip(ids, (State.DONE, State.RUNNING, State.QUEUED), strict=True))
+    assert store.jobs.states([*ids, 999]) == states
+    assert store.jobs.states([]) == {}
 
 
 # Progress, putting off, joining

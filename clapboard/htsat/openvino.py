@@ -1,0 +1,79 @@
+"""The tower compiled by OpenVINO, for serving on a CPU: an extra, a fifth to a half faster than torch there.
+
+One window at a time goes through, on as many streams as there are threads, so that a window's vector can't depend on
+its neighbours, and no thread waits for another within a layer.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+
+import numpy as np
+import openvino
+import torch
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from torch.jit._trace import TracerWarning
+
+from clapboard.features import NUM_FRAMES, NUM_MELS
+from clapboard.htsat.tower import Htsat
+
+_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+
+
+class OpenVinoTower:
+    """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32, with the parameters as they are now."""
+
+    def __init__(self, reference: torch.nn.Module, dtype: torch.dtype, *, num_threads: int) -> None:
+        self._tower = Htsat(reference)
+        model = _converted(reference, self._tower)
+        how = {
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype],
+            "NUM_STREAMS": num_threads,
+            "INFERENCE_NUM_THREADS": num_threads,
+        }
+        compiled = openvino.Core().compile_model(model, "CPU", how)
+        self._queue = openvino.AsyncInferQueue(compiled, num_threads)
+        self._queue.set_callback(_keep)
+        self._turn = threading.Lock()
+
+    @torch.no_grad()
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        pooled: list[torch.Tensor | None] = [None] * len(features)
+        with self._turn:
+            for index, window in enumerate(torch.split(features, 1)):
+                self._queue.start_async({0: self._tower.patches(window).numpy()}, (pooled, index))
+            self._queue.wait_all()
+        return torch.cat([vector for vector in pooled if vector is not None])
+
+
+def _keep(request: openvino.InferRequest, place: tuple[list[torch.Tensor | None], int]) -> None:
+    pooled, index = place
+    pooled[index] = torch.from_numpy(np.array(request.get_output_tensor(0).data))  # [1, C], copied
+
+
+class _FromPatches(torch.nn.Module):
+    """All that bfloat16 is good enough for: decibels stay outside."""
+
+    def __init__(self, reference: torch.nn.Module, tower: Htsat) -> None:
+        super().__init__()
+        self.reference = reference  # so that its parameters count as this module's
+        self._tower = tower
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        return self._tower.pooled(self._tower.through(self._tower.embed(patches)))
+
+
+def _converted(reference: torch.nn.Module, tower: Htsat) -> openvino.Model:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", TracerWarning)  # of shapes, which are fixed here
+        warnings.simplefilter("ignore", DeprecationWarning)  # of tracing, which the front end is made for
+        patches = tower.patches(torch.zeros(1, NUM_FRAMES, NUM_MELS))
+        traced = torch.jit.trace(_FromPatches(reference, tower), patches, check_trace=False)  # type: ignore[no-untyped-call]
+        # By the front end itself: `openvino.convert_model` reports home what it is used for.
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        decoder = TorchScriptPythonDecoder(traced, example_input=(patches,))
+        model = frontend.convert(frontend.load(decoder))
+    model.reshape([*patches.shape])
+    return model

@@ -1,0 +1,106 @@
+"""A training step, from log-mel to updated weights: our tower by what learns, beside the reference model as a whole."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import torch
+from transformers import ClapModel
+
+from clapboard.audio import WINDOW_SAMPLES
+from clapboard.clap import ClapEncoder
+from tests.bench.embedding import EXACT, noise
+from tests.bench.peers import TRANSFORMERS
+from tests.bench.rows import Case, Figures, Goal
+from tests.bench.sections import Effort, Outcome, Section
+from tests.bench.timing import median_seconds
+from training.loss import label_loss
+from training.tower import Rung, Tower
+
+BATCH = 8
+STAGE_4: Rung = "stage4"
+ALL_LAYERS: Rung = "all"
+
+_REFERENCE = f"ClapModel of {TRANSFORMERS}, fp32, all layers"
+_RATE, _DECAY, _NUM_CLASSES = 1e-5, 0.05, 10
+_NAME = f"training step, batch {BATCH}, bfloat16"
+FROM_FEATURES = Case(f"{_NAME}, stage 4 and projection", "s/clip", _REFERENCE, Goal(ratio_at_least=4.5))
+FROM_KEPT = Case(f"{_NAME}, the same from what finetuning keeps of the frozen part", "s/clip", _REFERENCE)
+WHOLE = Case(f"{_NAME}, all layers", "s/clip", _REFERENCE, Goal(ratio_at_least=2.2))
+
+Step = Callable[[], object]
+
+
+def measure(effort: Effort) -> Mapping[Case, Outcome]:
+    """Forward, backward and AdamW's update of all the ways, in turns on the same features."""
+    device = torch.device("cpu")
+    features = random_features(effort, BATCH, device)
+    works: dict[Case | str, Step] = {
+        FROM_FEATURES: tower_step(effort, STAGE_4, features),
+        FROM_KEPT: tower_step(effort, STAGE_4, features, keep_lower=True),
+        WHOLE: tower_step(effort, ALL_LAYERS, features),
+        _REFERENCE: _reference_step(effort, features),
+    }
+    seconds = median_seconds(works, effort.of(5, 1))
+    return {
+        case: Figures(seconds[case] / BATCH, seconds[_REFERENCE] / BATCH) for case in (FROM_FEATURES, FROM_KEPT, WHOLE)
+    }
+
+
+def random_features(effort: Effort, num_windows: int, device: torch.device) -> torch.Tensor:
+    """Log-mel `[N, 1001, 64]` of noise; larger batches hold the same windows several times."""
+    log_mel = EXACT.load(effort, engine="reference").log_mel
+    with torch.no_grad():
+        some = log_mel(torch.from_numpy(noise(min(num_windows, BATCH)).reshape(-1, WINDOW_SAMPLES)))
+    return some[torch.arange(num_windows) % len(some)].to(device)
+
+
+def tower_step(effort: Effort, rung: Rung, features: torch.Tensor, *, keep_lower: bool = False) -> Step:
+    """A step of our tower in bfloat16; with `keep_lower` the frozen part isn't computed again."""
+    encoder = ClapEncoder.load(
+        str(effort.checkpoint), device=str(features.device), dtype="float32", engine="reference", batch_size=1
+    )
+    tower = Tower(encoder.model, rung, torch.bfloat16)
+    rates: dict[str, float] = defaultdict(lambda: _RATE)
+    optimiser = torch.optim.AdamW(tower.parameter_groups(rates, _DECAY), fused=True)
+    rows, truth = _task(encoder.identity.dim, features)
+
+    kept = tower.lower(features).float() if keep_lower else None
+
+    def step() -> None:
+        hidden = tower.lower(features) if kept is None else kept
+        optimiser.zero_grad()
+        embeddings = tower.upper(hidden)
+        loss = label_loss(embeddings @ rows.T, truth, torch.ones_like(truth[:, :1]), multiple=False) / len(features)
+        (loss + _DECAY * tower.anchor_distance()).backward()
+        optimiser.step()
+
+    return step
+
+
+def _reference_step(effort: Effort, features: torch.Tensor) -> Step:
+    model = ClapModel.from_pretrained(effort.checkpoint, dtype=torch.float32).eval()
+    learning = [*model.audio_model.parameters(), *model.audio_projection.parameters()]
+    optimiser = torch.optim.AdamW(learning, lr=_RATE, weight_decay=_DECAY, fused=True)
+    rows, truth = _task(model.config.projection_dim, features)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        embeddings = model.get_audio_features(features[:, None]).pooler_output
+        loss = torch.nn.functional.cross_entropy(embeddings @ rows.T, truth)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def _task(dim: int, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A head's rows `[L, D]`, and which label each window has, `[B, L]`."""
+    generator = torch.Generator().manual_seed(0)
+    rows = 10 * torch.nn.functional.normalize(torch.randn(_NUM_CLASSES, dim, generator=generator), dim=-1)
+    truth = torch.eye(_NUM_CLASSES)[torch.arange(len(features)) % _NUM_CLASSES]
+    return rows.to(features.device), truth.to(features.device)
+
+
+SECTION = Section((FROM_FEATURES, FROM_KEPT, WHOLE), measure)

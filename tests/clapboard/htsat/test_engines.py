@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+from transformers import ClapModel
+
+from clapboard.errors import ModelError
+from clapboard.htsat import Htsat
+from clapboard.htsat.engines import Engine, ReferenceTower, load_tower
+from clapboard.htsat.openvino import OpenVinoTower
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+def tower_of(folder: Path) -> torch.nn.Module:
+    found: torch.nn.Module = ClapModel.from_pretrained(folder).eval().audio_model.audio_encoder
+    return found
+
+
+def features(num_windows: int = 3) -> torch.Tensor:
+    return torch.randn(num_windows, 1001, 64, generator=torch.Generator().manual_seed(1)) * 15 - 40
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_clap", "tiny_fused_clap", "real_size_clap"])
+@pytest.mark.parametrize("engine", ["openvino", "torch", "reference"])
+def test_engines_agree(engine: Engine, checkpoint: str, request: pytest.FixtureRequest) -> None:
+    reference = tower_of(Path(request.getfixturevalue(checkpoint)))
+    with torch.inference_mode():
+        expected = ReferenceTower(reference, torch.float32)(features())
+        assert distance(load_tower(reference, torch.float32, features(1), engine)(features()), expected) <= 2e-6
+        half = load_tower(reference, torch.bfloat16, features(1), engine)(features())
+    assert half.dtype == torch.float32
+    assert functional.cosine_similarity(half, expected).min() >= 0.9998
+
+
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_a_real_size_tower_in_bfloat16_points_the_same_way(engine: Engine, real_size_clap: Path) -> None:
+    reference = tower_of(real_size_clap)
+    with torch.inference_mode():
+        expected = ReferenceTower(reference, torch.float32)(features())
+        found = load_tower(reference, torch.bfloat16, features(1), engine)(features())
+    assert functional.cosine_similarity(found, expected).min() >= 0.9999
+
+
+def test_the_fastest_is_taken_that_is_there(tiny_clap: Path) -> None:
+    assert isinstance(load_tower(tower_of(tiny_clap), torch.float32, features(1)), OpenVinoTower)
+
+
+class Astray(torch.nn.Module):
+    """A reference that disagrees with its own weights."""
+
+    def __init__(self, reference: torch.nn.Module) -> None:
+        super().__init__()
+        self.reference = reference
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.reference, name)
+
+    def forward(self, *args: object, **options: object) -> object:
+        output = self.reference(*args, **options)
+        output.pooler_output = output.pooler_output.roll(1, dims=-1)
+        return output
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_engine_that_disagrees_with_the_reference_isnt_taken(
+    tiny_clap: Path, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    astray = Astray(tower_of(tiny_clap))
+    for engine in ("openvino", "torch"):
+        with pytest.raises(ModelError, match=f"Engine {engine} gives other vectors than the reference"):
+            load_tower(astray, dtype, features(1), engine)
+    with caplog.at_level(logging.WARNING):
+        assert isinstance(load_tower(astray, dtype, features(1)), ReferenceTower)
+    assert [record.getMessage().split(" gives")[0] for record in caplog.records] == [
+        "a slower engine is used: Engine openvino",
+        "a slower engine is used: Engine torch",
+    ]
+
+
+def test_a_tower_of_another_shape_is_computed_by_the_reference(tiny_clap: Path) -> None:
+    model = ClapModel.from_pretrained(tiny_clap).eval()
+    reference = model.audio_model.audio_encoder
+    reference.config.hidden_act = "gelu_new"
+    with pytest.raises(ModelError, match="hidden_act"):
+        Htsat(reference)
+    assert isinstance(load_tower(reference, torch.float32, features(1)), ReferenceTower)
+
+
+def test_windows_of_an_openvino_tower_dont_depend_on_their_batch(tiny_clap: Path) -> None:
+    tower = OpenVinoTower(tower_of(tiny_clap), torch.float32, num_threads=2)
+    together = tower(features(5))
+    for window, expected in zip(features(5), together, strict=True):
+        assert torch.equal(tower(window[None])[0], expected)

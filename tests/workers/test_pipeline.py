@@ -1,0 +1,113 @@
+"""Pipeline: files in, recordings out, through threads that outlive whatever a file does to them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from prometheus_client import generate_latest
+
+from clapboard.errors import AudioError, ClapboardError, InternalError
+from clapboard.store.embeddings import Recording
+from tests.workers.conftest import CountingEncoder, World
+from workers.pipeline import Pipeline
+
+
+def embed(world: World, path: str, *, urgent: bool = False, encoder: Any = None) -> Future[Recording]:
+    source = world.sources.fetch(world.audio.url(path))
+    return world.pipeline.embed(encoder or world.encoder, source, urgent=urgent)
+
+
+class HeldEncoder(CountingEncoder):
+    """One whose forward passes wait."""
+
+    def __init__(self) -> None:
+        super().__init__(version="held567890123456")
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def embed_windows(self, waveforms: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        self.begun.set()
+        assert self.go_on.wait(30)
+        return super().embed_windows(waveforms)
+
+
+def test_windows_of_several_files_share_a_forward_pass(world: World) -> None:
+    encoder = HeldEncoder()
+    first = embed(world, "1/clip.wav", encoder=encoder)
+    assert encoder.begun.wait(30)
+    others = [embed(world, f"{task}/clip.wav", encoder=encoder) for task in range(2, 10)]
+    encoder.go_on.set()
+    assert {future.result(30).num_windows for future in [first, *others]} == {1}
+    assert sum(encoder.batches) == 9
+    assert encoder.batches[1] == encoder.batch_size
+
+
+def test_whoever_asks_for_a_file_under_way_joins_it(world: World) -> None:
+    encoder = HeldEncoder()
+    first = embed(world, "1/clip.wav", encoder=encoder)
+    assert encoder.begun.wait(30)
+    again = embed(world, "1/clip.wav", encoder=encoder, urgent=True)
+    encoder.go_on.set()
+    assert first.result(30) == again.result(30)
+    assert encoder.batches == [1]
+
+
+def test_a_failure_ends_the_files_of_its_batch_and_no_stage(world: World) -> None:
+    world.encoder.failures = [RuntimeError("a cosmic ray")]
+    failed = embed(world, "1/clip.wav")
+    with pytest.raises(InternalError, match="while embedding"):
+        failed.result(30)
+    assert embed(world, "1/clip.wav").result(30).num_windows == 1
+
+
+def test_a_file_that_cant_be_decoded_fails_alone(world: World) -> None:
+    bad, good = embed(world, "corrupt/1.wav"), embed(world, "2/clip.wav")
+    assert isinstance(bad.exception(30), AudioError)
+    assert good.result(30).duration_s == 0.5
+
+
+def test_a_store_that_cant_be_written_fails_what_was_to_be_written(world: World) -> None:
+    with world.store.database.write() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER refuse BEFORE INSERT ON embeddings BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+    with pytest.raises(InternalError, match="while storing embeddings"):
+        embed(world, "1/clip.wav").result(30)
+    with world.store.database.write() as connection:
+        connection.exec_driver_sql("DROP TRIGGER refuse")
+    assert embed(world, "1/clip.wav").result(30).num_windows == 1
+
+
+def test_what_is_under_way_when_the_pipeline_closes_is_to_be_tried_again(world: World) -> None:
+    encoder = HeldEncoder()
+    pipeline = Pipeline(world.store, world.metrics, num_decoders=1, batch_size=1)
+    sources = [world.sources.fetch(world.audio.url(f"{task}/clip.wav")) for task in range(1, 40)]
+    files = [pipeline.embed(encoder, source, urgent=False) for source in sources]  # type: ignore[arg-type]
+    assert encoder.begun.wait(30)
+    closing = threading.Thread(target=pipeline.close)
+    closing.start()
+    encoder.go_on.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    done, _ = wait(files, timeout=30)
+    assert len(done) == len(files)
+    errors = [error for future in files if (error := future.exception()) is not None]
+    assert errors
+    assert all(isinstance(error, ClapboardError) and error.retryable for error in errors)
+
+
+def test_it_counts_what_it_does(world: World) -> None:
+    recording = embed(world, "1/clip.wav").result(30)
+    world.store.embeddings.put_recording("its address", recording)
+    assert embed(world, "1/clip.wav").result(30) == recording
+    text = generate_latest(world.metrics.registry).decode()
+    assert "clapboard_windows_total 1.0" in text
+    assert 'clapboard_recordings_total{had="cached"} 1.0' in text
+    assert 'clapboard_recordings_total{had="computed"} 1.0' in text
+    for stage in ("decode", "forward", "store"):
+        assert f'clapboard_stage_seconds_count{{stage="{stage}"}} 1.0' in text
