@@ -101,8 +101,8 @@ class Rollout:
         served = Serving(announce(self._store, encoder), version.head, version.space_id, version.model_version)
         is_lost = not is_new and self._is_lost(version)
         num_predicted = num_missing = 0
-        asked: Serving | None = None
-        failed: set[int] = set()
+        asked = self._embedding(served, version.project, label_space)
+        failed = self._store.jobs.failed_tasks(version.project, asked.model_version)
         record = self._client.project(version.project) if self._client else None
         for tasks, are_open in self._pages(version.project, record.annotations_per_task if record else 1):
             vectors = embedded(self._store, tasks, served.encoder)
@@ -110,14 +110,9 @@ class Rollout:
             found = _predict(version, wanted, label_space, [vectors[task.task] for task in wanted], head)
             num_predicted += len(found)
             # Annotated ones too: heads are fitted on their embeddings. Those that have failed aren't waited for.
-            missing = [task for task in tasks if task.task not in vectors]
-            if missing:
-                if asked is None:
-                    asked = self._embedding(served, version.project, label_space)
-                    failed = self._store.jobs.failed_tasks(version.project, asked.model_version)
-                missing = [task for task in missing if task.task not in failed]
-                self._queue_unembedded(version.project, asked, missing, are_open)
-                num_missing += len(missing)
+            missing = [task for task in tasks if task.task not in vectors and task.task not in failed]
+            self._queue_unembedded(version.project, asked, missing, are_open)
+            num_missing += len(missing)
             self._deliver(found, record, is_new=is_new, is_lost=is_lost)
             on_page(len(tasks))
         num_waiting = num_missing if waits_for_all else 0

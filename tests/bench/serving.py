@@ -46,15 +46,6 @@ def predict_seconds(*, num_tasks: int, rounds: int) -> tuple[float, float]:
                 return statistics.median(spent[ours]), statistics.median(spent[peer])
 
 
-def seconds_per_task(*, few: int, many: int, rounds: int) -> tuple[float, float]:
-    """Median seconds a task of a `/predict` with many cached tasks, and of one with few: equal where it is linear."""
-    many_s, few_s = [], []
-    for _ in range(rounds):  # in turns, so that both meet the same moments of the machine
-        many_s.append(predict_seconds(num_tasks=many, rounds=3)[0] / many)
-        few_s.append(predict_seconds(num_tasks=few, rounds=3 * many // few)[0] / few)
-    return statistics.median(many_s), statistics.median(few_s)
-
-
 def _fill(settings: Settings, tasks: list[dict[str, Any]]) -> None:
     encoder = Encoder("bench", "0" * 12, "float32", 512, 14.0)
     version = prediction.model_version(encoder, parse_label_config(CONFIG))
