@@ -1,4 +1,4 @@
-"""ClapEncoder: windows and texts → unit-norm embeddings. The only importer of transformers outside training.
+"""ClapEncoder: windows and texts → unit-norm embeddings.
 
 Any CLAP checkpoint in transformers' layout works: a local folder, a hub id (`laion/clap-htsat-unfused`, `-fused`,
 `larger_clap_*`), or `mini`, the small one inside this package. Weights are read from safetensors alone.
@@ -9,49 +9,33 @@ never «longer»), and no neighbour in the batch.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from transformers import AutoTokenizer, ClapModel
-from transformers.utils import logging as transformers_logging
 
-from clapboard.audio import SAMPLE_RATE, WINDOW_S, WINDOW_SAMPLES, Waveform, windows
+from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, windows
 from clapboard.batch_size import fastest_batch_size
 from clapboard.errors import ModelError
-from clapboard.features import FRAME_SAMPLES, HOP_SAMPLES, NUM_MELS, LogMel
+from clapboard.features import LogMel
 from clapboard.htsat.engines import AudioTower, Engine, load_tower
+from clapboard.pretrained import checkpoint_folder, fingerprint, load_log_mel, load_model, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import ClapModel
 
 Embeddings = npt.NDArray[np.float32]
 """Unit-norm rows `[N, D]`, float32."""
 
-MINI = "mini"
-RECIPE = "1"
-"""Part of every encoder version: counted up when windows, features or pooling change what an embedding means."""
-
-_MINI_FOLDER = Path(__file__).parent / "models" / MINI
-_HUB_FILES = ("*.json", "*.safetensors", "*.txt")
-_RECORDS = frozenset({"finetune.json", "manifest.json"})  # how finetuning made it: no part of what it is
 _TEXTS_AT_ONCE = 64
 _BATCH_SIZE_ON_CPU = 16
-_FIXED_RECIPE = {
-    "sampling_rate": SAMPLE_RATE,
-    "max_length_s": WINDOW_S,
-    "fft_window_size": FRAME_SAMPLES,
-    "hop_length": HOP_SAMPLES,
-    "feature_size": NUM_MELS,
-}
 
 
 @dataclass(frozen=True)
@@ -105,20 +89,20 @@ class ClapEncoder:
         folder = checkpoint_folder(model)
         place = _device(device)
         half = dtype == "bfloat16" or (dtype == "auto" and place.type == "cuda")
-        clap = _load_model(model, folder).to(place)
+        clap = load_model(model, folder).to(place)
         identity = EncoderIdentity(
             model=model,
-            version=_fingerprint(folder),
+            version=fingerprint(folder),
             dtype="bfloat16" if half else "float32",
             dim=clap.config.projection_dim,
             logit_scale=math.exp(clap.logit_scale_a.item()),
         )
-        log_mel = _log_mel(model, clap, folder).to(place)
+        log_mel = load_log_mel(model, clap, folder).to(place)
         if half:  # what bfloat16 makes of decibels is coarser than float32's error in them
             log_mel.float()
         reference, computed_in = clap.audio_model.audio_encoder, torch.bfloat16 if half else torch.float32
         tower = load_tower(reference, computed_in, log_mel(_unlike_windows().to(place)), engine)
-        encoder = cls(clap, _load_tokenizer(model, folder), log_mel, tower, identity)
+        encoder = cls(clap, load_tokenizer(model, folder), log_mel, tower, identity)
         encoder.batch_size = batch_size or encoder._fastest_batch_size()
         return encoder
 
@@ -236,96 +220,6 @@ class ClapEncoder:
         self.batch_size = max(1, tried // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def checkpoint_folder(model: str) -> Path:
-    """The local folder of a checkpoint, fetched from the hub where it isn't here yet.
-
-    Raises `ModelError` if it can't be had.
-    """
-    if model == MINI:
-        return _MINI_FOLDER
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if model.startswith((".", "/", "~")):
-        raise ModelError(f"Model folder {model} doesn't exist: check CLAPBOARD_MODEL or --model.")
-    try:
-        return Path(snapshot_download(model, allow_patterns=list(_HUB_FILES)))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        raise ModelError(
-            f"Model {model} is not on this machine and can't be fetched from the hub: copy its folder here and set "
-            "CLAPBOARD_MODEL (or --model) to that folder, or use the embedded model with CLAPBOARD_MODEL=mini."
-        ) from error
-
-
-def _load_model(model: str, folder: Path) -> ClapModel:
-    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
-        raise ModelError(f"Model {model} lacks config.json or safetensors weights: convert it with save_pretrained.")
-    if _read_json(model, folder / "config.json").get("model_type") != "clap":
-        raise ModelError(f"Model {model} is not a CLAP checkpoint: its config.json names another type.")
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    try:
-        loaded, report = ClapModel.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    except Exception as error:  # of any class: each of the readers beneath has its own
-        raise ModelError(f"Model {model} can't be read: its files are damaged or don't fit each other.") from error
-    if report["missing_keys"] or report["mismatched_keys"]:
-        raise ModelError(f"Model {model} lacks weights that its config asks for: it is damaged or no whole CLAP.")
-    return loaded
-
-
-def _load_tokenizer(model: str, folder: Path) -> Any:
-    try:
-        # Where these files are missing, transformers makes up a tokenizer without words.
-        if not (folder / "tokenizer.json").is_file():
-            for name in ("vocab.json", "merges.txt"):
-                (folder / name).read_bytes()
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # of any class, as above
-        raise ModelError(f"Model {model} has no tokenizer that can be read: copy all its files.") from error
-
-
-def _log_mel(model: str, clap: ClapModel, folder: Path) -> LogMel:
-    """The features that the checkpoint was trained on; where it doesn't say, CLAP's usual 50–14,000 Hz."""
-    recipe: dict[str, Any] = {}
-    for name in ("preprocessor_config.json", "processor_config.json"):  # transformers 4's name, and 5's
-        if (folder / name).is_file():
-            content = _read_json(model, folder / name)
-            recipe |= content.get("feature_extractor", content)
-    for name, ours in _FIXED_RECIPE.items():
-        if recipe.get(name, ours) != ours:
-            raise ModelError(
-                f"Model {model} asks for {name} {recipe[name]}, where CLAP has {ours}: use a CLAP checkpoint."
-            )
-    try:
-        min_hz, max_hz = float(recipe.get("frequency_min", 50.0)), float(recipe.get("frequency_max", 14_000.0))
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"Model {model} can't be read: its feature extractor's frequencies are no numbers.") from error
-    return LogMel("htk" if clap.config.audio_config.enable_fusion else "slaney", min_hz=min_hz, max_hz=max_hz)
-
-
-def _read_json(model: str, file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"Model {model} can't be read: its {file.name} is damaged.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"Model {model} can't be read: its {file.name} is damaged.")
-    return content
-
-
-def _fingerprint(folder: Path) -> str:
-    """12 hex digits over everything in the folder that decides an embedding."""
-    digest = hashlib.sha256(RECIPE.encode())
-    for file in sorted(folder.iterdir()):
-        if file.suffix in {".json", ".safetensors", ".txt"} and file.name not in _RECORDS and file.is_file():
-            digest.update(file.name.encode())
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()[:12]
 
 
 def _device(name: str) -> torch.device:

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from clapboard.clap import ClapEncoder, checkpoint_folder
+from clapboard.clap import ClapEncoder
+from clapboard.pretrained import checkpoint_folder
 
 MANIFEST, CONFIG = "manifest.json", "finetune.json"
 _WRITTEN_ANEW = frozenset({"config.json", "model.safetensors.index.json", MANIFEST, CONFIG})

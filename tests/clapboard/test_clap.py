@@ -16,13 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel, ClapProcessor, pipeline
 
-from clapboard import audio, clap
+from clapboard import audio
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
 from clapboard.clap import ClapEncoder, Embeddings
 from clapboard.errors import ModelError
 from clapboard.features import LogMel
 from clapboard.htsat import Htsat
 from clapboard.htsat.engines import AudioTower
+from clapboard.pretrained import checkpoint_folder
 from tests.fixtures_services import free_port
 from tests.recordings import sweep
 from tests.together import together
@@ -512,6 +513,6 @@ def test_a_hub_that_cant_be_reached_is_a_sentence_that_says_how_to_use_a_local_c
 
 
 def test_a_hub_id_is_not_taken_for_a_folder_and_nonsense_is_refused() -> None:
-    assert clap.checkpoint_folder("mini").name == "mini"
+    assert checkpoint_folder("mini").name == "mini"
     with pytest.raises(ModelError, match="Model no such model is not on this machine"):
-        clap.checkpoint_folder("no such model")
+        checkpoint_folder("no such model")

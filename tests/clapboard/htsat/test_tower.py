@@ -10,10 +10,10 @@ from torch.nn import functional
 from transformers import ClapAudioConfig, ClapModel
 from transformers.models.clap.modeling_clap import ClapAudioEncoder
 
-from clapboard.clap import checkpoint_folder
 from clapboard.errors import ModelError
 from clapboard.htsat import Htsat
 from clapboard.htsat.engines import ReferenceTower
+from clapboard.pretrained import checkpoint_folder
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

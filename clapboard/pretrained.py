@@ -1,0 +1,131 @@
+"""A checkpoint in transformers' layout → its parts: weights, tokenizer, features and fingerprint.
+
+The only importer of transformers outside training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from transformers import AutoTokenizer, ClapModel
+from transformers.utils import logging as transformers_logging
+
+from clapboard.audio import SAMPLE_RATE, WINDOW_S
+from clapboard.errors import ModelError
+from clapboard.features import FRAME_SAMPLES, HOP_SAMPLES, NUM_MELS, LogMel
+
+MINI = "mini"
+RECIPE = "1"
+"""Part of every encoder version: counted up when windows, features or pooling change what an embedding means."""
+
+_MINI_FOLDER = Path(__file__).parent / "models" / MINI
+_HUB_FILES = ("*.json", "*.safetensors", "*.txt")
+_RECORDS = frozenset({"finetune.json", "manifest.json"})  # how finetuning made it: no part of what it is
+_FIXED_RECIPE = {
+    "sampling_rate": SAMPLE_RATE,
+    "max_length_s": WINDOW_S,
+    "fft_window_size": FRAME_SAMPLES,
+    "hop_length": HOP_SAMPLES,
+    "feature_size": NUM_MELS,
+}
+
+
+def checkpoint_folder(model: str) -> Path:
+    """The local folder of a checkpoint, fetched from the hub where it isn't here yet.
+
+    Raises `ModelError` if it can't be had.
+    """
+    if model == MINI:
+        return _MINI_FOLDER
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if model.startswith((".", "/", "~")):
+        raise ModelError(f"Model folder {model} doesn't exist: check CLAPBOARD_MODEL or --model.")
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(_HUB_FILES)))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        raise ModelError(
+            f"Model {model} is not on this machine and can't be fetched from the hub: copy its folder here and set "
+            "CLAPBOARD_MODEL (or --model) to that folder, or use the embedded model with CLAPBOARD_MODEL=mini."
+        ) from error
+
+
+def load_model(model: str, folder: Path) -> ClapModel:
+    """The weights in float32. Raises `ModelError` if the folder holds no whole CLAP; errors call it `model`."""
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise ModelError(f"Model {model} lacks config.json or safetensors weights: convert it with save_pretrained.")
+    if _read_json(model, folder / "config.json").get("model_type") != "clap":
+        raise ModelError(f"Model {model} is not a CLAP checkpoint: its config.json names another type.")
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        loaded, report = ClapModel.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:  # of any class: each of the readers beneath has its own
+        raise ModelError(f"Model {model} can't be read: its files are damaged or don't fit each other.") from error
+    if report["missing_keys"] or report["mismatched_keys"]:
+        raise ModelError(f"Model {model} lacks weights that its config asks for: it is damaged or no whole CLAP.")
+    return loaded
+
+
+def load_tokenizer(model: str, folder: Path) -> Any:
+    """The tokenizer of the checkpoint's texts. Raises `ModelError` if there is none."""
+    try:
+        # Where these files are missing, transformers makes up a tokenizer without words.
+        if not (folder / "tokenizer.json").is_file():
+            for name in ("vocab.json", "merges.txt"):
+                (folder / name).read_bytes()
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # of any class, as above
+        raise ModelError(f"Model {model} has no tokenizer that can be read: copy all its files.") from error
+
+
+def load_log_mel(model: str, clap: ClapModel, folder: Path) -> LogMel:
+    """The features that the checkpoint was trained on; where it doesn't say, CLAP's usual 50–14,000 Hz.
+
+    Raises `ModelError` if it was trained on others than CLAP's.
+    """
+    recipe: dict[str, Any] = {}
+    for name in ("preprocessor_config.json", "processor_config.json"):  # transformers 4's name, and 5's
+        if (folder / name).is_file():
+            content = _read_json(model, folder / name)
+            recipe |= content.get("feature_extractor", content)
+    for name, ours in _FIXED_RECIPE.items():
+        if recipe.get(name, ours) != ours:
+            raise ModelError(
+                f"Model {model} asks for {name} {recipe[name]}, where CLAP has {ours}: use a CLAP checkpoint."
+            )
+    try:
+        min_hz, max_hz = float(recipe.get("frequency_min", 50.0)), float(recipe.get("frequency_max", 14_000.0))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"Model {model} can't be read: its feature extractor's frequencies are no numbers.") from error
+    return LogMel("htk" if clap.config.audio_config.enable_fusion else "slaney", min_hz=min_hz, max_hz=max_hz)
+
+
+def _read_json(model: str, file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Model {model} can't be read: its {file.name} is damaged.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"Model {model} can't be read: its {file.name} is damaged.")
+    return content
+
+
+def fingerprint(folder: Path) -> str:
+    """12 hex digits over everything in the folder that decides an embedding."""
+    digest = hashlib.sha256(RECIPE.encode())
+    for file in sorted(folder.iterdir()):
+        if file.suffix in {".json", ".safetensors", ".txt"} and file.name not in _RECORDS and file.is_file():
+            digest.update(file.name.encode())
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:12]
