@@ -37,6 +37,9 @@ TWO_WORKERS = Case(
     "ours ÷ peer",
 )
 
+_MANY_CLIPS = 192
+"""A worker claims clips by the batch: of few, one of two workers would often have a batch more than the other."""
+
 
 def measure_worker(effort: Effort) -> Mapping[Case, Outcome]:
     """A worker with all threads and the loop, in turns on the same files; the worker predicts from them, too."""
@@ -60,7 +63,7 @@ def measure_worker(effort: Effort) -> Mapping[Case, Outcome]:
 
 def measure_two_workers(effort: Effort) -> Mapping[Case, Outcome]:
     """Two pinned workers on one store, and one on another, in turns."""
-    num_clips, clips = effort.of(64, 6), Clips(COMPRESSED_AND_WAV)
+    num_clips, clips = effort.of(_MANY_CLIPS, 6), Clips(COMPRESSED_AND_WAV)
     cores = sorted(os.sched_getaffinity(0))[:2]
     folder = effort.folder / "two-workers"
     with broker(folder / "redis-two") as url_two, broker(folder / "redis-one") as url_one:
