@@ -252,7 +252,7 @@ class TestExactlyOnce:
 
 class TestUnderLoad:
     def test_health_setup_and_webhook_are_fast_while_workers_are_busy_and_sixty_requests_wait(self, site: Site) -> None:
-        busy, long = site.new_project(*[f"{n}/long.wav?s=60" for n in range(900, 909)])
+        busy, long = site.new_project(*[f"{n}/long.wav?s=300" for n in range(900, 909)])
         site.queue(busy, long, BATCH)
         project, tasks = site.new_project(*[None] * 60)
         with ThreadPoolExecutor(60) as pool:
