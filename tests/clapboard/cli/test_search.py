@@ -27,7 +27,7 @@ SECRET = "X-Signature=s3cr3t"
 
 @pytest.fixture(scope="module")
 def encoder() -> ClapEncoder:
-    return ClapEncoder.load("mini", device="cpu")
+    return ClapEncoder.load("mini", device="cpu", engine="torch")
 
 
 @pytest.fixture
@@ -111,12 +111,13 @@ def test_without_a_worker_or_embeddings_it_says_what_to_start(clapboard: Clapboa
     assert "run `clapboard prelabel --project 7`" in str(done.exception)
 
 
-def test_a_checkpoint_that_embedded_nothing_of_it_is_refused(clapboard: Clapboard, store: Store) -> None:
+def test_a_checkpoint_that_embedded_nothing_of_it_is_refused(
+    clapboard: Clapboard, store: Store, encoder: ClapEncoder
+) -> None:
     store.catalog.announce_encoder(Encoder("mini", "ab12", "float32", 256, 10.0))  # another one under that name
     for task in range(1, 5):
-        (vectors,) = store.embeddings.get(
-            [Recording(f"{task:064x}", 1, 5.0)], ClapEncoder.load("mini", device="cpu").identity.version, "float32"
-        ).values()
+        recording = Recording(f"{task:064x}", 1, 5.0)
+        (vectors,) = store.embeddings.get([recording], encoder.identity.version, "float32").values()
         store.embeddings.put(f"{task:064x}", "ab12", "float32", 0, vectors)
     done = clapboard("search", "--project", "7", "rain", model="mini")
     assert isinstance(done.exception, ModelError)
