@@ -9,6 +9,7 @@ never «longer»), and no neighbour in the batch.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -20,12 +21,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from threadpoolctl import ThreadpoolController
 
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, windows
 from clapboard.batch_size import fastest_batch_size
 from clapboard.errors import ModelError
 from clapboard.features import LogMel
-from clapboard.htsat.engines import AudioTower, Engine, load_tower
+from clapboard.htsat.engines import AudioTower, Engine, HasThreads, load_tower
 from clapboard.pretrained import checkpoint_folder, fingerprint, load_log_mel, load_model, load_tokenizer
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ class ClapEncoder:
         self._log_mel = log_mel
         self._tower = tower
         self._turn = threading.Lock()
+        # Beside a tower that keeps threads of its own, torch's would only get into their way.
+        self._openmp = ThreadpoolController() if isinstance(tower, HasThreads) else None
         self._text_cache: dict[str, Embeddings] = {}
 
     @classmethod
@@ -175,7 +179,8 @@ class ClapEncoder:
 
     def _forward_audio(self, waveforms: Waveform | Sequence[Waveform]) -> torch.Tensor:
         """`[B, D]` on the device, which may be at work on it still."""
-        with self._turn, torch.inference_mode():
+        alone = self._openmp.limit(limits=1, user_api="openmp") if self._openmp else contextlib.nullcontext()
+        with self._turn, torch.inference_mode(), alone:
             features = self._log_mel(self._on_device(waveforms))  # [B, 480000] → [B, 1001, 64]
             return _unit_rows(self._model.audio_projection(self._tower(features)))
 

@@ -234,6 +234,8 @@ class Worker:
             jobs = self._store.jobs.claim(self.name, queue, at_once)
             if not jobs:
                 return
+            if len(jobs) == at_once > 1:  # there may be more: another thread, or worker, needn't wait for its next look
+                self._bell.ring(queue)
             try:
                 self._run(jobs)
             except Exception as error:  # most likely the store's, so that the jobs can't be given back right now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch.nn import functional
@@ -18,6 +18,14 @@ Engine = Literal["auto", "openvino", "torch", "reference"]
 
 AudioTower = Callable[[torch.Tensor], torch.Tensor]
 """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32."""
+
+
+@runtime_checkable
+class HasThreads(Protocol):
+    """A tower that computes on threads of its own."""
+
+    num_threads: int
+
 
 MAX_DISTANCE = 1e-5
 """In float32: by how much of its length a vector may be off. Measured: 4e-7."""

@@ -26,6 +26,7 @@ class OpenVinoTower:
     """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32, with the parameters as they are now."""
 
     def __init__(self, reference: torch.nn.Module, dtype: torch.dtype, *, num_threads: int) -> None:
+        self.num_threads = num_threads
         self._tower = Htsat(reference)
         model = _converted(reference, self._tower)
         how = {
