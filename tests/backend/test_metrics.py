@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from clapboard import prediction
 from clapboard.errors import AudioError
@@ -15,24 +14,15 @@ from clapboard.store.jobs import JobRequest, State
 from clapboard.store.predictions import StoredPrediction
 from tests.backend.conftest import ENCODER
 from tests.fake_label_studio import CHOICES
+from tests.metric_samples import Samples, samples, value
 from tests.processes import Backend, Installation
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scraped(backend: Backend) -> Samples:
     answer = backend.client.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(answer.text)
-        for sample in family.samples
-    }
-
-
-def value(samples: Samples, name: str, **labels: str) -> float:
-    return samples.get((name, frozenset(labels.items())), 0.0)
+    return samples(answer.text)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import httpx
 import pytest
 import torch
 from prometheus_client import CollectorRegistry
-from prometheus_client.parser import text_string_to_metric_families
 
 from clapboard.errors import SettingsError
 from clapboard.jobs import QUEUES, TRAIN
@@ -19,27 +18,19 @@ from clapboard.store.jobs import JobRequest
 from tests.audio_server import AudioServer
 from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.fixtures_services import free_port
+from tests.metric_samples import Samples, samples, value
 from tests.processes import Installation, wait_for
 from tests.workers.conftest import World
 from workers.metrics import MetricsServer, WorkerMetrics, device_memory
 from workers.process import Worker
 
 CPU = torch.device("cpu")
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scraped(port: int) -> Samples:
     answer = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
     assert answer.status_code == 200
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(answer.text)
-        for sample in family.samples
-    }
-
-
-def value(samples: Samples, name: str, **labels: str) -> float:
-    return samples.get((name, frozenset(labels.items())), 0.0)
+    return samples(answer.text)
 
 
 @pytest.fixture
