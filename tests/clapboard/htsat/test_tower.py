@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,20 @@ def test_gradients_are_the_references(shape: str) -> None:
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6, name
+
+
+def test_while_the_reference_trains_its_batch_norm_learns_from_the_batch() -> None:
+    theirs, ours = (deepcopy(reference("tiny")).train() for _ in range(2))
+    for tower in (theirs, ours):
+        for module in tower.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.eval()
+    features_of_batch = features(4) + 7
+    expected = ReferenceTower(theirs, torch.float32)(features_of_batch)
+    assert distance(Htsat(ours)(features_of_batch), expected) <= 1e-6
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        torch.testing.assert_close(getattr(ours.batch_norm, name), getattr(theirs.batch_norm, name))
+    assert distance(expected, ReferenceTower(ours.eval(), torch.float32)(features_of_batch)) > 1e-3
 
 
 def test_a_vector_depends_on_nothing_but_its_window() -> None:
