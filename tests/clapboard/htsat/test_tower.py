@@ -52,7 +52,7 @@ def features(num_windows: int = 3) -> torch.Tensor:
 
 def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     """The length of the difference, relative to that of what is expected; the worst of the rows."""
-    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
+    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).detach().max())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
