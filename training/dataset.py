@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clapboard import prompts
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, read, repeat_pad
+from clapboard.captions import RULES
 from clapboard.errors import ClapboardError
+from clapboard.prompts import NEGATIVES
 from training.sounds import speech
 from training.sounds.synthesis import KINDS, synthesise
 
@@ -140,9 +141,9 @@ class BatchMaker:
     def _batch(self, recordings: Sequence[Recording], rng: np.random.Generator) -> Batch:
         examples = [self._example(recording, rng) for recording in recordings]
         texts = [(text, share) for _, share, text in examples]
-        texts += [(prompts.caption(kind, rng), self._shares({kind: 1.0})) for kind in self.kinds]
+        texts += [(RULES.caption((kind,), rng), self._shares({kind: 1.0})) for kind in self.kinds]
         neutral = np.eye(len(self.kinds) + 1, dtype=np.float32)[-1]
-        texts.append((str(rng.choice(prompts.NEGATIVES)), neutral))
+        texts.append((str(rng.choice(NEGATIVES)), neutral))
         return Batch(
             windows=np.concatenate([window for window, _, _ in examples]),
             shares=np.stack([share + NEUTRAL_SHARE * neutral for _, share, _ in examples]),
@@ -157,23 +158,27 @@ class BatchMaker:
         pool = self._pools[rng.integers(len(self._pools))]
         other = pool[rng.integers(len(pool))]
         if recording.kind == "silence":  # any gain would make a sound of it
-            return repeat_pad(sound)[None], self._shares({"silence": 1.0}), prompts.caption("silence", rng)
+            return repeat_pad(sound)[None], self._shares({"silence": 1.0}), RULES.caption(("silence",), rng)
         if draw < 0.65 or other.kind == "silence":
-            return self._finished(sound, rng), self._shares({recording.kind: 1.0}), prompts.caption(recording.kind, rng)
+            return (
+                self._finished(sound, rng),
+                self._shares({recording.kind: 1.0}),
+                RULES.caption((recording.kind,), rng),
+            )
         second = excerpt(other.waveform, rng)
         if draw < 0.9:
             balance = rng.beta(0.5, 0.5)
             sound = mix(sound, second, balance)
             loud, quiet = (recording.kind, other.kind) if balance >= 0.5 else (other.kind, recording.kind)
-            text = prompts.mixture(loud, quiet, rng)
+            text = RULES.caption((loud, quiet), rng, relation="background" if abs(balance - 0.5) > 0.2 else "together")
         else:
             cut = min(WINDOW_SAMPLES // 2, sound.size)
             second = second[: WINDOW_SAMPLES - cut]
             sound, balance = np.concatenate([level(sound[:cut]), level(second)]), cut / (cut + second.size)
-            text = prompts.sequence(recording.kind, other.kind, rng)
+            text = RULES.caption((recording.kind, other.kind), rng, relation="sequence")
         if recording.kind == other.kind or not 0.15 < balance < 0.85:  # the fainter one can't be heard: don't name it
             loud = recording.kind if balance >= 0.5 else other.kind
-            text = prompts.caption(loud, rng)
+            text = RULES.caption((loud,), rng)
         return self._finished(sound, rng), self._shares({recording.kind: balance}, {other.kind: 1 - balance}), text
 
     def _finished(self, sound: Waveform, rng: np.random.Generator) -> Waveform:

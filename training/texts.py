@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from transformers import ClapModel, RobertaTokenizer
 
-from clapboard import prompts
+from clapboard.captions import RULES
+from clapboard.prompts import NEGATIVES
 from training.dataset import respelt
 from training.loss import contrastive_loss
 
@@ -40,8 +41,8 @@ def pretrain_texts(
 
 
 def _captions(kinds: Sequence[str], rng: np.random.Generator) -> list[str]:
-    texts = [prompts.caption(kind, rng) for kind in kinds for _ in range(_CAPTIONS_OF_A_KIND)]
-    texts += [str(text) for text in rng.choice(prompts.NEGATIVES, _CAPTIONS_OF_A_KIND)]
+    texts = [RULES.caption((kind,), rng) for kind in kinds for _ in range(_CAPTIONS_OF_A_KIND)]
+    texts += [str(text) for text in rng.choice(NEGATIVES, _CAPTIONS_OF_A_KIND)]
     return [respelt(text, rng) for text in texts]
 
 
