@@ -13,7 +13,7 @@ import numpy as np
 
 from clapboard.errors import ClapboardError
 from clapboard.grammar import NUMBERS, article, is_plural, plural
-from clapboard.prompts import TEMPLATE, spoken
+from clapboard.prompts import TEMPLATE, prompts_for, spoken
 from clapboard.tags import wording_of
 from clapboard.wordings import WORDINGS, Wording
 
@@ -33,6 +33,15 @@ _FRAMES = (
     "{} in the distance.",
     "{} in the background.",
     "Sounds of {}.",
+)
+# The frames of an ensemble: those that say no more than that the sound is heard, and the one of a faint sound.
+_ENSEMBLE = (
+    "{}.",
+    "The sound of {}.",
+    "A recording of {}.",
+    "We hear {}.",
+    "There {be} {}.",
+    "{} in the background.",
 )
 _CLAUSES = ("{}.", "{}", "{} in the distance.", "{} in the background.")
 _SEVERAL: Mapping[Relation, tuple[str, ...]] = MappingProxyType(
@@ -102,8 +111,7 @@ class RuleCaptioner:
             return _sentence(_counted(names, rng))
         if draw < 0.65 and names.clauses:
             return _sentence(_pick(_CLAUSES, rng).format(_pick(names.clauses, rng)))
-        frame, phrase = _pick(_FRAMES, rng), _phrase(names, rng)
-        return _sentence(frame.format(phrase, be="are" if is_plural(phrase) else "is"))
+        return _in_frame(_pick(_FRAMES, rng), _phrase(names, rng))
 
 
 class KeywordsAlone:
@@ -124,15 +132,40 @@ RULES: Captioner = RuleCaptioner()
 """The captioner where nobody asks for another one; it has no state."""
 
 
+def ensemble(label: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
+    """The texts whose mean embedding is the class's weight: its prompts, and captions of its name and synonyms.
+
+    They are made of the label's own words and always the same. Raises `ClapboardError` if a name has no word in it.
+    """
+    names = [name for text in (label, *synonyms) for name in _ways_to_say(wording_of(text))]
+    return tuple(dict.fromkeys([*prompts_for(label, synonyms), *names]))
+
+
 def raw(keyword: str) -> str:
     """The keyword alone, in small letters: «dog bark» of `Dog_bark`."""
     return spoken(keyword).lower()
 
 
+def _ways_to_say(names: Wording) -> list[str]:
+    texts = [TEMPLATE.format(name) for name in names.all]
+    for name in names.all:
+        phrase = _with_article(name, names)
+        texts += [_in_frame(frame, phrase) for frame in _ENSEMBLE]
+    several = [*map(plural, names.countable), *names.plurals]
+    return texts + [f"Several {noun}." for noun in several] + [_sentence(f"{clause}.") for clause in names.clauses]
+
+
 def _phrase(names: Wording, rng: np.random.Generator) -> str:
     """The kind as part of a sentence: «a dog bark», «rainfall», «a dog barking»."""
-    name = _pick(names.all, rng)
+    return _with_article(_pick(names.all, rng), names)
+
+
+def _with_article(name: str, names: Wording) -> str:
     return f"{article(name)} {name}" if name in names.countable else name
+
+
+def _in_frame(frame: str, phrase: str) -> str:
+    return _sentence(frame.format(phrase, be="are" if is_plural(phrase) else "is"))
 
 
 def _counted(names: Wording, rng: np.random.Generator) -> str:

@@ -13,7 +13,9 @@ _VOWEL_SOUND = re.compile(
     r"(?!eu|ew|one\b|once\b|uni[ocqtsvf]|uku|us[aeu]|ut[ei])(?:[aeiou]|hour|honest|heir|x\b|mp3|8|11\b|18\b)"
 )
 _SPELT_WITH_VOWEL = frozenset("AEFHILMNORSX")  # an acronym is read letter by letter: «an HVAC unit», «a UPS»
-_PREPOSITION = re.compile(r" (?:of|on|in|at|by|with|without|from|into|under|over|through|past|against|for|near|to)\b")
+_AFTER_HEAD = re.compile(
+    r" (?:of|on|in|at|by|with|without|from|into|under|over|through|past|against|for|near|to|that|who|which)\b"
+)
 _ADVERBS_OF_GERUND = re.compile(
     r"(?<=ing)(?: (?:off|up|down|away|out|outside|inside|around|overhead|together|back|nearby|(?!family)\w{3,}ly))+$"
 )
@@ -77,8 +79,8 @@ def plural(noun: str) -> str:
 
 def split_head(noun: str) -> tuple[str, str]:
     """The phrase up to its head, and what follows: («knock», « on a door»), («children playing», « outside»)."""
-    preposition = _PREPOSITION.search(noun)
-    start = noun[: preposition.start()] if preposition else noun
+    after = _AFTER_HEAD.search(noun)
+    start = noun[: after.start()] if after else noun
     start = _ADVERBS_OF_GERUND.sub("", start)
     return start, noun[len(start) :]
 
@@ -104,18 +106,22 @@ def is_mass(noun: str) -> bool:
 
 
 def participle(verb: str) -> str:
-    """What somebody who does it is doing: «barks» → «barking», «hums» → «humming», «flies» → «flying»."""
-    if verb.endswith("ies"):
-        stem = f"{verb[:-3]}y"
-    elif verb.endswith(("shes", "ches", "xes", "sses", "zzes", "oes")):
-        stem = verb[:-2]
-    else:
+    """What somebody who does it is doing: «bark» → «barking», «hum» → «humming», «close» → «closing»."""
+    stem = verb
+    if verb.endswith("ie"):
+        stem = f"{verb[:-2]}y"
+    elif verb.endswith("e") and not verb.endswith(("ee", "oe", "ye")):
         stem = verb[:-1]
-    if stem.endswith("e") and not stem.endswith(("ee", "oe", "ye")):
-        stem = stem[:-1]
-    elif _HARD_CONSONANT.match(stem):
-        stem += stem[-1]
+    elif _HARD_CONSONANT.match(verb):
+        stem += verb[-1]
     return f"{stem}ing"
+
+
+def infinitive(verb: str) -> str:
+    """The verb of «he barks»: «barks» → «bark», «flies» → «fly», «passes» → «pass»."""
+    if verb.endswith("ies"):
+        return verb[:-1] if len(verb) == 4 else f"{verb[:-3]}y"
+    return verb[:-2] if verb.endswith(("shes", "ches", "xes", "sses", "zzes", "oes")) else verb[:-1]
 
 
 def _plural_of_word(noun: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from clapboard.errors import ClapboardError
-from clapboard.grammar import article, is_gerund, is_mass, is_plural, participle
+from clapboard.grammar import article, infinitive, is_gerund, is_mass, is_plural, participle, split_head
 from clapboard.prompts import spoken
 from clapboard.wordings import Wording
 
@@ -25,6 +25,9 @@ _DETERMINED = re.compile(
 _TRANSITIVE = re.compile(r"(?:playing|using|eating|drinking|brushing|chopping|hitting|riding|driving|blowing|typing) ")
 _AGENTS = re.compile(r"(?:man|woman|person|child|boy|girl|kid|baby|adult|dog|cat|bird|horse|cow|pig|frog|insect) ")
 _VERBS_AT_END = {"open": "opening", "close": "closing"}  # «Drawer open or close»: no nouns, whatever they look like
+
+_NOUN_ENDS = {"a": 2, "an": 2, "someone": 1, "somebody": 1, "it": 1}  # after so many words, at the earliest
+_PLURAL_MODIFIERS = frozenset({"arms", "children", "clothes", "goods", "people", "sports", "teeth", "women", "men"})
 
 
 def wording_of(tag: str) -> Wording:
@@ -99,12 +102,19 @@ def _scene_of_clause(name: str) -> str:
     if verb := re.search(r" (?:is|are) (?=\w+ing\b)", name):
         subject, rest = name[: verb.start()], name[verb.end() :]
         return rest if subject in {"it", "there"} else f"{subject} {rest}"
-    words = name.split(" ")
-    nouns = {"a": 2, "an": 2, "someone": 1, "somebody": 1, "it": 1}.get(words[0])
-    for index in range(nouns or len(words), len(words)):
-        if words[index] in {"of", "with", "in", "on", "at", "by", "from"}:
-            break
-        if is_plural(words[index]):
-            doing = [participle(words[index]), *words[index + 1 :]]
-            return " ".join(doing if words[0] == "it" else [*words[:index], *doing])
+    *subject_words, last = words = split_head(name)[0].split(" ")
+    if subject_words and _is_verb_of_plural(subject_words[-1], last):
+        return " ".join([*subject_words, participle(last)]) + name[len(" ".join(words)) :]
+    for index in range(_NOUN_ENDS.get(words[0], len(words)), len(words)):
+        if is_plural(words[index]):  # no plural after «a»: a verb
+            start = [] if words[0] == "it" else words[:index]
+            doing = " ".join([*start, participle(infinitive(words[index])), *words[index + 1 :]])
+            return doing + name[len(" ".join(words)) :]
     return ""
+
+
+def _is_verb_of_plural(noun: str, word: str) -> bool:
+    """Whether it is «dogs bark» rather than «sports car»."""
+    if noun in _PLURAL_MODIFIERS or not is_plural(noun):
+        return False
+    return not (is_plural(word) or is_mass(word) or word.endswith("ly") or word in {"and", "or"})

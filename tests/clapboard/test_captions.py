@@ -7,9 +7,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from clapboard.captions import RULES, Captioner, KeywordsAlone, Relation, RuleCaptioner, raw
+from clapboard.captions import RULES, Captioner, KeywordsAlone, Relation, RuleCaptioner, ensemble, raw
 from clapboard.errors import ClapboardError
-from clapboard.prompts import TEMPLATE
+from clapboard.prompts import TEMPLATE, prompts_for
 from clapboard.wordings import WORDINGS, Wording
 
 MANY = 300
@@ -130,3 +130,30 @@ def test_keywords_alone_are_always_the_same_small_letters() -> None:
     rng = np.random.default_rng(0)
     assert {KeywordsAlone().caption(("Dog_Bark", "HVAC"), rng) for _ in range(5)} == {"dog bark, hvac"}
     assert raw("CarHorn") == "car horn"
+
+
+def test_an_ensemble_is_the_prompt_and_captions_in_the_labels_own_words() -> None:
+    assert ensemble("Hand_saw") == (
+        "This is a sound of hand saw.",
+        "A hand saw.",
+        "The sound of a hand saw.",
+        "A recording of a hand saw.",
+        "We hear a hand saw.",
+        "There is a hand saw.",
+        "A hand saw in the background.",
+        "Several hand saws.",
+    )
+    assert all("rain" in text.lower() for text in ensemble("rain"))
+
+
+def test_an_ensemble_has_every_synonym_and_nothing_twice() -> None:
+    texts = ensemble("dog", ("hound", "Dog"))
+    assert texts[:2] == prompts_for("dog", ("hound",))
+    assert {"A dog.", "A hound.", "Several dogs.", "Several hounds."} < set(texts)
+    assert len(texts) == len(set(texts))
+
+
+@pytest.mark.parametrize("tag", UNKNOWN)
+def test_an_ensemble_is_grammatical(tag: str) -> None:
+    for text in ensemble(tag)[1:]:
+        assert_grammatical(text)

@@ -89,20 +89,22 @@ def test_not_everything_in_s_is_a_plural(phrase: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "doing"),
+    ("verb", "infinitive", "doing"),
     [
-        ("barks", "barking"),
-        ("hums", "humming"),
-        ("flies", "flying"),
-        ("passes", "passing"),
-        ("wheezes", "wheezing"),
-        ("buzzes", "buzzing"),
-        ("rains", "raining"),
-        ("closes", "closing"),
-        ("blows", "blowing"),
-        ("goes", "going"),
-        ("lies", "lying"),
+        ("barks", "bark", "barking"),
+        ("hums", "hum", "humming"),
+        ("flies", "fly", "flying"),
+        ("lies", "lie", "lying"),
+        ("passes", "pass", "passing"),
+        ("wheezes", "wheeze", "wheezing"),
+        ("buzzes", "buzz", "buzzing"),
+        ("rains", "rain", "raining"),
+        ("closes", "close", "closing"),
+        ("blows", "blow", "blowing"),
+        ("goes", "go", "going"),
+        ("sees", "see", "seeing"),
     ],
 )
-def test_what_happens_is_said_as_going_on(verb: str, doing: str) -> None:
-    assert grammar.participle(verb) == doing
+def test_what_happens_is_said_as_going_on(verb: str, infinitive: str, doing: str) -> None:
+    assert grammar.infinitive(verb) == infinitive
+    assert grammar.participle(infinitive) == doing
