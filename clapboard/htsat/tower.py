@@ -82,8 +82,9 @@ class Htsat:
     def normalised(self, features: torch.Tensor) -> torch.Tensor:
         """Log-mel, each band by BatchNorm: by its stored statistics, or by the batch's while the reference trains."""
         if not self._kept and self._reference.training:
-            bands: torch.Tensor = self._reference.batch_norm(features.transpose(1, 2)[..., None])  # [B, 64, 1001, 1]
-            return bands[..., 0].transpose(1, 2)
+            # As rows: of other strides, torch 2.11's BatchNorm has a wrong gradient on CPUs.
+            rows: torch.Tensor = self._reference.batch_norm(features.reshape(-1, NUM_MELS, 1, 1))
+            return rows.view(features.shape)
         stem = self._stem()
         return torch.addcmul(stem.shift, features, stem.scale)
 
