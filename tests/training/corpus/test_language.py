@@ -13,8 +13,9 @@ ENGLISH = """
 a dog barks twice, rain, a man speaks, birds chirping, engine idling, thunder rolls in the distance, water drips,
 glass breaks, footsteps on gravel, a siren wails, children laughing, crowd cheering, applause, a baby cries, wind howls,
 someone types on a keyboard, cat meows, a drone hovers overhead, Dubstep bassline at 140 BPM, door creaks open,
-a car horn honks, a train passes by, clock ticking, static, music, hum, snare drum, violin solo, reggae beat, frogs croak,
-toilet flush, gunshot, church bells ring, sizzling, sea waves, snoring, sneeze, a pig oinks, hen clucks, mouse click
+a car horn honks, a train passes by, clock ticking, static, music, hum, snare drum, violin solo, reggae beat,
+frogs croak, toilet flush, gunshot, church bells ring, sizzling, sea waves, snoring, sneeze, a pig oinks, hen clucks,
+mouse click
 """
 OTHERS = {
     "de": "ein Hund bellt zweimal, Regen fällt auf ein Blechdach, ein Mann spricht, Vögel zwitschern, Kinder lachen",
