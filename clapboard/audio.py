@@ -29,6 +29,9 @@ WINDOW_SAMPLES = 480_000
 Waveform = npt.NDArray[np.float32]
 """Float32 in [-1, 1]: `[T]`, or `[T, C]` as it comes from a decoder."""
 
+AudioFile = Path | IO[bytes]
+"""Where a recording lies: a file on disk, or one that is open or in memory; that one is closed after it was read."""
+
 _BLOCK_SAMPLES = 1 << 16
 _FLOAT_SUBTYPES = frozenset({"FLOAT", "DOUBLE"})
 _FLOAT_CODECS = ("pcm_f", "wavpack")
@@ -84,18 +87,18 @@ def repeat_pad(waveform: Waveform) -> Waveform:
     return padded
 
 
-def read(path: Path) -> Waveform:
+def read(source: AudioFile, *, name: str = "") -> Waveform:
     """The whole recording, mono at 48 kHz: `[T]`. For short files; `windows` reads any length.
 
     Raises `AudioError` if the file is no audio that can be used.
     """
-    waveform = np.concatenate([np.zeros(0, np.float32), *blocks(path)])
+    waveform = np.concatenate([np.zeros(0, np.float32), *blocks(source, name=name)])
     if waveform.size == 0:
-        raise _no_samples(path.name)
+        raise _no_samples(_name_of(source, name))
     return waveform
 
 
-def blocks(path: Path, *, name: str = "") -> Iterator[Waveform]:
+def blocks(source: AudioFile, *, name: str = "") -> Iterator[Waveform]:
     """The recording as consecutive pieces of mono float32 in [-1, 1] at 48 kHz, `[t]` each.
 
     Integer formats fill [-1, 1] by themselves. A float file whose peak is above 1 is scaled down as a whole by that
@@ -103,8 +106,8 @@ def blocks(path: Path, *, name: str = "") -> Iterator[Waveform]:
 
     Raises `AudioError` if the file can't be decoded, breaks off with an error, or holds NaN or infinite samples.
     """
-    name = name or path.name
-    with _open(path, name) as file:
+    name = _name_of(source, name)
+    with _open(source, name) if isinstance(source, Path) else source as file:
         sound = _sound_file(file)
         yield from _from_soundfile(name, sound) if sound else _from_pyav(name, file)
 
@@ -129,6 +132,11 @@ def _regrouped(pieces: Iterable[Waveform], num_samples: int) -> Iterator[Wavefor
             held = [joined[full:]]
     if num_held:
         yield np.concatenate(held)
+
+
+def _name_of(source: AudioFile, name: str) -> str:
+    """What errors call the recording."""
+    return name or (source.name if isinstance(source, Path) else "The recording")
 
 
 def _no_samples(name: str) -> AudioError:
