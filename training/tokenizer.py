@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaTokenizer
 
-from clapboard.captions import RULES
+from clapboard.captions import Captioner
 from clapboard.prompts import NEGATIVES
 
 MAX_TOKENS = 62
@@ -28,8 +28,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1500) -> RobertaToke
     )
 
 
-def caption_corpus(kinds: Iterable[str], seed: int) -> list[str]:
+def caption_corpus(kinds: Iterable[str], captioner: Captioner, seed: int) -> list[str]:
     """Many captions of each kind, and the neutral ones: what the tokenizer learns from."""
     rng = np.random.default_rng(seed)
-    corpus = [RULES.caption((kind,), rng) for kind in kinds for _ in range(_CAPTIONS_PER_KIND)]
+    corpus = [captioner.caption([kind], rng) for kind in kinds for _ in range(_CAPTIONS_PER_KIND)]
     return [*corpus, *(text.lower() for text in corpus[::3]), *NEGATIVES]
