@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clapboard.errors import TrainingError
 from training.benchmarks.audio_files import AudioFiles, read_rows, read_table
 from training.benchmarks.benchmark import TEST, TRAIN, VALIDATION, Benchmark, BenchmarkClip, Source
 
@@ -23,6 +24,9 @@ def _read(folder: Path) -> Benchmark:
         for row in read_table(tables / "dev.csv", ("fname", "labels", "split"))
     ]
     clips += [_clip(row, evaluation, TEST) for row in read_table(tables / "eval.csv", ("fname", "labels"))]
+    unknown = {label for clip in clips for label in clip.labels} - set(labels)
+    if unknown:
+        raise TrainingError(f"Table {tables / 'vocabulary.csv'} has no label {min(unknown)}: download it anew.")
     return Benchmark("fsd50k", "FSD50K", "tags", tuple(clips), labels)
 
 
