@@ -61,13 +61,13 @@ def windows(path: Path, *, name: str = "") -> Iterator[Window]:
     """
     name = name or path.name
     before: Waveform = np.zeros(0, np.float32)
-    for index, piece in enumerate(_regrouped(blocks(path, name=name), WINDOW_SAMPLES)):
+    for index, piece in enumerate(regrouped(blocks(path, name=name), WINDOW_SAMPLES)):
         missing = WINDOW_SAMPLES - piece.size if index else 0
         whole = np.concatenate([before[WINDOW_SAMPLES - missing :], piece])
         yield _window(index, index * WINDOW_SAMPLES - missing, whole)
         before = piece
     if before.size == 0:
-        raise _no_samples(name)
+        raise no_samples(name)
 
 
 def window_waveform(waveform: Waveform) -> Waveform:
@@ -94,7 +94,7 @@ def read(source: AudioFile, *, name: str = "") -> Waveform:
     """
     waveform = np.concatenate([np.zeros(0, np.float32), *blocks(source, name=name)])
     if waveform.size == 0:
-        raise _no_samples(_name_of(source, name))
+        raise no_samples(_name_of(source, name))
     return waveform
 
 
@@ -112,12 +112,7 @@ def blocks(source: AudioFile, *, name: str = "") -> Iterator[Waveform]:
         yield from _from_soundfile(name, sound) if sound else _from_pyav(name, file)
 
 
-def _window(index: int, start: int, waveform: Waveform) -> Window:
-    end = start + waveform.size
-    return Window(index, start / SAMPLE_RATE, end / SAMPLE_RATE, repeat_pad(waveform))
-
-
-def _regrouped(pieces: Iterable[Waveform], num_samples: int) -> Iterator[Waveform]:
+def regrouped(pieces: Iterable[Waveform], num_samples: int) -> Iterator[Waveform]:
     """The same samples in pieces of `num_samples`; the last one may be shorter."""
     held: list[Waveform] = []
     num_held = 0
@@ -139,8 +134,14 @@ def _name_of(source: AudioFile, name: str) -> str:
     return name or (source.name if isinstance(source, Path) else "The recording")
 
 
-def _no_samples(name: str) -> AudioError:
+def no_samples(name: str) -> AudioError:
+    """What there is to say of a recording without any."""
     return AudioError(f"{name} holds no samples: replace it with a recording that has sound in it.")
+
+
+def _window(index: int, start: int, waveform: Waveform) -> Window:
+    end = start + waveform.size
+    return Window(index, start / SAMPLE_RATE, end / SAMPLE_RATE, repeat_pad(waveform))
 
 
 def _open(path: Path, name: str) -> IO[bytes]:
