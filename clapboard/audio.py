@@ -29,6 +29,9 @@ WINDOW_SAMPLES = 480_000
 Waveform = npt.NDArray[np.float32]
 """Float32 in [-1, 1]: `[T]`, or `[T, C]` as it comes from a decoder."""
 
+AudioFile = Path | IO[bytes]
+"""Where a recording lies: a file on disk, or one that is open or in memory; that one is closed after it was read."""
+
 _BLOCK_SAMPLES = 1 << 16
 _FLOAT_SUBTYPES = frozenset({"FLOAT", "DOUBLE"})
 _FLOAT_CODECS = ("pcm_f", "wavpack")
@@ -72,13 +75,13 @@ def windows(path: Path, *, name: str = "", span: Span | None = None) -> Iterator
     name = name or path.name
     before: Waveform = np.zeros(0, np.float32)
     pieces = blocks(path, name=name) if span is None else _cut(blocks(path, name=name), span, name)
-    for index, piece in enumerate(_regrouped(pieces, WINDOW_SAMPLES)):
+    for index, piece in enumerate(regrouped(pieces, WINDOW_SAMPLES)):
         missing = WINDOW_SAMPLES - piece.size if index else 0
         whole = np.concatenate([before[WINDOW_SAMPLES - missing :], piece])
         yield _window(index, index * WINDOW_SAMPLES - missing, whole)
         before = piece
     if before.size == 0:
-        raise _no_samples(name)
+        raise no_samples(name)
 
 
 def window_waveform(waveform: Waveform) -> Waveform:
@@ -98,18 +101,18 @@ def repeat_pad(waveform: Waveform) -> Waveform:
     return padded
 
 
-def read(path: Path) -> Waveform:
+def read(source: AudioFile, *, name: str = "") -> Waveform:
     """The whole recording, mono at 48 kHz: `[T]`. For short files; `windows` reads any length.
 
     Raises `AudioError` if the file is no audio that can be used.
     """
-    waveform = np.concatenate([np.zeros(0, np.float32), *blocks(path)])
+    waveform = np.concatenate([np.zeros(0, np.float32), *blocks(source, name=name)])
     if waveform.size == 0:
-        raise _no_samples(path.name)
+        raise no_samples(_name_of(source, name))
     return waveform
 
 
-def blocks(path: Path, *, name: str = "") -> Iterator[Waveform]:
+def blocks(source: AudioFile, *, name: str = "") -> Iterator[Waveform]:
     """The recording as consecutive pieces of mono float32 in [-1, 1] at 48 kHz, `[t]` each.
 
     Integer formats fill [-1, 1] by themselves. A float file whose peak is above 1 is scaled down as a whole by that
@@ -117,15 +120,10 @@ def blocks(path: Path, *, name: str = "") -> Iterator[Waveform]:
 
     Raises `AudioError` if the file can't be decoded, breaks off with an error, or holds NaN or infinite samples.
     """
-    name = name or path.name
-    with _open(path, name) as file:
+    name = _name_of(source, name)
+    with _open(source, name) if isinstance(source, Path) else source as file:
         sound = _sound_file(file)
         yield from _from_soundfile(name, sound) if sound else _from_pyav(name, file)
-
-
-def _window(index: int, start: int, waveform: Waveform) -> Window:
-    end = start + waveform.size
-    return Window(index, start / SAMPLE_RATE, end / SAMPLE_RATE, repeat_pad(waveform))
 
 
 def _cut(pieces: Iterable[Waveform], span: Span, name: str) -> Iterator[Waveform]:
@@ -145,7 +143,7 @@ def _cut(pieces: Iterable[Waveform], span: Span, name: str) -> Iterator[Waveform
         raise AudioError(f"{name} is {num_read / SAMPLE_RATE:.1f} s long: {span} isn't all in it.")
 
 
-def _regrouped(pieces: Iterable[Waveform], num_samples: int) -> Iterator[Waveform]:
+def regrouped(pieces: Iterable[Waveform], num_samples: int) -> Iterator[Waveform]:
     """The same samples in pieces of `num_samples`; the last one may be shorter."""
     held: list[Waveform] = []
     num_held = 0
@@ -162,8 +160,19 @@ def _regrouped(pieces: Iterable[Waveform], num_samples: int) -> Iterator[Wavefor
         yield np.concatenate(held)
 
 
-def _no_samples(name: str) -> AudioError:
+def _name_of(source: AudioFile, name: str) -> str:
+    """What errors call the recording."""
+    return name or (source.name if isinstance(source, Path) else "The recording")
+
+
+def no_samples(name: str) -> AudioError:
+    """What there is to say of a recording without any."""
     return AudioError(f"{name} holds no samples: replace it with a recording that has sound in it.")
+
+
+def _window(index: int, start: int, waveform: Waveform) -> Window:
+    end = start + waveform.size
+    return Window(index, start / SAMPLE_RATE, end / SAMPLE_RATE, repeat_pad(waveform))
 
 
 def _open(path: Path, name: str) -> IO[bytes]:

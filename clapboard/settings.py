@@ -213,6 +213,11 @@ class Settings(BaseSettings):
         return self.model_dir / "vectors"
 
     @property
+    def benchmarks_dir(self) -> Path:
+        """Folder of the embeddings of public data sets, which are made anew if they are deleted."""
+        return self.model_dir / "benchmarks"
+
+    @property
     def broker_dir(self) -> Path:
         """Folder of the filesystem transport's messages."""
         return self.model_dir / "broker"
