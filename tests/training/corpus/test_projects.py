@@ -78,7 +78,8 @@ def test_captions_and_agreed_choices_of_each_annotated_task(office: Office) -> N
         recording="garden",
     )
     office.task(2)  # nobody has said anything
-    office.task(3, annotation(4, caption("a remark", control="remark", start=0.0, end=1.0), task=3))
+    of_a_second = [caption("a remark", control=control, start=0.0, end=1.0) for control in ("remark", "caption")]
+    office.task(3, annotation(4, *of_a_second, task=3))
     found = office.pairs()
     assert list(found) == ["task 1", "task 3"]
     assert found["task 1"].captions == ("a dog barks", "twice", "barking")
