@@ -45,8 +45,8 @@ class Cnn14Tower:
         self._encoder = encoder
         self._dtype = dtype
 
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32."""
+    def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> torch.Tensor:
+        """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32. There is no fusion: nothing is ever «longer»."""
         with torch.autocast(features.device.type, self._dtype, enabled=self._dtype != torch.float32):
             pooled: torch.Tensor = self._encoder(features)
         return pooled.float()

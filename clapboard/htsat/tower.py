@@ -85,7 +85,10 @@ class Htsat:
         Or four mels `[B, 4, 1001, 64]`, the global one first: the local ones are fused into it where `is_longer` `[B]`
         says so, and count for nothing elsewhere. Raises `ValueError` if the checkpoint has learnt no fusion.
         """
-        normalised = self.normalised(features)
+        return self.tokens_of(self.normalised(features), is_longer)
+
+    def tokens_of(self, normalised: torch.Tensor, is_longer: torch.Tensor | None = None) -> Tokens:
+        """The same of what `normalised` gave."""
         if normalised.ndim == 3:
             return self.embed(self.cut(normalised))
         stem = self._stem()
