@@ -130,7 +130,7 @@ def test_training_goes_on_from_a_checkpoint_and_is_measured(clapboard: Clapboard
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
-        (("--towers", "htsat+gpt"), SettingsError, "write htsat or cnn14, a +, and roberta, bert or clip"),
+        (("--towers", "htsat+gpt"), SettingsError, r"write htsat or cnn14, a \+, and roberta, bert or clip"),
         (("--sizes", "nowhere.json"), SettingsError, r"nowhere\.json can't be read as JSON"),
         (("--data", "nowhere"), TrainingError, "no complete data set"),
         (("--batch-size", "64"), TrainingError, "choose a smaller one"),
