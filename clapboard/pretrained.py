@@ -120,9 +120,9 @@ def _read_json(model: str, file: Path) -> dict[str, Any]:
     return content
 
 
-def fingerprint(folder: Path) -> str:
-    """12 hex digits over everything in the folder that decides an embedding."""
-    digest = hashlib.sha256(RECIPE.encode())
+def fingerprint(folder: Path, *, fusion: bool = False) -> str:
+    """12 hex digits over everything in the folder that decides an embedding, and whether it is of windows or fused."""
+    digest = hashlib.sha256((RECIPE + (" fusion" if fusion else "")).encode())
     for file in sorted(folder.iterdir()):
         if file.suffix in {".json", ".safetensors", ".txt"} and file.name not in _RECORDS and file.is_file():
             digest.update(file.name.encode())

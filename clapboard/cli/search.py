@@ -73,7 +73,9 @@ def _text_embedding(settings: Settings, encoder: Encoder, text: str) -> Array:
     label_space = label_space_of([text])
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
-    loaded = ClapEncoder.load(settings.checkpoint(encoder.model), device=settings.device, dtype=settings.dtype)
+    loaded = ClapEncoder.load(
+        settings.checkpoint(encoder.model), device=settings.device, dtype=settings.dtype, fusion=settings.fusion
+    )
     if loaded.identity.version != encoder.version:
         raise ModelError(
             f"The checkpoint {encoder.model} isn't the one that the workers embedded this project with: use theirs."
