@@ -106,8 +106,8 @@ class _SharedBatchNorm(torch.nn.BatchNorm2d):
             self.running_mean.lerp_(mean, share)
             self.running_var.lerp_(variance * count / (count - 1), share)
             self.num_batches_tracked += 1
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (values * scale.view(shape) + (self.bias - mean * scale).view(shape)).to(input.dtype)
+        scale = (self.weight * torch.rsqrt(variance + self.eps)).view(shape)
+        return ((values - mean.view(shape)) * scale + self.bias.view(shape)).to(input.dtype)
 
 
 def _gathered(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -50,7 +50,7 @@ def zero_shot(
     from training.manifest import read_clips
 
     listed = read_clips(manifest)
-    encoder = _encoder(settings_with(model=model))
+    encoder = load_encoder(settings_with(model=model))
     clips, unreadable = _embedded(encoder, listed, ensemble if prompts == "captions" else prompts_for)
     found = zero_shot_report(clips)
     version = model_version(encoder.identity, clips.label_space)
@@ -88,7 +88,7 @@ def few_shot(
     listed = read_clips(manifest)
     fold = fewshot.choose_test_fold(listed, test_fold)
     plan = fewshot.Plan(numbers, seeds, finetune_seeds, fold, settings.test_share)
-    clips, unreadable = _embedded(_encoder(settings), listed, prompts_for)
+    clips, unreadable = _embedded(load_encoder(settings), listed, prompts_for)
     finetuner = Finetuner(settings.model, settings.device, settings.dtype, settings.batch_size, fusion=settings.fusion)
     with progress_bar() as bar:
         draws = bar.add_task("draws", total=seeds * len(plan.shots))
@@ -135,7 +135,8 @@ def _numbers(shots: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _encoder(settings: Settings) -> ClapEncoder:
+def load_encoder(settings: Settings) -> ClapEncoder:
+    """The encoder that the settings name."""
     import torch
 
     from clapboard.clap import ClapEncoder

@@ -85,7 +85,10 @@ class Htsat:
         Or four mels `[B, 4, 1001, 64]`, the global one first: the local ones are fused into it where `is_longer` `[B]`
         says so, and count for nothing elsewhere. Raises `ValueError` if the checkpoint has learnt no fusion.
         """
-        normalised = self.normalised(features)
+        return self.tokens_of(self.normalised(features), is_longer)
+
+    def tokens_of(self, normalised: torch.Tensor, is_longer: torch.Tensor | None = None) -> Tokens:
+        """The same of what `normalised` gave."""
         if normalised.ndim == 3:
             return self.embed(self.cut(normalised))
         stem = self._stem()
@@ -106,9 +109,9 @@ class Htsat:
     def normalised(self, features: torch.Tensor) -> torch.Tensor:
         """Log-mel `[…, 1001, 64]`, each band by BatchNorm: as stored, or by the batch while the reference trains."""
         if not self._kept and self._reference.training:
-            channels = features if features.ndim == 4 else features[:, None]
-            bands: torch.Tensor = self._reference.batch_norm(channels.transpose(1, 3))  # [B, 64, 1001, 1 or 4]
-            return bands.transpose(1, 3).reshape(features.shape)
+            # As rows: of other strides, torch 2.11's BatchNorm has a wrong gradient on CPUs.
+            rows: torch.Tensor = self._reference.batch_norm(features.reshape(-1, NUM_MELS, 1, 1))
+            return rows.view(features.shape)
         stem = self._stem()
         return torch.addcmul(stem.shift, features, stem.scale)
 

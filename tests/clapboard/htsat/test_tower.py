@@ -195,8 +195,14 @@ def test_a_checkpoint_that_has_learnt_no_fusion_takes_no_long_recording() -> Non
 def test_while_the_reference_trains_its_batch_norm_learns_from_the_batch() -> None:
     theirs, ours = (without_dropout(reference("tiny")) for _ in range(2))
     features_of_batch = features(4) + 7
-    expected = ReferenceTower(theirs, torch.float32)(features_of_batch)
-    assert distance(Htsat(ours)(features_of_batch), expected) <= 1e-6
+    expected, found = ReferenceTower(theirs, torch.float32)(features_of_batch), Htsat(ours)(features_of_batch)
+    assert distance(found, expected) <= 1e-6
+    direction = torch.randn(4, 768, generator=torch.Generator().manual_seed(2))
+    for pooled in (expected, found):
+        (pooled * direction).sum().backward()
+    for name in ("weight", "bias"):
+        gradient = getattr(theirs.batch_norm, name).grad
+        assert (getattr(ours.batch_norm, name).grad - gradient).norm() <= 1e-4 * gradient.norm()
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         torch.testing.assert_close(getattr(ours.batch_norm, name), getattr(theirs.batch_norm, name))
     assert distance(expected, ReferenceTower(ours.eval(), torch.float32)(features_of_batch)) > 1e-3
