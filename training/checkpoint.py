@@ -52,10 +52,10 @@ def write_candidate(
         if file.suffix in {".json", ".txt"} and file.name not in _WRITTEN_ANEW:
             shutil.copyfile(file, building / file.name)
     _write_json(building / CONFIG, config)
-    version = ClapEncoder.load(str(building), device="cpu", engine="reference").identity.version
+    served = ClapEncoder.load(str(building), device="cpu", engine="reference", fusion=encoder.fusion)
     for file in building.iterdir():
         _to_disk(file)
-    complete = dict(manifest) | {"encoder_version": version}
+    complete = dict(manifest) | {"encoder_version": served.identity.version}
     _write_json(building / MANIFEST, complete)
     shutil.rmtree(folder, ignore_errors=True)
     building.replace(folder)

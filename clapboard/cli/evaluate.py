@@ -89,7 +89,7 @@ def few_shot(
     fold = fewshot.choose_test_fold(listed, test_fold)
     plan = fewshot.Plan(numbers, seeds, finetune_seeds, fold, settings.test_share)
     clips, unreadable = _embedded(load_encoder(settings), listed, prompts_for)
-    finetuner = Finetuner(settings.model, settings.device, settings.dtype, settings.batch_size)
+    finetuner = Finetuner(settings.model, settings.device, settings.dtype, settings.batch_size, fusion=settings.fusion)
     with progress_bar() as bar:
         draws = bar.add_task("draws", total=seeds * len(plan.shots))
         points = fewshot.few_shot(clips, plan, finetuner, on_draw=lambda: bar.advance(draws))
@@ -149,6 +149,7 @@ def load_encoder(settings: Settings) -> ClapEncoder:
         dtype=settings.dtype,
         engine=settings.engine,
         batch_size=settings.batch_size,
+        fusion=settings.fusion,
     )
 
 

@@ -112,9 +112,9 @@ def load_log_mel(model: str, clap: Any, folder: Path) -> LogMel:
     return LogMel("htk" if clap.config.audio_config.enable_fusion else "slaney", min_hz=min_hz, max_hz=max_hz)
 
 
-def fingerprint(folder: Path) -> str:
-    """12 hex digits over everything in the folder that decides an embedding."""
-    digest = hashlib.sha256(RECIPE.encode())
+def fingerprint(folder: Path, *, fusion: bool = False) -> str:
+    """12 hex digits over everything in the folder that decides an embedding, and whether it is of windows or fused."""
+    digest = hashlib.sha256((RECIPE + (" fusion" if fusion else "")).encode())
     for file in sorted(folder.iterdir()):
         if file.suffix in {".json", ".safetensors", ".txt"} and file.name not in _RECORDS and file.is_file():
             digest.update(file.name.encode())
