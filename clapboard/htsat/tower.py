@@ -10,7 +10,7 @@ the other says. What the reference rearranges in every block is arranged once he
 - Query, key and value are one product.
 - On a CPU, weights lie in oneDNN's own layout, and a few windows at a time go through, so that they stay in the cache.
 
-BatchNorm and dropout are always in inference mode.
+Dropout is always in inference mode, and so is BatchNorm, unless the reference is in training mode.
 """
 
 from __future__ import annotations
@@ -77,7 +77,21 @@ class Htsat:
 
     def patches(self, features: torch.Tensor) -> torch.Tensor:
         """Log-mel `[B, 1001, 64]` → the image's patches `[G, B, S, P²]`, float32 like the decibels they come from."""
-        return self._stem().patches(features, self._stretch)
+        return self.cut(self.normalised(features))
+
+    def normalised(self, features: torch.Tensor) -> torch.Tensor:
+        """Log-mel, each band by BatchNorm: by its stored statistics, or by the batch's while the reference trains."""
+        if not self._kept and self._reference.training:
+            # As rows: of other strides, torch 2.11's BatchNorm has a wrong gradient on CPUs.
+            rows: torch.Tensor = self._reference.batch_norm(features.reshape(-1, NUM_MELS, 1, 1))
+            return rows.view(features.shape)
+        stem = self._stem()
+        return torch.addcmul(stem.shift, features, stem.scale)
+
+    def cut(self, normalised: torch.Tensor) -> torch.Tensor:
+        """Normalised log-mel `[B, 1001, 64]` → the image's patches `[G, B, S, P²]`."""
+        stem = self._stem()
+        return _cut(self._stretch(normalised), stem.patch_side, stem.group_side)  # [B, 1001, 64] → [B, 1024, 64]
 
     def embed(self, patches: torch.Tensor) -> Tokens:
         """Patches `[G, B, S, P²]` → the first stage's tokens `[G, B, S, C]`."""
@@ -172,10 +186,6 @@ class _Stem:
         shift = norm.bias - norm.running_mean * scale
         after = _Norm.of(embed.norm, dtype) if is_normed else None
         return cls(config.patch_size, config.window_size, scale, shift, kernel, after)
-
-    def patches(self, features: torch.Tensor, stretch: _Stretch) -> torch.Tensor:
-        image = stretch(torch.addcmul(self.shift, features, self.scale))  # [B, 1001, 64] → [B, 1024, 64]
-        return _cut(image, self.patch_side, self.group_side)
 
     def embed(self, patches: torch.Tensor) -> Tokens:
         tokens = self.kernel(patches.to(self.kernel.weight.dtype))

@@ -31,12 +31,15 @@ class Classification:
     strengths: Mapping[str, float] = field(default_factory=dict)  # of the probe, as each fold or split chose it
 
 
-def zero_shot(benchmark: Benchmark, embedded: EmbeddedClips, embed_texts: EmbedTexts) -> Classification | None:
+def zero_shot(
+    benchmark: Benchmark, embedded: EmbeddedClips, embed_texts: EmbedTexts, *, captions: bool = False
+) -> Classification | None:
     """How well the labels' texts alone tell the tested clips apart; None if none of them could be heard."""
     rows = _places(embedded, [clip.part for clip in benchmark.tested])
     if not rows.size:
         return None
-    weights = np.stack([mean_direction(embed_texts(benchmark.prompts(label))) for label in benchmark.labels])  # [L, D]
+    prompts = [benchmark.prompts(label, captions=captions) for label in benchmark.labels]
+    weights = np.stack([mean_direction(embed_texts(texts)) for texts in prompts])  # [L, D]
     scores, truth = embedded.embeddings[rows] @ weights.T, _truth(benchmark, embedded)[rows]
     return _classification(benchmark, scores, truth, np.array([embedded.clips[row].part for row in rows]))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def features(num_windows: int = 3) -> torch.Tensor:
 
 def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     """The length of the difference, relative to that of what is expected; the worst of the rows."""
-    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
+    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).detach().max())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -93,6 +94,26 @@ def test_gradients_are_the_references(shape: str) -> None:
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6, name
+
+
+def test_while_the_reference_trains_its_batch_norm_learns_from_the_batch() -> None:
+    theirs, ours = (deepcopy(reference("tiny")).train() for _ in range(2))
+    for tower in (theirs, ours):
+        for module in tower.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.eval()
+    features_of_batch = features(4) + 7
+    expected, found = ReferenceTower(theirs, torch.float32)(features_of_batch), Htsat(ours)(features_of_batch)
+    assert distance(found, expected) <= 1e-6
+    direction = torch.randn(4, 768, generator=torch.Generator().manual_seed(2))
+    for pooled in (expected, found):
+        (pooled * direction).sum().backward()
+    for name in ("weight", "bias"):
+        gradient = getattr(theirs.batch_norm, name).grad
+        assert (getattr(ours.batch_norm, name).grad - gradient).norm() <= 1e-4 * gradient.norm()
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        torch.testing.assert_close(getattr(ours.batch_norm, name), getattr(theirs.batch_norm, name))
+    assert distance(expected, ReferenceTower(ours.eval(), torch.float32)(features_of_batch)) > 1e-3
 
 
 def test_a_vector_depends_on_nothing_but_its_window() -> None:

@@ -10,6 +10,8 @@ from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from torchmetrics.classification import MultilabelAveragePrecision
 
+from clapboard.captions import ensemble
+from clapboard.prompts import prompts_for
 from clapboard.scoring import Array
 from training.benchmarks.benchmark import Benchmark, BenchmarkClip, Kind
 from training.benchmarks.embedding import EmbeddedClips
@@ -109,6 +111,20 @@ def test_zero_shot_is_about_the_test_split_alone() -> None:
     found = zero_shot(benchmark, clips, embed_texts)
     assert found is not None
     assert (found.score, found.num_clips) == (1.0, 10)
+
+
+@pytest.mark.parametrize("captions", [False, True])
+def test_labels_are_read_in_captions_where_they_are_asked_for(captions: bool) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def embed(texts: Sequence[str]) -> Array:
+        asked.append(tuple(texts))
+        return np.eye(DIM, dtype=np.float32)[np.zeros(len(texts), int)]
+
+    benchmark = single(20, ["1"] * 20)
+    assert zero_shot(benchmark, heard(benchmark, 0.1), embed, captions=captions) is not None
+    assert asked == [ensemble(label) if captions else prompts_for(label) for label in LABELS]
+    assert all((len(texts) > 1) is captions for texts in asked)
 
 
 def reference(x: Array, right: np.ndarray[tuple[int], np.dtype[np.int64]], strength: float) -> LogisticRegression:

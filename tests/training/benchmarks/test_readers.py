@@ -59,6 +59,9 @@ def test_gtzan_lists_all_thousand_clips_whether_there_or_not(tmp_path: Path) -> 
     assert [clip.part for clip in there] == [str(fold) for fold in range(10)] * 2
     assert {clip.path.suffix for clip in there if clip.path} == {".wav", ".au"}
     assert found.prompts("hiphop") == ("This is a hiphop song.",)
+    in_captions = found.prompts("jazz", captions=True)
+    assert in_captions[0] == "This is a jazz song."
+    assert len(in_captions) == len(set(in_captions)) > 5
     # Neighbours are often by one artist, so they lie in one fold.
     assert {clip.part for clip in found.clips if clip.name in {"pop.00030", "pop.00039"}} == {"3"}
 
