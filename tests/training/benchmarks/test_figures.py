@@ -149,8 +149,17 @@ def test_the_probe_of_folds_is_what_scikit_learn_makes_of_them() -> None:
         assert found.strengths[fold] == strength
         learnt = reference(x[folds != fold], right[folds != fold], strength)
         assert found.by_fold[fold] == pytest.approx(learnt.score(x[folds == fold], right[folds == fold]))
-    assert found.score == pytest.approx(np.mean(list(found.by_fold.values())))  # folds of one size
     assert found.num_clips == 200
+
+
+def test_a_probes_score_is_the_mean_of_its_folds_whatever_their_size() -> None:
+    parts = ["1"] * 90 + ["2"] * 20 + ["3"] * 50
+    benchmark = single(160, parts)
+    found = supervised(benchmark, heard(benchmark, 0.9))
+    assert found is not None
+    assert found.score == pytest.approx(sum(found.by_fold.values()) / 3)
+    pooled = (90 * found.by_fold["1"] + 20 * found.by_fold["2"] + 50 * found.by_fold["3"]) / 160
+    assert abs(found.score - pooled) > 1e-3
 
 
 def test_the_clips_that_are_tested_on_choose_nothing() -> None:

@@ -113,6 +113,7 @@ def test_clotho_has_five_captions_a_clip(tmp_path: Path) -> None:
         ("vggsound", layouts.vggsound, "vggsound.csv", "abc,x,dog,train\n", "“x”, “train” at abc"),
         ("vggsound", layouts.vggsound, "vggsound.csv", "abc,3,dog,dev\n", "“3”, “dev” at abc"),
         ("fsd50k", layouts.fsd50k, "FSD50K.ground_truth/vocabulary.csv", "0,Bark,/m/0\n", "has no label Male_speech"),
+        ("fsd50k", layouts.fsd50k, "FSD50K.ground_truth/dev.csv", "fname,labels,split\n7,Bark,test\n", "“test” at 7"),
         ("clotho", layouts.clotho, "clotho_captions_evaluation.csv", "file_name,caption_1\n", "no column “caption_2”"),
     ],
 )
