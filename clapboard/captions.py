@@ -91,13 +91,11 @@ class RuleCaptioner:
         In a «background» the first keyword is in front, and in a «sequence» they follow each other as given.
         Raises `ClapboardError` if there is no keyword, or one without a word in it.
         """
-        named = list(keywords) if relation == "sequence" else list(dict.fromkeys(keywords))
-        if not named:
-            raise ClapboardError("A caption needs a keyword: give at least one, such as “dog bark”.")
+        named = keywords_of(keywords, relation)
         if len(named) == 1:
             return self._of_one(self.wording(named[0]), rng)
         frame = _pick(_SEVERAL[relation], rng)
-        return _sentence(_filled(frame, [_phrase(self.wording(keyword), rng) for keyword in named]))
+        return sentence(_filled(frame, [_phrase(self.wording(keyword), rng) for keyword in named]))
 
     def wording(self, keyword: str) -> Wording:
         """The ways to name the keyword. Raises `ClapboardError` if there is no word in it."""
@@ -108,9 +106,9 @@ class RuleCaptioner:
         if draw < 0.35:
             return TEMPLATE.format(_pick(names.all, rng))
         if draw < 0.5 and (names.countable or names.plurals):
-            return _sentence(_counted(names, rng))
+            return sentence(_counted(names, rng))
         if draw < 0.65 and names.clauses:
-            return _sentence(_pick(_CLAUSES, rng).format(_pick(names.clauses, rng)))
+            return sentence(_pick(_CLAUSES, rng).format(_pick(names.clauses, rng)))
         return _in_frame(_pick(_FRAMES, rng), _phrase(names, rng))
 
 
@@ -122,10 +120,7 @@ class KeywordsAlone:
 
         Raises `ClapboardError` if there is no keyword, or one without a word in it.
         """
-        words = [raw(keyword) for keyword in keywords]
-        if not words or not all(words):
-            raise ClapboardError("A caption needs a keyword: give at least one, such as “dog bark”.")
-        return ", ".join(words)
+        return ", ".join(raw(keyword) for keyword in keywords_of(keywords, relation))
 
 
 RULES: Captioner = RuleCaptioner()
@@ -141,9 +136,25 @@ def ensemble(label: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*prompts_for(label, synonyms), *names]))
 
 
+def keywords_of(keywords: Sequence[str], relation: Relation) -> list[str]:
+    """The keywords to name: each once, unless they follow each other.
+
+    Raises `ClapboardError` if there is none, or one without a word in it.
+    """
+    named = list(keywords) if relation == "sequence" else list(dict.fromkeys(keywords))
+    if not named or not all(raw(keyword) for keyword in named):
+        raise ClapboardError("A caption needs a keyword with at least one word in it, such as “dog bark”.")
+    return named
+
+
 def raw(keyword: str) -> str:
     """The keyword alone, in small letters: «dog bark» of `Dog_bark`."""
     return spoken(keyword).lower()
+
+
+def sentence(text: str) -> str:
+    """The text with a capital at its start."""
+    return text[:1].upper() + text[1:]
 
 
 def _ways_to_say(names: Wording) -> list[str]:
@@ -152,7 +163,7 @@ def _ways_to_say(names: Wording) -> list[str]:
         phrase = _with_article(name, names)
         texts += [_in_frame(frame, phrase) for frame in _ENSEMBLE]
     several = [*map(plural, names.countable), *names.plurals]
-    return texts + [f"Several {noun}." for noun in several] + [_sentence(f"{clause}.") for clause in names.clauses]
+    return texts + [f"Several {noun}." for noun in several] + [sentence(f"{clause}.") for clause in names.clauses]
 
 
 def _phrase(names: Wording, rng: np.random.Generator) -> str:
@@ -165,7 +176,7 @@ def _with_article(name: str, names: Wording) -> str:
 
 
 def _in_frame(frame: str, phrase: str) -> str:
-    return _sentence(frame.format(phrase, be="are" if is_plural(phrase) else "is"))
+    return sentence(frame.format(phrase, be="are" if is_plural(phrase) else "is"))
 
 
 def _counted(names: Wording, rng: np.random.Generator) -> str:
@@ -197,7 +208,3 @@ def _listed(phrases: Sequence[str]) -> str:
 
 def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
     return choices[int(rng.integers(len(choices)))]
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]

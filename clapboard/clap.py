@@ -1,7 +1,8 @@
 """ClapEncoder: windows and texts → unit-norm embeddings.
 
 Any CLAP checkpoint in transformers' layout works: a local folder, a hub id (`laion/clap-htsat-unfused`, `-fused`,
-`larger_clap_*`), or `mini`, the small one inside this package. Weights are read from safetensors alone.
+`larger_clap_*`), or `mini`, the small one inside this package; and so does a `DualEncoder` of other towers. Weights are
+read from safetensors alone.
 
 A window's embedding depends on nothing but its samples: no random crop, no random `is_longer` (a 10 s window is
 never «longer»), and no neighbour in the batch.
@@ -27,11 +28,12 @@ from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, windows
 from clapboard.batch_size import fastest_batch_size
 from clapboard.errors import ModelError
 from clapboard.features import LogMel
-from clapboard.htsat.engines import AudioTower, Engine, HasThreads, load_tower
-from clapboard.pretrained import checkpoint_folder, fingerprint, load_log_mel, load_model, load_tokenizer
+from clapboard.htsat.engines import AudioTower, Engine, HasThreads
+from clapboard.pretrained import checkpoint_folder, fingerprint, load_log_mel, load_model, load_tokenizer, max_tokens
+from clapboard.towers import load_tower
 
 if TYPE_CHECKING:
-    from transformers import ClapModel
+    from clapboard.pretrained import Clap
 
 Embeddings = npt.NDArray[np.float32]
 """Unit-norm rows `[N, D]`, float32."""
@@ -56,7 +58,7 @@ class ClapEncoder:
 
     def __init__(
         self,
-        model: ClapModel,
+        model: Clap,
         tokenizer: Any,
         log_mel: LogMel,
         tower: AudioTower,
@@ -111,7 +113,7 @@ class ClapEncoder:
         return encoder
 
     @property
-    def model(self) -> ClapModel:
+    def model(self) -> Clap:
         """The weights, for training."""
         return self._model
 
@@ -192,7 +194,7 @@ class ClapEncoder:
         return torch.stack(rows, out=batch).to(self.device, non_blocking=on_gpu)
 
     def _forward_text(self, texts: list[str]) -> Embeddings:
-        longest = self._model.config.text_config.max_position_embeddings - 2
+        longest = max_tokens(self._model)
         tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
         with self._turn, torch.inference_mode():
             output = self._model.get_text_features(

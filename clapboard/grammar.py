@@ -124,6 +124,13 @@ def infinitive(verb: str) -> str:
     return verb[:-2] if verb.endswith(("shes", "ches", "xes", "sses", "zzes", "oes")) else verb[:-1]
 
 
+def stem(word: str) -> str:
+    """What the forms of a regular word have in common: «cri» of «cry», «cries», «cried» and «crying»."""
+    bare = re.sub(r"(?<=[^aeiou]{2})(?:ing|ed|es)$|(?<=\w{3})(?:ing|ed|es|(?<!s)s|e)$", "", word)
+    bare = re.sub(r"([^aeiouls])\1$", r"\1", bare)  # «running», but not «fall» and «pass»
+    return f"{bare[:-1]}i" if bare.endswith("y") else bare
+
+
 def _plural_of_word(noun: str) -> str:
     lowered = noun.lower()
     if lowered in _IRREGULAR:

@@ -32,7 +32,7 @@ _PLURAL_MODIFIERS = frozenset({"arms", "children", "clothes", "goods", "people",
 
 def wording_of(tag: str) -> Wording:
     """The names of a tag that no table knows. Raises `ClapboardError` if there is no word in it."""
-    found = [_one_name(name) for name in _names(tag)]
+    found = [_one_name(name) for name in names_of(tag)]
     if not found:
         raise ClapboardError("A keyword is empty: give each at least one word, such as “dog bark”.")
     return Wording(
@@ -50,7 +50,7 @@ def determined(name: str) -> str:
     return name if takes_none else f"{article(name)} {name}"
 
 
-def _names(tag: str) -> list[str]:
+def names_of(tag: str) -> list[str]:
     """What the tag calls the thing, in words: its parts between commas or slashes, and its detail where that reads."""
     plain, names = re.sub(r"\([^()]*\)?", " ", tag), []
     for part in re.split(r"[,;|]+|(?<=\w\w)\s*/+\s*(?=\w\w)", plain):

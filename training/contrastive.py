@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
-from training.audio_input import AudioInput
+from training.audio_input import AudioInput, Prepared
 from training.dataset import Batch
 from training.loss import affinity, contrastive_loss
 from training.processes import ALONE, Processes
@@ -58,7 +58,7 @@ class Contrastive:
         self.model.zero_grad()
         sounds = self._audio.prepare(batch.sounds)
         tokens = self._tokens([*batch.captions, *batch.shared_captions])
-        if 0 < self._portion < len(batch.sounds):
+        if 0 < self._portion < max(len(batch.sounds), len(tokens["input_ids"])):
             loss = self._by_portions(sounds, tokens, batch, seed)
         else:
             audio, text = self._embed_audio(sounds), self._embed_text(tokens)
@@ -87,9 +87,9 @@ class Contrastive:
         scales = self.model.logit_scale_a.exp(), self.model.logit_scale_t.exp()
         return contrastive_loss(gather(audio), torch.cat([gather(own), shared]), fit, *scales)
 
-    def _by_portions(self, sounds: torch.Tensor, tokens: Tokens, batch: Batch, seed: int) -> torch.Tensor:
-        prepared = sounds.detach().requires_grad_()
-        audio_parts = [partial(self._embed_audio, part) for part in torch.split(prepared, self._portion)]
+    def _by_portions(self, sounds: Prepared, tokens: Tokens, batch: Batch, seed: int) -> torch.Tensor:
+        leaf = sounds.as_leaf()
+        audio_parts = [partial(self._embed_audio, part) for part in leaf.split(self._portion)]
         text_parts = [partial(self._embed_text, part) for part in self._token_parts(tokens)]
         embeds = [_repeatable(embed, (seed, index)) for index, embed in enumerate((*audio_parts, *text_parts))]
         with torch.no_grad():
@@ -103,10 +103,11 @@ class Contrastive:
         parts = [*torch.split(audio.grad, self._portion), *torch.split(text.grad, self._portion)]
         for embed, part in zip(embeds, parts, strict=True):
             embed().backward(part)  # type: ignore[no-untyped-call]
-        sounds.backward(prepared.grad)  # type: ignore[no-untyped-call]
+        if leaf.features.grad is not None:
+            sounds.features.backward(leaf.features.grad)  # type: ignore[no-untyped-call]
         return loss
 
-    def _embed_audio(self, prepared: torch.Tensor) -> torch.Tensor:
+    def _embed_audio(self, prepared: Prepared) -> torch.Tensor:
         """`[B, D]` float32."""
         return normalize(self.model.audio_projection(self._audio.pooled(prepared)).float(), dim=-1)
 

@@ -24,6 +24,8 @@ NEUTRAL_SHARE = 0.05
 
 _MIN_EXCERPT_S = 1.0
 _SYNTHETIC_LENGTH_S = (1.5, 10.0)
+_LENGTHENED_S = (12.0, 30.0)
+_NOISE_DB = (-75.0, -50.0)
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,14 @@ def synthetic_recordings(per_kind: int, seed: int, kinds: Sequence[str] = tuple(
 
 @dataclass(frozen=True)
 class Mixing:
-    """How often a sound is heard together with another one, and how often one after another; 0: always alone."""
+    """How often a sound is heard together with another one, and how often one after another; 0: always alone.
+
+    How often, besides, it lies somewhere in a longer recording, for models that hear more than 10 s at once.
+    """
 
     together: float = 0.25
     in_turn: float = 0.1
+    lengthened: float = 0.0
 
 
 MIXING = Mixing()
@@ -182,7 +188,14 @@ class BatchMaker:
         )
 
     def _example(self, recording: Recording, rng: np.random.Generator) -> tuple[Waveform, Meaning, str]:
-        """A sound of 10 s at most, what is heard in it, and its caption: one kind, two at once, or in turn."""
+        """A sound, what is heard in it, and its caption: one kind, two at once, or in turn."""
+        sound, meaning, text = self._heard(recording, rng)
+        if self._mixing.lengthened and rng.random() < self._mixing.lengthened:
+            sound = lengthened(sound, rng)
+        return sound, meaning, text
+
+    def _heard(self, recording: Recording, rng: np.random.Generator) -> tuple[Waveform, Meaning, str]:
+        """The same of 10 s at most."""
         sound, draw = excerpt(recording.waveform, rng), rng.random()
         pool = self._pools[rng.integers(len(self._pools))]
         other = pool[rng.integers(len(pool))]
@@ -215,6 +228,16 @@ def loudened(sound: Waveform, rng: np.random.Generator) -> Waveform:
     """The sound at a random peak from −20 dB to 6 dB, where it is clipped."""
     gain = 10 ** (rng.uniform(-20, 6) / 20) / max(float(np.abs(sound).max()), 1e-9)
     return np.clip(sound * gain, -1, 1).astype(np.float32)
+
+
+def lengthened(sound: Waveform, rng: np.random.Generator) -> Waveform:
+    """The sound somewhere in a recording of 12 to 30 s, in which there is nothing else but a faint noise, `[t]`."""
+    num_samples = int(rng.uniform(*_LENGTHENED_S) * SAMPLE_RATE)
+    noise_rms = 10 ** (rng.uniform(*_NOISE_DB) / 20)
+    whole = (rng.standard_normal(num_samples) * noise_rms).astype(np.float32)
+    start = int(rng.integers(num_samples - sound.size + 1))
+    whole[start : start + sound.size] += sound
+    return np.clip(whole, -1, 1)
 
 
 def one_after_the_other(first: Waveform, second: Waveform) -> tuple[Waveform, float]:

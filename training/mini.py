@@ -40,6 +40,7 @@ class Recipe:
     captions: bool = True  # from keywords; else the keywords alone
     spec_augment: bool = True
     mixing: Mixing = field(default_factory=Mixing)
+    fused: bool = False
 
     @property
     def captioner(self) -> Captioner:
@@ -61,7 +62,7 @@ def make(recipe: Recipe, real: Sequence[Recording], validation: Sequence[Recordi
         mixing=recipe.mixing,
     )
     tokenizer = train_tokenizer(caption_corpus(batches.kinds, recipe.captioner, schedule.seed))
-    model = new_model(len(tokenizer))
+    model = new_model(len(tokenizer), fused=recipe.fused)
     log.info("%d real recordings, %d kinds", len(real), len(batches.kinds))
     if not (out / "state.pt").exists():
         loss = pretrain_texts(
@@ -69,7 +70,8 @@ def make(recipe: Recipe, real: Sequence[Recording], validation: Sequence[Recordi
         )
         log.info("texts: loss %.3f", loss)
     augment = Augment(masks=recipe.spec_augment)
-    audio = AudioInput(model, LogMel("slaney"), augment=augment, dtype=torch.bfloat16)
+    log_mel = LogMel("htk" if recipe.fused else "slaney")
+    audio = AudioInput(model, log_mel, augment=augment, dtype=torch.bfloat16)
 
     def evaluate(_model: ClapModel) -> Mapping[str, float]:
         encoder = ClapEncoder.load(str(folder), device="cpu", engine="torch")
@@ -86,7 +88,9 @@ def make(recipe: Recipe, real: Sequence[Recording], validation: Sequence[Recordi
     return folder
 
 
-def new_model(vocab_size: int, *, width: int = 48, depths: tuple[int, ...] = (2, 2, 4, 2)) -> ClapModel:
+def new_model(
+    vocab_size: int, *, width: int = 48, depths: tuple[int, ...] = (2, 2, 4, 2), fused: bool = False
+) -> ClapModel:
     """A CLAP with random weights: HTSAT of the given width and depths, and a two-layer text tower."""
     text = {
         "vocab_size": vocab_size,
@@ -112,7 +116,8 @@ def new_model(vocab_size: int, *, width: int = 48, depths: tuple[int, ...] = (2,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "drop_path_rate": 0.0,
-        "enable_fusion": False,
+        "enable_fusion": fused,
+        "fusion_type": "aff_2d" if fused else None,
         "projection_dim": 256,
     }
     model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=256))

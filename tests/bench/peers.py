@@ -97,7 +97,7 @@ class LaionClap:
         clap_module = folder / "laion_clap" / "clap_module"
         if not clap_module.is_dir():
             raise ImportError("laion-clap is not installed: run `make bench`.")
-        htsat = _import_alone(clap_module, "htsat")
+        htsat = import_alone(clap_module, "htsat")
         config = json.loads((clap_module / "model_configs" / "HTSAT-tiny.json").read_text("utf-8"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what torch deprecates
@@ -125,7 +125,7 @@ def laion_clap_version(folder: Path = PEERS_FOLDER) -> str:
     return PathDistribution(found).version if found else ""
 
 
-def _import_alone(package: Path, name: str) -> ModuleType:
+def import_alone(package: Path, name: str) -> ModuleType:
     """A module of the package, whose own `__init__` doesn't run."""
     alias = f"{package.parent.name}_{package.name}_alone"
     if alias not in sys.modules:

@@ -10,11 +10,21 @@ import pytest
 from clapboard.captions import RULES, Captioner, KeywordsAlone, Relation, RuleCaptioner, ensemble, raw
 from clapboard.errors import ClapboardError
 from clapboard.prompts import TEMPLATE, prompts_for
+from clapboard.t5_captions import T5Captioner
+from clapboard.text_generator import TextGenerator
 from clapboard.wordings import WORDINGS, Wording
+from tests.text_models import save_random_t5
 
 MANY = 300
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 UNKNOWN = ("Male speech, man speaking", "Car_passing_by", "HVAC unit", "Walk_and_footsteps", "Mice", "a dog barks")
+
+
+@pytest.fixture(scope="module", params=["rules", "alone", "t5"])
+def captioner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Captioner:
+    if request.param == "t5":
+        return T5Captioner(TextGenerator.load(str(save_random_t5(tmp_path_factory.mktemp("t5")))))
+    return RuleCaptioner() if request.param == "rules" else KeywordsAlone()
 
 
 def drawn(keywords: Sequence[str], relation: Relation = "together", seed: int = 1, count: int = MANY) -> list[str]:
@@ -31,7 +41,6 @@ def assert_grammatical(text: str) -> None:
     assert not re.search(r"\b(?:persons|mices|(?:an?|one) (?:people|mice)|is mice)\b", text), text
 
 
-@pytest.mark.parametrize("captioner", [RuleCaptioner(), KeywordsAlone()])
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_captions_follow_from_keywords_and_generator_alone(captioner: Captioner, relation: Relation) -> None:
     def some() -> list[str]:
@@ -42,7 +51,6 @@ def test_captions_follow_from_keywords_and_generator_alone(captioner: Captioner,
     assert all("steam whistle" in text.lower() for text in some())
 
 
-@pytest.mark.parametrize("captioner", [RuleCaptioner(), KeywordsAlone()])
 @pytest.mark.parametrize("keywords", [(), ("",), ("rain", " ")])
 def test_nothing_to_name_is_refused(captioner: Captioner, keywords: tuple[str, ...]) -> None:
     with pytest.raises(ClapboardError, match="keyword"):

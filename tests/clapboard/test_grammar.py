@@ -108,3 +108,24 @@ def test_not_everything_in_s_is_a_plural(phrase: str) -> None:
 def test_what_happens_is_said_as_going_on(verb: str, infinitive: str, doing: str) -> None:
     assert grammar.infinitive(verb) == infinitive
     assert grammar.participle(infinitive) == doing
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        "cry cries cried crying",
+        "bark barks barked barking",
+        "run runs running",
+        "sneeze sneezes sneezed sneezing",
+        "wave waves",
+        "pass passes passing",
+        "glass glasses",
+        "fall falls falling",
+    ],
+)
+def test_the_forms_of_a_word_have_one_stem(forms: str) -> None:
+    assert len({grammar.stem(word) for word in forms.split()}) == 1
+
+
+def test_other_words_have_other_stems() -> None:
+    assert len({grammar.stem(word) for word in ("car", "cart", "bell", "belt", "rain", "ring", "sea", "see")}) == 8

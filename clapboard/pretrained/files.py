@@ -1,7 +1,4 @@
-"""A checkpoint in transformers' layout → its parts: weights, tokenizer, features and fingerprint.
-
-The only importer of transformers outside training.
-"""
+"""A checkpoint's folder → its tokenizer, features and fingerprint."""
 
 from __future__ import annotations
 
@@ -10,11 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from transformers import AutoTokenizer, ClapModel
-from transformers.utils import logging as transformers_logging
+from transformers import AutoTokenizer
 
 from clapboard.audio import SAMPLE_RATE, WINDOW_S
 from clapboard.errors import ModelError
@@ -24,8 +19,17 @@ MINI = "mini"
 RECIPE = "1"
 """Part of every encoder version: counted up when windows, features or pooling change what an embedding means."""
 
-_MINI_FOLDER = Path(__file__).parent / "models" / MINI
+_MINI_FOLDER = Path(__file__).parents[1] / "models" / MINI
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+)
 _RECORDS = frozenset({"finetune.json", "manifest.json"})  # how finetuning made it: no part of what it is
 _FIXED_RECIPE = {
     "sampling_rate": SAMPLE_RATE,
@@ -57,30 +61,25 @@ def checkpoint_folder(model: str) -> Path:
         ) from error
 
 
-def load_model(model: str, folder: Path) -> ClapModel:
-    """The weights in float32. Raises `ModelError` if the folder holds no whole CLAP; errors call it `model`."""
-    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
-        raise ModelError(f"Model {model} lacks config.json or safetensors weights: convert it with save_pretrained.")
-    if _read_json(model, folder / "config.json").get("model_type") != "clap":
-        raise ModelError(f"Model {model} is not a CLAP checkpoint: its config.json names another type.")
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+def tokenizer_folder(name: str) -> Path:
+    """The local folder of a tokenizer by its folder or hub id. Raises `ModelError` if it can't be had."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
     try:
-        loaded, report = ClapModel.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    except Exception as error:  # of any class: each of the readers beneath has its own
-        raise ModelError(f"Model {model} can't be read: its files are damaged or don't fit each other.") from error
-    if report["missing_keys"] or report["mismatched_keys"]:
-        raise ModelError(f"Model {model} lacks weights that its config asks for: it is damaged or no whole CLAP.")
-    return loaded
+        return Path(snapshot_download(name, allow_patterns=list(TOKENIZER_FILES)))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        raise ModelError(
+            f"Tokenizer {name} is not on this machine and can't be fetched from the hub: copy its folder here and name "
+            "that folder with --tokenizer."
+        ) from error
 
 
 def load_tokenizer(model: str, folder: Path) -> Any:
     """The tokenizer of the checkpoint's texts. Raises `ModelError` if there is none."""
     try:
         # Where these files are missing, transformers makes up a tokenizer without words.
-        if not (folder / "tokenizer.json").is_file():
+        if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
             for name in ("vocab.json", "merges.txt"):
                 (folder / name).read_bytes()
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -88,7 +87,7 @@ def load_tokenizer(model: str, folder: Path) -> Any:
         raise ModelError(f"Model {model} has no tokenizer that can be read: copy all its files.") from error
 
 
-def load_log_mel(model: str, clap: ClapModel, folder: Path) -> LogMel:
+def load_log_mel(model: str, clap: Any, folder: Path) -> LogMel:
     """The features that the checkpoint was trained on; where it doesn't say, CLAP's usual 50–14,000 Hz.
 
     Raises `ModelError` if it was trained on others than CLAP's.
@@ -96,7 +95,7 @@ def load_log_mel(model: str, clap: ClapModel, folder: Path) -> LogMel:
     recipe: dict[str, Any] = {}
     for name in ("preprocessor_config.json", "processor_config.json"):  # transformers 4's name, and 5's
         if (folder / name).is_file():
-            content = _read_json(model, folder / name)
+            content = read_json(model, folder / name)
             recipe |= content.get("feature_extractor", content)
     for name, ours in _FIXED_RECIPE.items():
         if recipe.get(name, ours) != ours:
@@ -110,16 +109,6 @@ def load_log_mel(model: str, clap: ClapModel, folder: Path) -> LogMel:
     return LogMel("htk" if clap.config.audio_config.enable_fusion else "slaney", min_hz=min_hz, max_hz=max_hz)
 
 
-def _read_json(model: str, file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"Model {model} can't be read: its {file.name} is damaged.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"Model {model} can't be read: its {file.name} is damaged.")
-    return content
-
-
 def fingerprint(folder: Path) -> str:
     """12 hex digits over everything in the folder that decides an embedding."""
     digest = hashlib.sha256(RECIPE.encode())
@@ -129,3 +118,14 @@ def fingerprint(folder: Path) -> str:
             with file.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()[:12]
+
+
+def read_json(model: str, file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises `ModelError`, which calls the checkpoint `model`, if there is none."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Model {model} can't be read: its {file.name} is damaged.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"Model {model} can't be read: its {file.name} is damaged.")
+    return content

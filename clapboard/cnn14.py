@@ -1,0 +1,56 @@
+"""PANN-14 (Kong et al. 2020, arXiv 1912.10211, «CNN14»): log-mel → one vector a window.
+
+Six blocks of two 3 × 3 convolutions, each halving time and mel bands but the last; then the mean over the bands, and
+the sum of maximum and mean over time. Parameters are named as PANNs and LAION publish them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from clapboard.features import NUM_MELS
+
+WIDTHS = (64, 128, 256, 512, 1024, 2048)
+
+
+class Cnn14(nn.Module):
+    """Log-mel `[B, T, 64]` → pooled `[B, C]`, where C is the last block's width. T has to be 32 frames or more."""
+
+    def __init__(self, widths: Sequence[int] = WIDTHS, *, block_dropout: float = 0.2, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.block_dropout, self.dropout = block_dropout, dropout
+        self.bn0 = nn.BatchNorm2d(NUM_MELS)
+        self._names = [f"conv_block{number}" for number in range(1, len(widths) + 1)]
+        for name, before, width in zip(self._names, [1, *widths], widths, strict=False):
+            self.add_module(name, ConvBlock(before, width))
+        self.fc1 = nn.Linear(widths[-1], widths[-1])
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        image = self.bn0(features.transpose(1, 2)[..., None]).permute(0, 3, 2, 1)  # [B, T, 64] → [B, 1, T, 64]
+        for name in self._names:
+            image = self.get_submodule(name)(image)
+            if name != self._names[-1]:
+                image = functional.avg_pool2d(image, 2)
+            image = functional.dropout(image, self.block_dropout, self.training)
+        frames = image.mean(dim=3)  # [B, C, T / 32, 2] → [B, C, T / 32]
+        pooled = functional.dropout(frames.amax(dim=2) + frames.mean(dim=2), self.dropout, self.training)
+        return functional.dropout(self.fc1(pooled).relu(), self.dropout, self.training)
+
+
+class ConvBlock(nn.Module):
+    """Two convolutions with BatchNorm and ReLU: `[B, C, T, F]` → `[B, C', T, F]`."""
+
+    def __init__(self, before: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        image = self.bn1(self.conv1(image)).relu()
+        return self.bn2(self.conv2(image)).relu()

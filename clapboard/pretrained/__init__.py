@@ -1,0 +1,34 @@
+"""Checkpoints in transformers' layout: their files, and the models they hold.
+
+The only importer of transformers outside training.
+"""
+
+from clapboard.pretrained.dual_encoder import Cnn14Config, DualEncoder, DualEncoderConfig
+from clapboard.pretrained.files import (
+    MINI,
+    RECIPE,
+    checkpoint_folder,
+    fingerprint,
+    load_log_mel,
+    load_tokenizer,
+    tokenizer_folder,
+)
+from clapboard.pretrained.models import Clap, load_model, max_tokens, new_model, save_features
+
+__all__ = [
+    "MINI",
+    "RECIPE",
+    "Clap",
+    "Cnn14Config",
+    "DualEncoder",
+    "DualEncoderConfig",
+    "checkpoint_folder",
+    "fingerprint",
+    "load_log_mel",
+    "load_model",
+    "load_tokenizer",
+    "max_tokens",
+    "new_model",
+    "save_features",
+    "tokenizer_folder",
+]

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import ClapModel
+
+from clapboard.errors import ModelError
+from clapboard.pretrained import DualEncoder, load_model, load_tokenizer, max_tokens, new_model
+from clapboard.pretrained.models import AudioTowerName, TextTowerName
+from tests.tower_checkpoints import AUDIO_TOWERS, MAX_TOKENS, SENTENCES, TEXT_TOWERS, make_model, save_pair
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+PAIRS = [*itertools.product(AUDIO_TOWERS, TEXT_TOWERS)]
+BESIDE_CLAP = [pair for pair in PAIRS if pair != ("htsat", "roberta")]
+
+
+def assert_same_weights(found: torch.nn.Module, expected: torch.nn.Module) -> None:
+    weights, others = found.state_dict(), expected.state_dict()
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(value, others[name]) for name, value in weights.items())
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | changes), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_pair(tmp_path_factory.mktemp("saved"), "cnn14", "clip")
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    """A copy of PANN-14 beside CLIP, to be spoilt."""
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(("audio", "text"), PAIRS)
+def test_what_is_saved_is_loaded_to_the_bit(audio: AudioTowerName, text: TextTowerName, tmp_path: Path) -> None:
+    made, _ = make_model(audio, text)
+    first, again = save_pair(tmp_path / "first", audio, text), tmp_path / "again"
+    loaded = load_model("first", first)
+    assert_same_weights(loaded, made)
+    assert {file.suffix for file in first.iterdir()} <= {".json", ".safetensors", ".txt"}
+    loaded.save_pretrained(again)
+    assert_same_weights(load_model("again", again), made)
+    assert (again / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+
+
+def test_htsat_beside_roberta_is_transformers_own(tmp_path: Path) -> None:
+    folder = save_pair(tmp_path, "htsat", "roberta")
+    loaded = load_model("checkpoint", folder)
+    assert type(loaded) is ClapModel
+    theirs, report = ClapModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values())
+    assert_same_weights(loaded, theirs)
+
+
+@pytest.mark.parametrize(("audio", "text"), BESIDE_CLAP)
+def test_the_config_names_both_towers(audio: AudioTowerName, text: TextTowerName) -> None:
+    model, _ = make_model(audio, text)
+    assert type(model) is DualEncoder
+    audio_type = {"htsat": "clap_audio_model", "cnn14": "cnn14"}[audio]
+    text_type = {"roberta": "roberta", "bert": "bert", "clip": "clip_text_model"}[text]
+    written = json.loads(model.config.to_json_string())
+    assert (written["model_type"], written["projection_dim"]) == ("clapboard", 32)
+    assert written["audio_config"]["model_type"] == audio_type
+    assert written["text_config"]["model_type"] == text_type
+
+
+@pytest.mark.parametrize(("audio", "text"), PAIRS)
+def test_features_are_unit_norm_and_gradients_reach_every_weight(audio: AudioTowerName, text: TextTowerName) -> None:
+    model, tokenizer = make_model(audio, text)
+    features = torch.randn(2, 1, 1001, 64, generator=torch.Generator().manual_seed(1)) * 10 - 40
+    tokens = tokenizer(SENTENCES, padding=True, return_tensors="pt")
+    heard = model.get_audio_features(input_features=features).pooler_output
+    read = model.get_text_features(**tokens).pooler_output
+    assert heard.shape == (2, 32)
+    assert read.shape == (3, 32)
+    torch.testing.assert_close(torch.cat([heard, read]).norm(dim=-1), torch.ones(5))
+    (heard @ read.T).sum().backward()
+    learnt = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert {name for name, _ in model.named_parameters()} - learnt == {"logit_scale_a", "logit_scale_t"}
+
+
+@pytest.mark.parametrize("text", TEXT_TOWERS)
+def test_a_text_may_have_as_many_tokens_as_the_tower_has_places(text: TextTowerName) -> None:
+    model, tokenizer = make_model("cnn14", text)
+    assert max_tokens(model) == MAX_TOKENS
+    longest = tokenizer("dog " * 50, truncation=True, max_length=max_tokens(model), return_tensors="pt")
+    assert longest["input_ids"].shape == (1, MAX_TOKENS)
+    with torch.no_grad():
+        assert model.get_text_features(**longest).pooler_output.isfinite().all()
+
+
+def test_clip_is_pooled_where_the_text_ends() -> None:
+    model, tokenizer = make_model("cnn14", "clip")
+    text = tokenizer("dog", return_tensors="pt")
+    with torch.no_grad():
+        states = model.text_model(**text).last_hidden_state[:, -1]  # normalised, at the end-of-text token
+        expected = torch.nn.functional.normalize(model.text_projection(states), dim=-1)
+        padded = tokenizer("dog", padding="max_length", max_length=MAX_TOKENS, return_tensors="pt")
+        for tokens in (text, padded):
+            torch.testing.assert_close(model.get_text_features(**tokens).pooler_output, expected, atol=1e-6, rtol=0)
+
+
+def test_real_sizes_are_those_of_the_originals() -> None:
+    with torch.device("meta"):
+        model = new_model("cnn14", "bert")
+    assert (model.audio_projection.linear1.in_features, model.text_projection.linear1.in_features) == (2048, 768)
+    assert model.audio_projection.linear2.out_features == model.text_projection.linear2.out_features == 512
+    assert max_tokens(model) == 512
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ModelError, match="can't have these sizes"):
+        new_model("cnn14", "bert", text_sizes={"hidden_size": 30, "num_attention_heads": 4})
+
+
+@pytest.mark.parametrize("tower", ["audio_config", "text_config"])
+def test_an_unknown_tower_is_named(copy: Path, tower: str) -> None:
+    change_config(copy, **{tower: {"model_type": "whale"}})
+    with pytest.raises(ModelError, match=r"Model copy can't be read\. Tower whale is unknown: choose one of"):
+        load_model("copy", copy)
+
+
+def test_another_type_of_model_is_refused(copy: Path) -> None:
+    change_config(copy, model_type="bert")
+    with pytest.raises(ModelError, match="is not a CLAP checkpoint"):
+        load_model("copy", copy)
+
+
+def test_a_missing_weight_is_refused(copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    del weights["audio_model.audio_encoder.conv_block3.bn1.running_mean"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="lacks weights"):
+        load_model("copy", copy)
+
+
+def test_weights_of_other_sizes_are_refused(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text("utf-8"))
+    change_config(copy, audio_config=config["audio_config"] | {"widths": [8, 8, 16, 16, 32, 32]})
+    with pytest.raises(ModelError, match="Model copy "):
+        load_model("copy", copy)
+
+
+def test_pickled_weights_are_never_read(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    torch.save(make_model("cnn14", "clip")[0].state_dict(), copy / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="safetensors"):
+        load_model("copy", copy)
+
+
+@pytest.mark.parametrize("text", TEXT_TOWERS)
+def test_each_tokenizer_is_loaded_from_its_folder_alone(text: TextTowerName, tmp_path: Path) -> None:
+    _, tokenizer = make_model("cnn14", text)
+    folder = save_pair(tmp_path, "cnn14", text)
+    assert load_tokenizer("checkpoint", folder)(SENTENCES)["input_ids"] == tokenizer(SENTENCES)["input_ids"]
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        load_tokenizer("checkpoint", folder)

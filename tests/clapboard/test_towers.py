@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import itertools
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clapboard import audio
+from clapboard.audio import WINDOW_SAMPLES, Waveform
+from clapboard.clap import ClapEncoder
+from clapboard.errors import ModelError
+from clapboard.pretrained import fingerprint
+from clapboard.pretrained.models import AudioTowerName, TextTowerName
+from clapboard.towers import live_tower, load_tower
+from tests.recordings import sweep
+from tests.tower_checkpoints import AUDIO_TOWERS, SENTENCES, TEXT_TOWERS, make_model, save_pair
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+TEXTS = [*SENTENCES, "dog", "a dog and rain " * 30]
+
+
+@cache
+def windows() -> Waveform:
+    noise = np.random.default_rng(8).standard_normal((2, WINDOW_SAMPLES)) * [[0.3], [1e-3]]
+    clips = [sweep(10), audio.repeat_pad(sweep(3.3)), np.zeros(WINDOW_SAMPLES)]
+    return np.concatenate([np.stack(clips), noise]).astype(np.float32)
+
+
+def log_mel() -> torch.Tensor:
+    return torch.randn(2, 1001, 64, generator=torch.Generator().manual_seed(1)) * 10 - 40
+
+
+@pytest.fixture(scope="module", params=[*itertools.product(AUDIO_TOWERS, TEXT_TOWERS)], ids="-".join)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    towers: tuple[AudioTowerName, TextTowerName] = request.param
+    return save_pair(tmp_path_factory.mktemp("pair"), *towers)
+
+
+def load(folder: Path, batch_size: int = 8) -> ClapEncoder:
+    return ClapEncoder.load(str(folder), device="cpu", engine="torch", batch_size=batch_size)
+
+
+def test_every_pair_embeds_windows_and_texts_alone_or_in_company(folder: Path) -> None:
+    encoder = load(folder)
+    heard, read = encoder.embed_windows(windows()), encoder.embed_texts(TEXTS)
+    for rows in (heard, read):
+        assert rows.shape == (5, encoder.identity.dim)
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+        assert (rows @ rows.T)[~np.eye(5, dtype=bool)].max() < 0.9999
+    alone = load(folder, batch_size=1)
+    for index in (4, 1):
+        assert np.linalg.norm(alone.embed_windows(windows()[[index]])[0] - heard[index]) < 1e-6
+        assert np.linalg.norm(alone.embed_texts([TEXTS[index]])[0] - read[index]) < 1e-6
+
+
+def test_every_pair_gives_what_its_model_says(folder: Path) -> None:
+    encoder = load(folder)
+    waveforms = torch.from_numpy(windows())
+    with torch.no_grad():
+        expected = encoder.model.get_audio_features(input_features=encoder.log_mel(waveforms)[:, None]).pooler_output
+    assert np.linalg.norm(encoder.embed_windows(windows()) - expected.numpy(), axis=1).max() < 1e-5
+
+
+def test_every_pair_is_named_by_its_files(folder: Path) -> None:
+    identity = load(folder).identity
+    assert identity.version == fingerprint(folder)
+    assert (identity.dim, identity.logit_scale) == (32, pytest.approx(100))
+
+
+def test_bfloat16_stays_near(tmp_path: Path) -> None:
+    folder = save_pair(tmp_path, "cnn14", "bert")
+    exact = load(folder).embed_windows(windows())
+    half = ClapEncoder.load(str(folder), device="cpu", dtype="bfloat16", batch_size=8).embed_windows(windows())
+    assert (exact * half).sum(axis=1).min() > 0.999
+
+
+def test_openvino_is_for_htsat() -> None:
+    encoder = make_model("cnn14", "bert")[0].audio_model.audio_encoder
+    with pytest.raises(ModelError, match="openvino doesn't compute PANN-14"):
+        load_tower(encoder, torch.float32, log_mel(), "openvino")
+
+
+@pytest.mark.parametrize("tower", AUDIO_TOWERS)
+def test_a_live_tower_follows_its_weights_and_gives_gradients(tower: AudioTowerName) -> None:
+    encoder = make_model(tower, "bert")[0].audio_model.audio_encoder
+    live, served = live_tower(encoder), load_tower(encoder, torch.float32, log_mel(), "torch")
+    torch.testing.assert_close(live(log_mel()), served(log_mel()), atol=1e-5, rtol=1e-5)
+    before = live(log_mel())
+    before.sum().backward()
+    first = next(encoder.parameters())
+    assert first.grad is not None
+    assert first.grad.abs().sum() > 0
+    with torch.no_grad():
+        first[0] += 1.0
+    assert not torch.allclose(live(log_mel()), before, atol=1e-3)
+
+
+def test_a_live_pann_trains_in_its_mode() -> None:
+    encoder = make_model("cnn14", "bert")[0].audio_model.audio_encoder.train()
+    before = encoder.bn0.running_mean.clone()
+    live_tower(encoder)(log_mel())
+    assert not torch.equal(encoder.bn0.running_mean, before)
