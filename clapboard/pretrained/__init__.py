@@ -13,7 +13,7 @@ from clapboard.pretrained.files import (
     load_tokenizer,
     tokenizer_folder,
 )
-from clapboard.pretrained.models import Clap, load_model, max_tokens, new_model, save_features
+from clapboard.pretrained.models import Clap, load_model, max_tokens, new_model, save_model
 
 __all__ = [
     "MINI",
@@ -29,6 +29,6 @@ __all__ = [
     "load_tokenizer",
     "max_tokens",
     "new_model",
-    "save_features",
+    "save_model",
     "tokenizer_folder",
 ]
