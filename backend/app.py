@@ -28,6 +28,7 @@ from backend.auth import BasicAuth
 from backend.ledger import ledger_router
 from backend.metrics import MeasureRequests, Metrics
 from backend.predict import PredictService, pause_s, project_id
+from backend.search import search_router
 from backend.webhook import ACTIONS, WebhookService
 from backend.wire import (
     Health,
@@ -83,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
         responses={status: {"model": Problem} for status in (401, 422, 500, 503)},
     )
     app.include_router(ledger_router(store))
+    app.include_router(search_router(settings, store, bell))
     app.add_middleware(BasicAuth, user=settings.basic_auth_user, password=settings.basic_auth_pass.get_secret_value())
     app.add_middleware(MeasureRequests, metrics=metrics)
     _answer_errors(app)
@@ -226,7 +228,10 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_request: Request, error: RequestValidationError) -> JSONResponse:
-        faults = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        )
         return _problem(422, "request", f"The request is malformed: {faults}.")
 
     @app.exception_handler(HTTPException)

@@ -93,6 +93,24 @@ class JobAnswer(_Wire):
     job: int
 
 
+class MatchAnswer(_Wire):
+    """A place where a task sounds like what was searched for; seconds from the start of its audio."""
+
+    task: int
+    start_s: float
+    end_s: float
+    best_s: float = Field(description="where the window begins that the score is of")
+    score: float = Field(description="cosine with what was searched for, less that of the project's average window")
+    audio: str
+    url: str = Field(description="the task in Label Studio")
+
+
+class SearchAnswer(_Wire):
+    """The answer to `/search`, best first."""
+
+    matches: list[MatchAnswer]
+
+
 class Problem(_Wire):
     """The body of every error: a stable name and one sentence."""
 

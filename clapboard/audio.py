@@ -29,10 +29,14 @@ WINDOW_SAMPLES = 480_000
 Waveform = npt.NDArray[np.float32]
 """Float32 in [-1, 1]: `[T]`, or `[T, C]` as it comes from a decoder."""
 
+AudioFile = Path | IO[bytes]
+"""Where a recording lies: a file on disk, or one that is open or in memory; that one is closed after it was read."""
+
 _BLOCK_SAMPLES = 1 << 16
 _FLOAT_SUBTYPES = frozenset({"FLOAT", "DOUBLE"})
 _FLOAT_CODECS = ("pcm_f", "wavpack")
 _UNKNOWN_FRAMES = (1 << 63) - 1
+_ROUNDING_SAMPLES = SAMPLE_RATE // 20
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
 # Containers that hold audio themselves. Playlists, which could name other files and hosts, stay out.
 _CONTAINERS = (
@@ -51,20 +55,33 @@ class Window:
     waveform: Waveform
 
 
-def windows(path: Path, *, name: str = "") -> Iterator[Window]:
+@dataclass(frozen=True)
+class Span:
+    """A piece of a recording, from where to where in seconds."""
+
+    start_s: float
+    end_s: float
+
+    def __str__(self) -> str:
+        return f"{self.start_s:g}–{self.end_s:g} s"
+
+
+def windows(path: Path, *, name: str = "", span: Span | None = None) -> Iterator[Window]:
     """The recording's windows in order, each ready for the model. Errors call it `name`, or else by its file's name.
 
-    Raises `AudioError` if the file is no audio that can be used, on the first window that can't be given.
+    With a `span` it is as if that piece were the whole recording. Raises `AudioError` if the file is no audio that can
+    be used, or ends before the piece does, on the first window that can't be given.
     """
     name = name or path.name
     before: Waveform = np.zeros(0, np.float32)
-    for index, piece in enumerate(_regrouped(blocks(path, name=name), WINDOW_SAMPLES)):
+    pieces = blocks(path, name=name) if span is None else _cut(blocks(path, name=name), span, name)
+    for index, piece in enumerate(regrouped(pieces, WINDOW_SAMPLES)):
         missing = WINDOW_SAMPLES - piece.size if index else 0
         whole = np.concatenate([before[WINDOW_SAMPLES - missing :], piece])
         yield _window(index, index * WINDOW_SAMPLES - missing, whole)
         before = piece
     if before.size == 0:
-        raise _no_samples(name)
+        raise no_samples(name)
 
 
 def window_waveform(waveform: Waveform) -> Waveform:
@@ -84,18 +101,18 @@ def repeat_pad(waveform: Waveform) -> Waveform:
     return padded
 
 
-def read(path: Path) -> Waveform:
+def read(source: AudioFile, *, name: str = "") -> Waveform:
     """The whole recording, mono at 48 kHz: `[T]`. For short files; `windows` reads any length.
 
     Raises `AudioError` if the file is no audio that can be used.
     """
-    waveform = np.concatenate([np.zeros(0, np.float32), *blocks(path)])
+    waveform = np.concatenate([np.zeros(0, np.float32), *blocks(source, name=name)])
     if waveform.size == 0:
-        raise _no_samples(path.name)
+        raise no_samples(_name_of(source, name))
     return waveform
 
 
-def blocks(path: Path, *, name: str = "") -> Iterator[Waveform]:
+def blocks(source: AudioFile, *, name: str = "") -> Iterator[Waveform]:
     """The recording as consecutive pieces of mono float32 in [-1, 1] at 48 kHz, `[t]` each.
 
     Integer formats fill [-1, 1] by themselves. A float file whose peak is above 1 is scaled down as a whole by that
@@ -103,18 +120,30 @@ def blocks(path: Path, *, name: str = "") -> Iterator[Waveform]:
 
     Raises `AudioError` if the file can't be decoded, breaks off with an error, or holds NaN or infinite samples.
     """
-    name = name or path.name
-    with _open(path, name) as file:
+    name = _name_of(source, name)
+    with _open(source, name) if isinstance(source, Path) else source as file:
         sound = _sound_file(file)
         yield from _from_soundfile(name, sound) if sound else _from_pyav(name, file)
 
 
-def _window(index: int, start: int, waveform: Waveform) -> Window:
-    end = start + waveform.size
-    return Window(index, start / SAMPLE_RATE, end / SAMPLE_RATE, repeat_pad(waveform))
+def _cut(pieces: Iterable[Waveform], span: Span, name: str) -> Iterator[Waveform]:
+    """Of consecutive pieces, what lies in the span; an end that was rounded may lie a little behind the last sample."""
+    start, end = round(span.start_s * SAMPLE_RATE), round(span.end_s * SAMPLE_RATE)
+    if not 0 <= start < end:
+        raise AudioError(f"{span} of {name} is no piece: give a start of 0 or more, and an end behind it.")
+    num_read = 0
+    for piece in pieces:
+        inside = piece[max(0, start - num_read) : max(0, end - num_read)]
+        num_read += piece.size
+        if inside.size:
+            yield inside
+        if num_read >= end:
+            return
+    if end - num_read > _ROUNDING_SAMPLES or start >= num_read:
+        raise AudioError(f"{name} is {num_read / SAMPLE_RATE:.1f} s long: {span} isn't all in it.")
 
 
-def _regrouped(pieces: Iterable[Waveform], num_samples: int) -> Iterator[Waveform]:
+def regrouped(pieces: Iterable[Waveform], num_samples: int) -> Iterator[Waveform]:
     """The same samples in pieces of `num_samples`; the last one may be shorter."""
     held: list[Waveform] = []
     num_held = 0
@@ -131,8 +160,19 @@ def _regrouped(pieces: Iterable[Waveform], num_samples: int) -> Iterator[Wavefor
         yield np.concatenate(held)
 
 
-def _no_samples(name: str) -> AudioError:
+def _name_of(source: AudioFile, name: str) -> str:
+    """What errors call the recording."""
+    return name or (source.name if isinstance(source, Path) else "The recording")
+
+
+def no_samples(name: str) -> AudioError:
+    """What there is to say of a recording without any."""
     return AudioError(f"{name} holds no samples: replace it with a recording that has sound in it.")
+
+
+def _window(index: int, start: int, waveform: Waveform) -> Window:
+    end = start + waveform.size
+    return Window(index, start / SAMPLE_RATE, end / SAMPLE_RATE, repeat_pad(waveform))
 
 
 def _open(path: Path, name: str) -> IO[bytes]:

@@ -60,7 +60,7 @@ def consensus(standing: Iterable[Entry], label_space: LabelSpace) -> Consensus:
     labels: dict[int, TaskLabels] = {}
     num_ties = num_skipped = num_unknown = 0
     for task, of_task in sorted(tasks.items()):
-        counted = _counted(list(of_task.values()))
+        counted = counting(list(of_task.values()))
         num_skipped += not counted
         num_unknown += sum(_num_of_gone_controls(annotation, label_space) for annotation in counted)
         agreed: dict[str, Agreed] = {}
@@ -76,7 +76,7 @@ def consensus(standing: Iterable[Entry], label_space: LabelSpace) -> Consensus:
     return Consensus(labels, num_ties, num_skipped, num_unknown)
 
 
-def _counted(annotations: Sequence[list[Entry]]) -> list[list[Entry]]:
+def counting(annotations: Sequence[list[Entry]]) -> list[list[Entry]]:
     """The annotations of a task that count, one an annotator; none if the task was skipped."""
     said = [annotation for annotation in annotations if not _is_skip(annotation)]
     if gold := [annotation for annotation in said if annotation[0].ground_truth]:

@@ -11,6 +11,7 @@
     ├── ModelError                a checkpoint can't be found or read
     ├── TrainingError             there is nothing to train on, or training can't go on
     ├── NoWorkerError             no worker has loaded a model yet (retryable)
+    ├── BusyError                 the workers haven't answered in time (retryable)
     ├── LabelStudioError          Label Studio refused a request
     │   └── LabelStudioUnreachable  … or didn't answer (retryable)
     ├── RequestError              a request to the backend is malformed
@@ -85,6 +86,13 @@ class TrainingError(ClapboardError):
 
 class NoWorkerError(ClapboardError):
     """No worker has loaded the model yet."""
+
+    retryable = True
+    http_status = 503
+
+
+class BusyError(ClapboardError):
+    """The workers haven't answered in time."""
 
     retryable = True
     http_status = 503

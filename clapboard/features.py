@@ -32,7 +32,7 @@ _FRAMES_AT_ONCE = 143  # a seventh of them
 
 
 class LogMel(torch.nn.Module):
-    """Log-mel features in dB: waveforms `[B, 480000]` float32 → `[B, 1001, 64]` float32."""
+    """Log-mel features in dB: waveforms `[B, T]` float32 → `[B, T // 480 + 1, 64]` float32: 1001 frames of a window."""
 
     def __init__(self, filterbank: Filterbank, *, min_hz: float = 50.0, max_hz: float = 14_000.0) -> None:
         super().__init__()
@@ -49,7 +49,11 @@ class LogMel(torch.nn.Module):
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         margin = FRAME_SAMPLES // 2
         before, after = waveforms[:, 1 : margin + 1].flip(1), waveforms[:, -margin - 1 : -1].flip(1)
-        frames = torch.cat([before, waveforms, after], dim=1).unfold(1, FRAME_SAMPLES, HOP_SAMPLES)  # [B, 1001, 1024]
+        return self.of_frames(torch.cat([before, waveforms, after], dim=1))
+
+    def of_frames(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Those of the frames that lie wholly in the waveforms: `[B, T]` → `[B, (T - 1024) // 480 + 1, 64]`."""
+        frames = waveforms.unfold(1, FRAME_SAMPLES, HOP_SAMPLES)  # [B, F, 1024]
         if waveforms.device.type == "cpu":  # as many frames at once as its cache holds
             parts = [part for one in torch.split(frames, 1) for part in torch.split(one, _FRAMES_AT_ONCE, dim=1)]
         else:

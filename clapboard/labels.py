@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -20,13 +20,15 @@ from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeElementTree
 from label_studio_sdk.label_interface import LabelInterface
 
-from clapboard.errors import LabelConfigError, SourceError
+from clapboard.captions import ensemble
+from clapboard.errors import ClapboardError, LabelConfigError, SourceError
 from clapboard.prompts import prompts_for, spoken
 
 _AUDIO_TAGS = frozenset({"audio", "audioplus"})
 _LABEL_TAGS = {"choices": "choice", "taxonomy": "choice", "labels": "label"}  # by kind of control
 _KINDS = frozenset({*_LABEL_TAGS, "textarea", "rating", "number", "datetime", "pairwise"})
 _SDK_SPELLING = {"toname": "toName", "valuelist": "valueList", "apiurl": "apiUrl"}
+_CAPTIONS = "captions"  # a control's prompt that asks for an ensemble of captions in the place of templates
 _VARIABLE = re.compile(r"\$[A-Za-z0-9_\[\].{}]+")  # what the editor replaces by task data, anywhere in a value
 _AUDIO_VALUE = re.compile(r"\$([^\s,$\[\]{}]+)")
 
@@ -118,12 +120,13 @@ def parse_label_config(xml: str) -> LabelSpace:
     return LabelSpace(audio_name, audio_key, tuple(_control(c, elements[c.name], audio_name) for c in on_audio))
 
 
-def label_space_of(names: Sequence[str]) -> LabelSpace:
+def label_space_of(names: Sequence[str], prompts_of: Callable[[str], tuple[str, ...]] = prompts_for) -> LabelSpace:
     """The label space of one Choices with these labels, for where there is no Label Studio.
 
-    Raises `LabelConfigError` if a label is empty or named twice.
+    Raises `LabelConfigError` if a label is empty or named twice, and what `prompts_of` raises.
     """
-    labels = tuple(Label(name.strip(), (name.strip(),), prompts_for(name.strip())) for name in names)
+    stripped = [name.strip() for name in names]
+    labels = tuple(Label(name, (name,), prompts_of(name)) for name in stripped)
     if not labels or any(not label.value for label in labels):
         raise LabelConfigError("A label is empty: name each, such as --labels “dog bark,rain”.")
     if len({label.value for label in labels}) < len(labels):
@@ -230,8 +233,10 @@ def _labels(control: Any, element: Element, kind: str) -> tuple[Label, ...]:
     """The control's static labels, in the config's order."""
     title = _title(control)
     templates = _split(control.attr.get("prompt"), "|")
-    if any("{}" not in template for template in templates):
-        raise LabelConfigError(f"{title} has a prompt without {{}}, the place of the label's name: add it.")
+    if templates != (_CAPTIONS,) and any("{}" not in template for template in templates):
+        raise LabelConfigError(
+            f"{title} has a prompt without {{}}, the place of the label's name: add it, or write “captions” alone."
+        )
     nested = kind == "taxonomy" or _is_true(control, "allownested")
     found = list(_label_elements(element, kind, nested))
     if not found and not control.dynamic_value:
@@ -241,7 +246,12 @@ def _labels(control: Any, element: Element, kind: str) -> tuple[Label, ...]:
         if not path[-1].strip():
             raise LabelConfigError(f"{title} has a label whose value or alias is empty: fill it in or remove it.")
         text = child.get("value", "").strip() or path[-1].strip()
-        labels.append(Label(path[-1], path, _prompts(child, text, templates)))
+        try:
+            labels.append(Label(path[-1], path, _prompts(child, text, templates)))
+        except ClapboardError:  # of a name such as «/»
+            raise LabelConfigError(
+                f"{title} has the label “{text}” without a word for captions: give it a prompt."
+            ) from None
     counts = Counter(label.path for label in labels)
     if repeated := [path for path, count in counts.items() if count > 1]:
         raise LabelConfigError(f"{title} has the label “{' / '.join(repeated[0])}” more than once: each must differ.")
@@ -265,12 +275,14 @@ def _label_elements(
 
 
 def _prompts(element: Element, text: str, templates: tuple[str, ...]) -> tuple[str, ...]:
-    """What CLAP reads for a label: its own prompts, else its name and synonyms, in the control's templates or ours."""
+    """What CLAP reads for a label: its own prompts, else its name and synonyms, in templates or in captions."""
     if own := _split(element.get("prompt"), "|"):
         return own
     synonyms = _split(element.get("predicted_values"), ",")
     if not templates:
         return prompts_for(text, synonyms)
+    if templates == (_CAPTIONS,):
+        return ensemble(text, synonyms)
     names = [spoken(name) for name in (text, *synonyms)]
     return tuple(dict.fromkeys(template.replace("{}", name) for template in templates for name in names))
 

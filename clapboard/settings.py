@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     predict_wait_s: float = _named(
         "CLAPBOARD_PREDICT_WAIT_S", 20.0, "seconds that /predict waits for what is not cached", ge=0, le=90
     )
+    search_wait_s: float = _named(
+        "CLAPBOARD_SEARCH_WAIT_S", 20.0, "seconds that /search waits for a worker's answer", ge=0.1, le=600
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _named("LOG_LEVEL", "INFO", "least level that is logged")
 
     # Worker
@@ -208,6 +211,11 @@ class Settings(BaseSettings):
     def vectors_dir(self) -> Path:
         """Folder of the float16 copies of all embeddings, which are made anew if they are deleted."""
         return self.model_dir / "vectors"
+
+    @property
+    def benchmarks_dir(self) -> Path:
+        """Folder of the embeddings of public data sets, which are made anew if they are deleted."""
+        return self.model_dir / "benchmarks"
 
     @property
     def broker_dir(self) -> Path:

@@ -145,7 +145,7 @@ def _enter_task(store: Store, known: Mapping[int, _Known], task: AnnotatedTask, 
         # Label Studio keeps null where an annotation was made without any result.
         said: dict[str, Any] = annotation | {"result": annotation["result"] or []}
         before = known.get(annotation["id"])
-        is_bulk = _made_in_bulk(annotation)
+        is_bulk = made_in_bulk(annotation)
         if before and before.revision >= _revision(said):
             if not _is_changed_in_silence(said, before, found.project):
                 continue
@@ -209,7 +209,7 @@ def _is_changed(store: Store, project: Project) -> bool:
         return False
 
 
-def _made_in_bulk(annotation: Mapping[str, Any]) -> bool:
+def made_in_bulk(annotation: Mapping[str, Any]) -> bool:
     """Whether the data manager made it, of a prediction or of another annotation, so that nobody listened.
 
     Label Studio doesn't say so: `bulk_created` is false, and `parent_prediction` becomes null with the prediction. But

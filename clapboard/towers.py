@@ -8,7 +8,7 @@ import torch
 
 from clapboard.cnn14 import Cnn14
 from clapboard.errors import ModelError
-from clapboard.htsat import Htsat, engines
+from clapboard.htsat import engines
 from clapboard.htsat.engines import AudioTower, Engine
 
 log = logging.getLogger(__name__)
@@ -30,14 +30,6 @@ def load_tower(
     return Cnn14Tower(encoder, dtype)
 
 
-def live_tower(encoder: torch.nn.Module, dtype: torch.dtype = torch.float32) -> AudioTower:
-    """The tower for training: it looks at the encoder's parameters in every pass, and gradients reach them.
-
-    Raises `ModelError` if the encoder is neither PANN-14 nor shaped like HTSAT.
-    """
-    return Cnn14Tower(encoder, dtype) if isinstance(encoder, Cnn14) else Htsat(encoder, dtype)
-
-
 class Cnn14Tower:
     """PANN-14's own forward pass, by autocast where `dtype` isn't float32. BatchNorm and dropout follow its mode."""
 
@@ -45,8 +37,8 @@ class Cnn14Tower:
         self._encoder = encoder
         self._dtype = dtype
 
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32."""
+    def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> torch.Tensor:
+        """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32. There is no fusion: nothing is ever «longer»."""
         with torch.autocast(features.device.type, self._dtype, enabled=self._dtype != torch.float32):
             pooled: torch.Tensor = self._encoder(features)
         return pooled.float()

@@ -13,21 +13,28 @@ _NUM_TIME_MASKS = 2
 
 
 class Augment(torch.nn.Module):
-    """Log-mel `[B, 1001, 64]` in dB → the same with a random equaliser curve and SpecAugment's masks, per clip."""
+    """Log-mel in dB, changed a little, per clip: a random equaliser curve, and SpecAugment's masks (Park et al. 2019).
 
-    def __init__(self) -> None:
+    `[B, 1001, 64]`, or four mels of each recording `[B, 4, 1001, 64]`, which share the curve but not the masks.
+    """
+
+    def __init__(self, *, masks: bool = True) -> None:
+        """Without `masks`, the equaliser alone."""
         super().__init__()
+        self._masks = masks
         self.mask_mels = FrequencyMasking(_MASKED_MELS, iid_masks=True)
         self.mask_frames = TimeMasking(_MASKED_FRAMES, iid_masks=True)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        num_mels = features.shape[2]
-        knots = (torch.rand(len(features), 1, _EQ_KNOTS) * 2 - 1) * _EQ_DB
+        num_frames, num_mels = features.shape[-2:]
+        knots = (torch.rand(len(features), 1, _EQ_KNOTS, device=features.device) * 2 - 1) * _EQ_DB
         curve = torch.nn.functional.interpolate(knots, num_mels, mode="linear", align_corners=True)  # [B, 1, 64]
-        features = features + curve
+        features = features + (curve if features.ndim == 3 else curve[:, None])
+        if not self._masks:
+            return features
         mean_db = features.mean().item()
-        image = features.transpose(1, 2)[:, None]  # [B, 1001, 64] → [B, 1, 64, 1001]
+        image = features.reshape(-1, 1, num_frames, num_mels).transpose(2, 3)  # [N, 1, 64, 1001]
         image = self.mask_mels(image, mask_value=mean_db)
         for _ in range(_NUM_TIME_MASKS):
             image = self.mask_frames(image, mask_value=mean_db)
-        return image[:, 0].transpose(1, 2)  # [B, 1, 64, 1001] → [B, 1001, 64]
+        return image.transpose(2, 3).reshape(features.shape)

@@ -54,7 +54,7 @@ Kinds: {kind_names}.
   authors are named below. The clips themselves are not part of this project.
 - {synthetic} synthetic recordings of all {kinds} kinds, made by `training/sounds/` (numpy) and, for speech, by
   espeak-ng.
-- Captions from the keywords, by `clapboard/prompts.py`.
+- Captions from the keywords, by `clapboard/captions.py`.
 
 Excerpts of random length (1–10 s) under the very window policy that serves, mixtures of two sounds, SpecAugment,
 random gain, speed and equaliser; the text tower first learns from captions alone; then a symmetric contrastive loss

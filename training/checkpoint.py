@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import ClapFeatureExtractor
 
 from clapboard.clap import ClapEncoder
 from clapboard.pretrained import checkpoint_folder
@@ -61,6 +62,21 @@ def write_candidate(
     building.replace(folder)
     _to_disk(folder.parent)
     return complete
+
+
+def publish(model: Any, tokenizer: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Writes the folder that transformers and `ClapEncoder` load, in place of the one before: whole or not at all."""
+    building = folder.with_name(f"{folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    copy = type(model)(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.to(dtype).save_pretrained(building)
+    tokenizer.save_pretrained(building)
+    truncation = "fusion" if model.config.audio_config.enable_fusion else "rand_trunc"
+    ClapFeatureExtractor(frequency_min=50, truncation=truncation, padding="repeatpad").save_pretrained(building)
+    shutil.rmtree(folder, ignore_errors=True)
+    building.replace(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

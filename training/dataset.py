@@ -1,29 +1,31 @@
-"""Recordings in memory → training batches: random excerpts, mixtures and captions, under the serving window policy.
-
-Every batch follows from (seed, epoch, number of the batch) alone, so that a run goes on exactly where it stopped.
-"""
+"""Recordings in memory → training batches: random excerpts, mixtures and captions."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from clapboard import prompts
-from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, read, repeat_pad
+from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, read
+from clapboard.captions import Captioner, Relation
 from clapboard.errors import ClapboardError
+from clapboard.prompts import NEGATIVES
+from training.loss import Meaning
+from training.processes import ALONE, Processes
 from training.sounds import speech
 from training.sounds.synthesis import KINDS, synthesise
 
+NEUTRAL = "neutral"
 NEUTRAL_SHARE = 0.05
 """What every clip owes to the neutral texts: it puts them between the right kind and the wrong ones."""
 
 _MIN_EXCERPT_S = 1.0
 _SYNTHETIC_LENGTH_S = (1.5, 10.0)
+_LENGTHENED_S = (12.0, 30.0)
+_NOISE_DB = (-75.0, -50.0)
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class Recording:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step sees. Shares say how much of each kind is in it; the last column is the neutral text's."""
+    """What one training step hears and reads in this process. The captions that all processes share come last."""
 
-    windows: Waveform  # [B, 480000]
-    shares: npt.NDArray[np.float32]  # [B, K + 1]
-    captions: list[str]  # T texts: one of each clip, one of each kind, one neutral
-    caption_shares: npt.NDArray[np.float32]  # [T, K + 1]
+    sounds: list[Waveform]  # B of them, [T] each
+    meanings: list[Meaning]
+    captions: list[str]  # one of each sound
+    caption_meanings: list[Meaning]
+    shared_captions: list[str] = field(default_factory=list)  # of kinds that may not be in the batch, and neutral ones
+    shared_meanings: list[Meaning] = field(default_factory=list)
 
 
 def read_manifest(esc10: Path, folds: Iterable[int]) -> list[Clip]:
@@ -98,17 +102,39 @@ def synthetic_recordings(per_kind: int, seed: int, kinds: Sequence[str] = tuple(
     return made
 
 
+@dataclass(frozen=True)
+class Mixing:
+    """How often a sound is heard together with another one, and how often one after another; 0: always alone.
+
+    How often, besides, it lies somewhere in a longer recording, for models that hear more than 10 s at once.
+    """
+
+    together: float = 0.25
+    in_turn: float = 0.1
+    lengthened: float = 0.0
+
+
+MIXING = Mixing()
+
+
 class BatchMaker:
-    """Turns recordings into batches: each real recording once an epoch, and synthetic ones drawn evenly by kind."""
+    """Recordings → batches: each real recording once an epoch, and synthetic ones drawn evenly by kind.
+
+    An example follows from seed, epoch, and its place in the epoch alone: several processes make the same batch, each
+    its own part, and a run goes on anywhere.
+    """
 
     def __init__(
         self,
         real: Sequence[Recording],
         synthetic: Sequence[Recording],
+        captioner: Captioner,
         *,
         synthetic_per_epoch: int,
         batch_size: int,
         seed: int,
+        mixing: Mixing = MIXING,
+        processes: Processes = ALONE,
     ) -> None:
         self.kinds = tuple(sorted({recording.kind for recording in (*real, *synthetic)}))
         self._real = list(real)
@@ -116,17 +142,20 @@ class BatchMaker:
         for recording in synthetic:
             self._by_kind.setdefault(recording.kind, []).append(recording)
         self._pools = [pool for pool in (self._real, list(synthetic)) if pool]
+        self._captioner = captioner
         self._synthetic_per_epoch = synthetic_per_epoch if synthetic else 0
         self._batch_size = batch_size
         self._seed = seed
+        self._mixing = mixing
+        self._processes = processes
 
     @property
     def num_batches(self) -> int:
         """Batches in an epoch; what doesn't fill one waits for the next epoch's draw."""
         return (len(self._real) + self._synthetic_per_epoch) // self._batch_size
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The epoch's batches, in its own random order."""
+    def epoch(self, number: int, *, skip: int = 0) -> Iterator[Batch]:
+        """The epoch's batches, in its own random order, without the first `skip`."""
         rng = np.random.default_rng([self._seed, number])
         chosen = list(self._real)
         synthetic_kinds = sorted(self._by_kind)
@@ -134,58 +163,88 @@ class BatchMaker:
             of_kind = self._by_kind[synthetic_kinds[rng.integers(len(synthetic_kinds))]]
             chosen.append(of_kind[rng.integers(len(of_kind))])
         order = rng.permutation(len(chosen))
-        for start in range(0, self.num_batches * self._batch_size, self._batch_size):
-            yield self._batch([chosen[index] for index in order[start : start + self._batch_size]], rng)
+        for batch in range(skip, self.num_batches):
+            first = batch * self._batch_size
+            places = range(first + self._processes.rank, first + self._batch_size, self._processes.count)
+            yield self._batch(
+                [chosen[order[place]] for place in places], [[self._seed, number, place] for place in places]
+            )
 
-    def _batch(self, recordings: Sequence[Recording], rng: np.random.Generator) -> Batch:
-        examples = [self._example(recording, rng) for recording in recordings]
-        texts = [(text, share) for _, share, text in examples]
-        texts += [(prompts.caption(kind, rng), self._shares({kind: 1.0})) for kind in self.kinds]
-        neutral = np.eye(len(self.kinds) + 1, dtype=np.float32)[-1]
-        texts.append((str(rng.choice(prompts.NEGATIVES)), neutral))
+    def _batch(self, recordings: Sequence[Recording], seeds: Sequence[Sequence[int]]) -> Batch:
+        pairs = zip(recordings, seeds, strict=True)
+        sounds, meanings, captions = zip(
+            *(self._example(one, np.random.default_rng(seed)) for one, seed in pairs), strict=True
+        )
+        rng = np.random.default_rng([*seeds[0][:2], seeds[0][2] // self._batch_size, 1])  # the same in each process
+        shared = [(self._captioner.caption([kind], rng), {kind: 1.0}) for kind in self.kinds]
+        shared.append((str(rng.choice(NEGATIVES)), {NEUTRAL: 1.0}))
         return Batch(
-            windows=np.concatenate([window for window, _, _ in examples]),
-            shares=np.stack([share + NEUTRAL_SHARE * neutral for _, share, _ in examples]),
-            captions=[respelt(text, rng) for text, _ in texts],
-            caption_shares=np.stack([share for _, share in texts]),
+            sounds=list(sounds),
+            meanings=[{**meaning, NEUTRAL: NEUTRAL_SHARE} for meaning in meanings],
+            captions=list(captions),
+            caption_meanings=list(meanings),
+            shared_captions=[respelt(text, rng) for text, _ in shared],
+            shared_meanings=[meaning for _, meaning in shared],
         )
 
-    def _example(self, recording: Recording, rng: np.random.Generator) -> tuple[Waveform, npt.NDArray[np.float32], str]:
-        """A window `[1, 480000]` with its shares and caption: one kind alone, two at once, or one after the other."""
-        sound = excerpt(recording.waveform, rng)
-        draw = rng.random()
+    def _example(self, recording: Recording, rng: np.random.Generator) -> tuple[Waveform, Meaning, str]:
+        """A sound, what is heard in it, and its caption: one kind, two at once, or in turn."""
+        sound, meaning, text = self._heard(recording, rng)
+        if self._mixing.lengthened and rng.random() < self._mixing.lengthened:
+            sound = lengthened(sound, rng)
+        return sound, meaning, text
+
+    def _heard(self, recording: Recording, rng: np.random.Generator) -> tuple[Waveform, Meaning, str]:
+        """The same of 10 s at most."""
+        sound, draw = excerpt(recording.waveform, rng), rng.random()
         pool = self._pools[rng.integers(len(self._pools))]
         other = pool[rng.integers(len(pool))]
+        alone = draw >= self._mixing.together + self._mixing.in_turn
         if recording.kind == "silence":  # any gain would make a sound of it
-            return repeat_pad(sound)[None], self._shares({"silence": 1.0}), prompts.caption("silence", rng)
-        if draw < 0.65 or other.kind == "silence":
-            return self._finished(sound, rng), self._shares({recording.kind: 1.0}), prompts.caption(recording.kind, rng)
+            return sound, {"silence": 1.0}, self._said(["silence"], rng)
+        if alone or other.kind == "silence":
+            return loudened(sound, rng), {recording.kind: 1.0}, self._said([recording.kind], rng)
         second = excerpt(other.waveform, rng)
-        if draw < 0.9:
+        named = [recording.kind, other.kind]
+        relation: Relation = "sequence"
+        if draw < self._mixing.together:
             balance = rng.beta(0.5, 0.5)
             sound = mix(sound, second, balance)
-            loud, quiet = (recording.kind, other.kind) if balance >= 0.5 else (other.kind, recording.kind)
-            text = prompts.mixture(loud, quiet, rng)
+            named = named if balance >= 0.5 else named[::-1]  # the louder one comes first
+            relation = "background" if abs(balance - 0.5) > 0.2 else "together"
         else:
-            cut = min(WINDOW_SAMPLES // 2, sound.size)
-            second = second[: WINDOW_SAMPLES - cut]
-            sound, balance = np.concatenate([level(sound[:cut]), level(second)]), cut / (cut + second.size)
-            text = prompts.sequence(recording.kind, other.kind, rng)
+            sound, balance = one_after_the_other(sound, second)
         if recording.kind == other.kind or not 0.15 < balance < 0.85:  # the fainter one can't be heard: don't name it
-            loud = recording.kind if balance >= 0.5 else other.kind
-            text = prompts.caption(loud, rng)
-        return self._finished(sound, rng), self._shares({recording.kind: balance}, {other.kind: 1 - balance}), text
+            named = [recording.kind if balance >= 0.5 else other.kind]
+        meaning: dict[str, float] = {recording.kind: balance}
+        meaning[other.kind] = meaning.get(other.kind, 0.0) + 1 - balance
+        return loudened(sound, rng), meaning, self._said(named, rng, relation)
 
-    def _finished(self, sound: Waveform, rng: np.random.Generator) -> Waveform:
-        gain = 10 ** (rng.uniform(-20, 6) / 20) / max(float(np.abs(sound).max()), 1e-9)
-        return repeat_pad(np.clip(sound * gain, -1, 1).astype(np.float32))[None]
+    def _said(self, kinds: Sequence[str], rng: np.random.Generator, relation: Relation = "together") -> str:
+        return respelt(self._captioner.caption(kinds, rng, relation=relation), rng)
 
-    def _shares(self, *parts: dict[str, float]) -> npt.NDArray[np.float32]:
-        shares = np.zeros(len(self.kinds) + 1, np.float32)
-        for part in parts:
-            for kind, share in part.items():
-                shares[self.kinds.index(kind)] += share
-        return shares
+
+def loudened(sound: Waveform, rng: np.random.Generator) -> Waveform:
+    """The sound at a random peak from −20 dB to 6 dB, where it is clipped."""
+    gain = 10 ** (rng.uniform(-20, 6) / 20) / max(float(np.abs(sound).max()), 1e-9)
+    return np.clip(sound * gain, -1, 1).astype(np.float32)
+
+
+def lengthened(sound: Waveform, rng: np.random.Generator) -> Waveform:
+    """The sound somewhere in a recording of 12 to 30 s, in which there is nothing else but a faint noise, `[t]`."""
+    num_samples = int(rng.uniform(*_LENGTHENED_S) * SAMPLE_RATE)
+    noise_rms = 10 ** (rng.uniform(*_NOISE_DB) / 20)
+    whole = (rng.standard_normal(num_samples) * noise_rms).astype(np.float32)
+    start = int(rng.integers(num_samples - sound.size + 1))
+    whole[start : start + sound.size] += sound
+    return np.clip(whole, -1, 1)
+
+
+def one_after_the_other(first: Waveform, second: Waveform) -> tuple[Waveform, float]:
+    """Half a window at most of the first, then the second, equally loud, `[t]`; and the first one's share of it."""
+    cut = min(WINDOW_SAMPLES // 2, first.size)
+    second = second[: WINDOW_SAMPLES - cut]
+    return np.concatenate([level(first[:cut]), level(second)]), cut / (cut + second.size)
 
 
 def excerpt(waveform: Waveform, rng: np.random.Generator) -> Waveform:

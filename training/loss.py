@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch.nn.functional import log_softmax, logsigmoid, normalize
 
+Meaning = Mapping[str, float]
+"""What is heard, or said: the share of each kind of sound; of what has no kind, the caption or the clip's own name."""
 
-def affinity(shares: torch.Tensor, caption_shares: torch.Tensor) -> torch.Tensor:
+
+def affinity(sounds: Sequence[Meaning], captions: Sequence[Meaning]) -> torch.Tensor:
     """How well each caption fits each clip, `[B, T]` in [0, 1]: the cosine of what they share of each kind."""
-    return normalize(shares, dim=-1) @ normalize(caption_shares, dim=-1).T
+    columns = {
+        kind: column for column, kind in enumerate(sorted({kind for one in (*sounds, *captions) for kind in one}))
+    }
+    return _unit_shares(sounds, columns) @ _unit_shares(captions, columns).T
+
+
+def _unit_shares(meanings: Sequence[Meaning], columns: Mapping[str, int]) -> torch.Tensor:
+    shares = torch.zeros(len(meanings), len(columns))
+    for row, meaning in enumerate(meanings):
+        for kind, share in meaning.items():
+            shares[row, columns[kind]] = share
+    return normalize(shares, dim=-1)
 
 
 def contrastive_loss(

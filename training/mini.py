@@ -1,17 +1,96 @@
-"""The embedded checkpoint: its shape, and the folder it is published in."""
+"""The embedded checkpoint: its shape, its recipe, and its making, `python -m training.mini --esc10 DIR --out DIR`."""
 
 from __future__ import annotations
 
-import shutil
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
+import typer
+from transformers import ClapConfig, ClapModel
 
-from training.tokenizer import MAX_TOKENS
+from clapboard.captions import Captioner, KeywordsAlone, RuleCaptioner
+from clapboard.clap import ClapEncoder
+from clapboard.features import LogMel
+from training.audio_input import AudioInput
+from training.augment import Augment
+from training.checkpoint import publish
+from training.contrastive import Contrastive
+from training.dataset import BatchMaker, Mixing, Recording, load_recordings, read_manifest, synthetic_recordings
+from training.evaluate import zero_shot
+from training.pretrain import Schedule, pretrain
+from training.texts import pretrain_texts
+from training.tokenizer import MAX_TOKENS, caption_corpus, train_tokenizer
+
+log = logging.getLogger("training.mini")
 
 
-def new_model(vocab_size: int, *, width: int = 48, depths: tuple[int, ...] = (2, 2, 4, 2)) -> ClapModel:
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a checkpoint of recordings. Each part can be left out, to see what it gives."""
+
+    schedule: Schedule = field(default_factory=lambda: Schedule(epochs=120))
+    batch_size: int = 16
+    text_steps: int = 200
+    synthetic_per_kind: int = 20
+    synthetic_per_epoch: int = 80
+    captions: bool = True  # from keywords; else the keywords alone
+    spec_augment: bool = True
+    mixing: Mixing = field(default_factory=Mixing)
+    fused: bool = False
+
+    @property
+    def captioner(self) -> Captioner:
+        """What writes the captions."""
+        return RuleCaptioner() if self.captions else KeywordsAlone()
+
+
+def make(recipe: Recipe, real: Sequence[Recording], validation: Sequence[Recording], out: Path) -> Path:
+    """Trains by the recipe, from where `out` stands, and returns the published folder."""
+    schedule, folder = recipe.schedule, out / "mini"
+    torch.manual_seed(schedule.seed)
+    batches = BatchMaker(
+        real,
+        synthetic_recordings(recipe.synthetic_per_kind, schedule.seed),
+        recipe.captioner,
+        synthetic_per_epoch=recipe.synthetic_per_epoch,
+        batch_size=recipe.batch_size,
+        seed=schedule.seed,
+        mixing=recipe.mixing,
+    )
+    tokenizer = train_tokenizer(caption_corpus(batches.kinds, recipe.captioner, schedule.seed))
+    model = new_model(len(tokenizer), fused=recipe.fused)
+    log.info("%d real recordings, %d kinds", len(real), len(batches.kinds))
+    if not (out / "state.pt").exists():
+        loss = pretrain_texts(
+            model, tokenizer, batches.kinds, recipe.captioner, steps=recipe.text_steps, seed=schedule.seed
+        )
+        log.info("texts: loss %.3f", loss)
+    augment = Augment(masks=recipe.spec_augment)
+    log_mel = LogMel("htk" if recipe.fused else "slaney")
+    audio = AudioInput(model, log_mel, augment=augment, dtype=torch.bfloat16)
+
+    def evaluate(_model: ClapModel) -> Mapping[str, float]:
+        encoder = ClapEncoder.load(str(folder), device="cpu", engine="torch")
+        return {"validation accuracy": zero_shot(encoder, validation).accuracy} if validation else {}
+
+    pretrain(
+        Contrastive(model, tokenizer, audio, dtype=torch.bfloat16),
+        batches,
+        schedule,
+        out,
+        publish=lambda averaged: publish(averaged, tokenizer, folder, dtype=torch.float16),
+        evaluate=evaluate,
+    )
+    return folder
+
+
+def new_model(
+    vocab_size: int, *, width: int = 48, depths: tuple[int, ...] = (2, 2, 4, 2), fused: bool = False
+) -> ClapModel:
     """A CLAP with random weights: HTSAT of the given width and depths, and a two-layer text tower."""
     text = {
         "vocab_size": vocab_size,
@@ -37,7 +116,8 @@ def new_model(vocab_size: int, *, width: int = 48, depths: tuple[int, ...] = (2,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "drop_path_rate": 0.0,
-        "enable_fusion": False,
+        "enable_fusion": fused,
+        "fusion_type": "aff_2d" if fused else None,
         "projection_dim": 256,
     }
     model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=256))
@@ -49,15 +129,22 @@ def new_model(vocab_size: int, *, width: int = 48, depths: tuple[int, ...] = (2,
     return model
 
 
-def publish(model: ClapModel, tokenizer: RobertaTokenizer, folder: Path) -> None:
-    """Writes the folder that transformers and `ClapEncoder` load: float16 weights, complete or not at all."""
-    building = folder.with_name(f"{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    half = ClapModel(model.config)
-    half.load_state_dict(model.state_dict())
-    half.to(torch.float16).save_pretrained(building)
-    tokenizer.save_pretrained(building)
-    ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc", padding="repeatpad").save_pretrained(building)
-    shutil.rmtree(folder, ignore_errors=True)
-    building.replace(folder)
+def main(
+    esc10: Annotated[Path, typer.Option(help="folder with esc10.csv and audio/")],
+    out: Annotated[Path, typer.Option(help="folder for state.pt, curves/ and the checkpoint, mini/")],
+    epochs: Annotated[int, typer.Option(min=1)] = 120,
+    seed: Annotated[int, typer.Option()] = 0,
+    train_folds: Annotated[str, typer.Option(help="comma-separated folds to learn from")] = "1,2,3",
+    validation_fold: Annotated[int, typer.Option(help="fold that is only measured on")] = 4,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Trains the embedded checkpoint and publishes it in OUT/mini. The same seed and threads give the same weights."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(threads)
+    recipe = Recipe(schedule=Schedule(epochs=epochs, seed=seed))
+    real = load_recordings(read_manifest(esc10, [int(fold) for fold in train_folds.split(",")]))
+    make(recipe, real, load_recordings(read_manifest(esc10, [validation_fold])), out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from transformers import ClapModel, RobertaTokenizer
 
-from clapboard import prompts
+from clapboard.captions import Captioner
+from clapboard.prompts import NEGATIVES
 from training.dataset import respelt
 from training.loss import contrastive_loss
 
@@ -17,7 +18,7 @@ _PEAK_RATE = 1e-3
 
 
 def pretrain_texts(
-    model: ClapModel, tokenizer: RobertaTokenizer, kinds: Sequence[str], *, steps: int, seed: int
+    model: ClapModel, tokenizer: RobertaTokenizer, kinds: Sequence[str], captioner: Captioner, *, steps: int, seed: int
 ) -> float:
     """Changes the model's text tower and text projection in place; returns the last step's loss."""
     rng = np.random.default_rng(seed)
@@ -29,7 +30,7 @@ def pretrain_texts(
     scale = model.logit_scale_t.detach().exp()
     loss = torch.zeros(())
     for _ in range(steps):
-        left, right = (_embed(model, tokenizer, _captions(kinds, rng)) for _ in range(2))
+        left, right = (_embed(model, tokenizer, _captions(kinds, captioner, rng)) for _ in range(2))
         loss = contrastive_loss(left, right, fit, scale, scale)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -39,9 +40,9 @@ def pretrain_texts(
     return float(loss.item())
 
 
-def _captions(kinds: Sequence[str], rng: np.random.Generator) -> list[str]:
-    texts = [prompts.caption(kind, rng) for kind in kinds for _ in range(_CAPTIONS_OF_A_KIND)]
-    texts += [str(text) for text in rng.choice(prompts.NEGATIVES, _CAPTIONS_OF_A_KIND)]
+def _captions(kinds: Sequence[str], captioner: Captioner, rng: np.random.Generator) -> list[str]:
+    texts = [captioner.caption([kind], rng) for kind in kinds for _ in range(_CAPTIONS_OF_A_KIND)]
+    texts += [str(text) for text in rng.choice(NEGATIVES, _CAPTIONS_OF_A_KIND)]
     return [respelt(text, rng) for text in texts]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaTokenizer
 
-from clapboard import prompts
+from clapboard.captions import Captioner
+from clapboard.prompts import NEGATIVES
 
 MAX_TOKENS = 62
 _SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # RoBERTa's order: <s> is 0, <pad> 1, </s> 2
@@ -27,8 +28,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1500) -> RobertaToke
     )
 
 
-def caption_corpus(kinds: Iterable[str], seed: int) -> list[str]:
+def caption_corpus(kinds: Iterable[str], captioner: Captioner, seed: int) -> list[str]:
     """Many captions of each kind, and the neutral ones: what the tokenizer learns from."""
     rng = np.random.default_rng(seed)
-    corpus = [prompts.caption(kind, rng) for kind in kinds for _ in range(_CAPTIONS_PER_KIND)]
-    return [*corpus, *(text.lower() for text in corpus[::3]), *prompts.NEGATIVES]
+    corpus = [captioner.caption([kind], rng) for kind in kinds for _ in range(_CAPTIONS_PER_KIND)]
+    return [*corpus, *(text.lower() for text in corpus[::3]), *NEGATIVES]

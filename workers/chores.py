@@ -27,6 +27,7 @@ from workers.finetune import Finetuner
 from workers.pipeline import unforeseen
 from workers.promote import Promoter
 from workers.refit import Refitter
+from workers.search import Searcher
 from workers.triggers import consider_training
 
 REST = 2.0
@@ -74,6 +75,7 @@ class Chores:
         refitter: Refitter,
         promoter: Promoter,
         finetuner: Finetuner,
+        searcher: Searcher,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -91,6 +93,7 @@ class Chores:
             "prelabel": self._prelabel,
             "promote": self._promote,
             "prune": self._prune,
+            "search": searcher.run,
             "sync": self._sync,
             "train": self._train,
         }

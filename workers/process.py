@@ -45,6 +45,7 @@ from workers.promote import Promoter
 from workers.push import Pusher
 from workers.refit import Refitter
 from workers.rollout import Rollout
+from workers.search import Searcher
 
 THREADS = {INTERACTIVE: 2, LEARN: 1, BATCH: 2, TRAIN: 1}
 """How many threads may be at a queue."""
@@ -145,7 +146,8 @@ class Worker:
         self._pipeline = Pipeline(
             store, self._metrics, num_decoders=torch.get_num_threads(), batch_size=encoder.batch_size
         )
-        self._stage = EmbeddingStage(store, AudioSources(settings), self._pipeline, self._metrics)
+        sources = AudioSources(settings)
+        self._stage = EmbeddingStage(store, sources, self._pipeline, self._metrics)
         self._predict_jobs = PredictJobs(store, self._stage, encoders, heads, on_owed=self._owed.set)
         self._chores = Chores(
             settings,
@@ -155,6 +157,7 @@ class Worker:
             Refitter(settings, store, encoders, heads, rollout),
             Promoter(settings, store, encoders, rollout),
             Finetuner(settings, store, self._stopping),
+            Searcher(settings, store, sources, encoders),
         )
         self._turns = {queue: threading.BoundedSemaphore(THREADS[queue]) for queue in self.queues}
         self._draining: list[str] = []

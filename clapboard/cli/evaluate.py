@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -33,15 +33,25 @@ def add_commands(app: typer.Typer) -> None:
 
 
 @commands.command("zero-shot")
-def zero_shot(manifest: Manifest, model: Model = None, as_json: AsJson = False) -> None:
+def zero_shot(
+    manifest: Manifest,
+    model: Model = None,
+    prompts: Annotated[
+        Literal["template", "captions"],
+        typer.Option(help="Read a label in one template, or in an ensemble of captions."),
+    ] = "template",
+    as_json: AsJson = False,
+) -> None:
     """How well the labels' texts alone tell the clips apart. Exit code 1 if a file can't be decoded."""
+    from clapboard.captions import ensemble
     from clapboard.prediction import model_version
+    from clapboard.prompts import prompts_for
     from training.fewshot import zero_shot_report
     from training.manifest import read_clips
 
     listed = read_clips(manifest)
-    encoder = _encoder(settings_with(model=model))
-    clips, unreadable = _embedded(encoder, listed)
+    encoder = load_encoder(settings_with(model=model))
+    clips, unreadable = _embedded(encoder, listed, ensemble if prompts == "captions" else prompts_for)
     found = zero_shot_report(clips)
     version = model_version(encoder.identity, clips.label_space)
     if as_json:
@@ -66,6 +76,7 @@ def few_shot(
 
     Without folds, each seed tests on half of the groups and draws labels from the other half.
     """
+    from clapboard.prompts import prompts_for
     from training import fewshot
     from training.contenders import Finetuner
     from training.manifest import read_clips
@@ -77,7 +88,7 @@ def few_shot(
     listed = read_clips(manifest)
     fold = fewshot.choose_test_fold(listed, test_fold)
     plan = fewshot.Plan(numbers, seeds, finetune_seeds, fold, settings.test_share)
-    clips, unreadable = _embedded(_encoder(settings), listed)
+    clips, unreadable = _embedded(load_encoder(settings), listed, prompts_for)
     finetuner = Finetuner(settings.model, settings.device, settings.dtype, settings.batch_size)
     with progress_bar() as bar:
         draws = bar.add_task("draws", total=seeds * len(plan.shots))
@@ -124,7 +135,8 @@ def _numbers(shots: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _encoder(settings: Settings) -> ClapEncoder:
+def load_encoder(settings: Settings) -> ClapEncoder:
+    """The encoder that the settings name."""
     import torch
 
     from clapboard.clap import ClapEncoder
@@ -140,11 +152,13 @@ def _encoder(settings: Settings) -> ClapEncoder:
     )
 
 
-def _embedded(encoder: ClapEncoder, listed: Sequence[ListedClip]) -> tuple[EmbeddedClips, list[Unreadable]]:
+def _embedded(
+    encoder: ClapEncoder, listed: Sequence[ListedClip], prompts_of: Callable[[str], tuple[str, ...]]
+) -> tuple[EmbeddedClips, list[Unreadable]]:
     from clapboard.labels import label_space_of
     from training.manifest import embed_clips
 
-    label_space = label_space_of(sorted({clip.label for clip in listed}))
+    label_space = label_space_of(sorted({clip.label for clip in listed}), prompts_of)
     with progress_bar() as bar:
         heard = bar.add_task("embed", total=len(listed))
         return embed_clips(encoder, label_space, listed, on_clip=lambda: bar.advance(heard))

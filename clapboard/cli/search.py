@@ -1,22 +1,24 @@
-"""`search`: a text or a clip → the windows of a project that sound most like it."""
+"""`search`: texts and sounds → the places of a project that sound most like them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
 import typer
+from rich.console import Console
 from rich.markup import escape
+from rich.style import Style
 from rich.table import Table
+from rich.text import Text
 
 from clapboard.cli.output import AsJson, Model, ProjectId, console, settings_with, write_json
-from clapboard.errors import ModelError, NotFoundError
 
 if TYPE_CHECKING:
-    from clapboard.scoring import Array
+    from clapboard.clap import ClapEncoder
     from clapboard.settings import Settings
     from clapboard.store.catalog import Encoder
+
+_SOUND = "FILE[:START-END]"
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -26,67 +28,73 @@ def add_commands(app: typer.Typer) -> None:
 
 def search(
     project: ProjectId,
-    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="A sound, such as “dog bark”.")] = None,
-    task: Annotated[int | None, typer.Option(help="Search for what sounds like this task instead.", min=1)] = None,
-    top: Annotated[int, typer.Option(help="How many windows to show.", min=1)] = 20,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="A sound, such as “dog bark”.")] = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar=_SOUND, help="A sound that it shall be like, in seconds or M:SS; also task:N[:START-END]."
+        ),
+    ] = None,
+    not_like: Annotated[list[str] | None, typer.Option(metavar=_SOUND, help="One that it shall be unlike.")] = None,
+    task: Annotated[list[int] | None, typer.Option(help="The same as --like task:N.", min=1)] = None,
+    top: Annotated[int, typer.Option(help="How many places to show.", min=1, max=1000)] = 20,
     model: Model = None,
     as_json: AsJson = False,
 ) -> None:
-    """The windows of a project's audio that sound most like a text, or like a task's audio: a line each."""
-    if (text is None) == (task is None):
-        raise typer.BadParameter("give a text or --task, one of the two")
-    from clapboard.labels import parse_label_config
+    """The places of a project's audio most like texts, files and tasks, and unlike others: a line each.
+
+    Windows side by side are one place. The score is the best one's cosine, less that of the project's average window.
+    """
+    if not (texts or like or task):
+        raise typer.BadParameter("give a text, --like or --task")
+    from clapboard.examples import Listener, Memory, OfTask, Wanted, read_sound
     from clapboard.search import ProjectSearch
-    from clapboard.serving import find_serving
-    from clapboard.sources.uris import read_uri
+    from clapboard.sources import AudioSources
     from clapboard.store import Store
     from clapboard.store.vectors import VectorFiles
 
     settings = settings_with(model=model)
+    wanted = Wanted(
+        tuple(texts or ()),
+        (*map(read_sound, like or ()), *map(OfTask, task or ())),
+        tuple(map(read_sound, not_like or ())),
+    )
     store = Store.open(settings)
-    label_space = parse_label_config(store.catalog.project(project).label_config)
-    encoder = find_serving(store, settings.model, project, label_space).encoder
-    vectors = VectorFiles(settings.vectors_dir, store.embeddings).open(encoder.version, encoder.dtype)
-    found = ProjectSearch(store, vectors, project)
-    if not len(found.rows):
-        raise NotFoundError(
-            f"Nothing of project {project} is embedded yet: run `clapboard prelabel --project {project}`."
-        )
-    if task is not None:
-        matches = found.like_task(task, encoder, top)
+    found = ProjectSearch.open(store, VectorFiles(settings.vectors_dir, store.embeddings), settings.model, project)
+    listener = Listener(lambda: _load(settings, found.encoder), Memory())
+    places = found.find(wanted, top, listener, AudioSources(settings))
+    lines = [place.as_json(project, settings.label_studio_url) for place in places]
+    if as_json:
+        for line in lines:
+            write_json(line)
     else:
-        matches = found.by_embedding(_text_embedding(settings, encoder, text or ""), top)
-    label_studio = httpx.URL(settings.label_studio_url)
-    # An address may have a signature in it, or be the audio itself.
-    lines = [asdict(one) | {"audio": read_uri(one.uri, label_studio).name} for one in matches]
-    _show(lines, as_json)
+        out = console()
+        out.print(places_table(lines, out))
 
 
-def _text_embedding(settings: Settings, encoder: Encoder, text: str) -> Array:
-    """The text's embedding `[D]`, made as a label's would be. Raises `LabelConfigError` for none, `ModelError`."""
+def _load(settings: Settings, encoder: Encoder) -> ClapEncoder:
+    """The encoder that the project was embedded with. Raises `ModelError` if it is another one here."""
     import torch
 
     from clapboard.clap import ClapEncoder
-    from clapboard.labels import label_space_of
-    from clapboard.prediction import compute_class_weights
+    from clapboard.search import require_same
 
-    label_space = label_space_of([text])
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
-    loaded = ClapEncoder.load(settings.checkpoint(encoder.model), device=settings.device, dtype=settings.dtype)
-    if loaded.identity.version != encoder.version:
-        raise ModelError(
-            f"The checkpoint {encoder.model} isn't the one that the workers embedded this project with: use theirs."
-        )
-    return compute_class_weights(label_space, loaded.embed_texts)[0]
+    loaded = ClapEncoder.load(
+        settings.checkpoint(encoder.model), device=settings.device, dtype=settings.dtype, engine=settings.engine
+    )
+    require_same(encoder, loaded.identity.version)
+    return loaded
 
 
-def _show(lines: list[dict[str, object]], as_json: bool) -> None:
-    if as_json:
-        for line in lines:
-            write_json({name: value for name, value in line.items() if name != "uri"})
-        return
-    table = Table("task", "from", "score", "audio")
+def places_table(lines: list[dict[str, Any]], out: Console) -> Table:
+    """A row for each place. In a terminal the task's number is a link into Label Studio; elsewhere it has a column."""
+    columns = ["task", "from", "to", "best at", "score", "audio"]
+    table = Table(*columns if out.is_terminal else [*columns, "address"])
     for line in lines:
-        table.add_row(str(line["task"]), f"{line['start_s']:.1f} s", f"{line['score']:.3f}", escape(str(line["audio"])))
-    console().print(table)
+        number = Text(str(line["task"]), Style(link=line["url"]))
+        seconds = [f"{line[name]:.1f} s" for name in ("start_s", "end_s", "best_s")]
+        cells: list[str | Text] = [number, *seconds, f"{line['score']:.3f}", escape(line["audio"])]
+        table.add_row(*cells if out.is_terminal else [*cells, escape(line["url"])])
+    return table

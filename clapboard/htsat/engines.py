@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -16,8 +15,15 @@ from clapboard.htsat.tower import Htsat
 Engine = Literal["auto", "openvino", "torch", "reference"]
 """`torch` is ours, `reference` is transformers' own."""
 
-AudioTower = Callable[[torch.Tensor], torch.Tensor]
-"""Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32."""
+
+class AudioTower(Protocol):
+    """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32.
+
+    Or, for fused checkpoints, four mels `[B, 4, 1001, 64]`, of which the local ones count where `is_longer` `[B]`.
+    """
+
+    def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None, /) -> torch.Tensor:
+        """Each row depends on its own features alone."""
 
 
 @runtime_checkable
@@ -69,13 +75,14 @@ class ReferenceTower:
         self._reference: Any = reference
         self._dtype = dtype
 
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32."""
+    def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> torch.Tensor:
+        """Log-mel `[B, 1001, 64]`, or four mels `[B, 4, 1001, 64]` → pooled `[B, C]` float32."""
         num_channels = 4 if self._reference.config.enable_fusion else 1
-        channels = features[:, None].expand(-1, num_channels, -1, -1)  # of a window, which is never «longer»
-        none_is_longer = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)
+        channels = features if features.ndim == 4 else features[:, None].expand(-1, num_channels, -1, -1)
+        if is_longer is None:
+            is_longer = torch.zeros(len(features), dtype=torch.bool, device=features.device)
         with torch.autocast(features.device.type, self._dtype, enabled=self._dtype != torch.float32):
-            pooled: torch.Tensor = self._reference(channels, is_longer=none_is_longer).pooler_output
+            pooled: torch.Tensor = self._reference(channels, is_longer=is_longer[:, None]).pooler_output
         return pooled.float()
 
 
@@ -88,7 +95,8 @@ def _checked(engine: str, reference: torch.nn.Module, dtype: torch.dtype, probe:
     if engine == "reference":
         return tower
     with torch.inference_mode():
-        found, expected = tower(probe), ReferenceTower(reference, torch.float32)(probe)
+        seen = _seen(reference, probe)
+        found, expected = tower(*seen), ReferenceTower(reference, torch.float32)(*seen)
     if dtype == torch.float32:
         distance = ((found - expected).norm(dim=-1) / expected.norm(dim=-1)).max().item()
         agrees, figure = distance <= MAX_DISTANCE, f"{distance:.1e} of their length"
@@ -101,6 +109,14 @@ def _checked(engine: str, reference: torch.nn.Module, dtype: torch.dtype, probe:
             "to auto or reference."
         )
     return tower
+
+
+def _seen(reference: Any, probe: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The probe; for fused checkpoints as the global mels, each beside three others, and every other one «longer»."""
+    if not reference.config.enable_fusion:
+        return probe, None
+    four = torch.stack([probe.roll((places, 100 * places), (0, 1)) for places in range(4)], dim=1)  # [B, 4, 1001, 64]
+    return four, torch.arange(len(probe), device=probe.device) % 2 == 0
 
 
 def _built(engine: str, reference: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> AudioTower:

@@ -23,12 +23,17 @@ _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 class OpenVinoTower:
-    """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32, with the parameters as they are now."""
+    """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32, with the parameters as they are now.
+
+    Fused checkpoints are compiled from the first stage's tokens on, so that it also takes four mels.
+    """
 
     def __init__(self, reference: torch.nn.Module, dtype: torch.dtype, *, num_threads: int) -> None:
         self.num_threads = num_threads
         self._tower = Htsat(reference)
-        model = _converted(reference, self._tower)
+        self._is_fused = bool(reference.config.enable_fusion)  # type: ignore[union-attr]
+        example = self._begun(torch.zeros(1, NUM_FRAMES, NUM_MELS), None)
+        model = _converted((_FromTokens if self._is_fused else _FromPatches)(reference, self._tower), example)
         how = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype],
             "NUM_STREAMS": num_threads,
@@ -40,13 +45,19 @@ class OpenVinoTower:
         self._turn = threading.Lock()
 
     @torch.no_grad()
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+    def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> torch.Tensor:
         pooled: list[torch.Tensor | None] = [None] * len(features)
         with self._turn:
             for index, window in enumerate(torch.split(features, 1)):
-                self._queue.start_async({0: self._tower.patches(window).numpy()}, (pooled, index))
+                mark = None if is_longer is None else is_longer[index : index + 1]
+                self._queue.start_async({0: self._begun(window, mark).numpy()}, (pooled, index))
             self._queue.wait_all()
         return torch.cat([vector for vector in pooled if vector is not None])
+
+    @torch.no_grad()
+    def _begun(self, window: torch.Tensor, is_longer: torch.Tensor | None) -> torch.Tensor:
+        """What the compiled part begins with."""
+        return self._tower.tokens(window, is_longer) if self._is_fused else self._tower.patches(window)
 
 
 def _keep(request: openvino.InferRequest, place: tuple[list[torch.Tensor | None], int]) -> None:
@@ -66,15 +77,21 @@ class _FromPatches(torch.nn.Module):
         return self._tower.pooled(self._tower.through(self._tower.embed(patches)))
 
 
-def _converted(reference: torch.nn.Module, tower: Htsat) -> openvino.Model:
+class _FromTokens(_FromPatches):
+    """All that comes after the fusion."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self._tower.pooled(self._tower.through(tokens))
+
+
+def _converted(module: _FromPatches, example: torch.Tensor) -> openvino.Model:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", TracerWarning)  # of shapes, which are fixed here
         warnings.simplefilter("ignore", DeprecationWarning)  # of tracing, which the front end is made for
-        patches = tower.patches(torch.zeros(1, NUM_FRAMES, NUM_MELS))
-        traced = torch.jit.trace(_FromPatches(reference, tower), patches, check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
         # By the front end itself: `openvino.convert_model` reports home what it is used for.
         frontend = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchScriptPythonDecoder(traced, example_input=(patches,))
+        decoder = TorchScriptPythonDecoder(traced, example_input=(example,))
         model = frontend.convert(frontend.load(decoder))
-    model.reshape([*patches.shape])
+    model.reshape([*example.shape])
     return model

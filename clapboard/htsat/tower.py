@@ -10,7 +10,9 @@ the other says. What the reference rearranges in every block is arranged once he
 - Query, key and value are one product.
 - On a CPU, weights lie in oneDNN's own layout, and a few windows at a time go through, so that they stay in the cache.
 
-BatchNorm and dropout are always in inference mode.
+Fused checkpoints take a recording of any length, too, as four mels: see `clapboard.fusion`.
+
+Dropout is always in inference mode, and so is BatchNorm, unless the reference is in training mode.
 """
 
 from __future__ import annotations
@@ -24,17 +26,18 @@ import torch
 from torch.nn import functional
 
 from clapboard.errors import ModelError
-from clapboard.features import NUM_FRAMES, NUM_MELS
+from clapboard.features import NUM_MELS
+from clapboard.htsat.fusion import Fusion
+from clapboard.htsat.image import IMAGE_SIDE, Stretch, images, patches_of
 from clapboard.htsat.order import Border, StageOrder, stage_orders
 
 Tokens = torch.Tensor
 """`[G, B, S, C]`: G groups of S tokens that attend to each other, for each of B windows."""
 
-_IMAGE_SIDE = 256
 _WINDOWS_AT_ONCE = 2  # on a CPU
 _KNOWN_SHAPE = {
     "num_mel_bins": NUM_MELS,
-    "spec_size": _IMAGE_SIDE,
+    "spec_size": IMAGE_SIDE,
     "hidden_act": "gelu",
 }
 
@@ -51,8 +54,8 @@ class Htsat:
         self.dtype = dtype
         self._reference = reference
         config, device = reference.config, next(reference.parameters()).device
-        self._stretch = _Stretch.to_frames(_IMAGE_SIDE * _IMAGE_SIDE // NUM_MELS, device)
-        self._orders = stage_orders(_IMAGE_SIDE // config.patch_size, config.window_size, config.depths, device)
+        self._stretch = Stretch.to_frames(IMAGE_SIDE * IMAGE_SIDE // NUM_MELS, device)
+        self._orders = stage_orders(IMAGE_SIDE // config.patch_size, config.window_size, config.depths, device)
         self._kept: tuple[_Stem, Sequence[_Stage], _Norm] | None = None
 
     @property
@@ -63,25 +66,64 @@ class Htsat:
     def frozen(self) -> Htsat:
         """The same with the parameters as they are now, rearranged once: faster, and without gradients."""
         frozen = Htsat(self._reference, self.dtype)
-        copy = Htsat(deepcopy(self._reference), self.dtype)
+        copy = Htsat(deepcopy(self._reference).eval().requires_grad_(False), self.dtype)
         with torch.no_grad():
             frozen._kept = copy._stem(), [stage.packed() for stage in copy._stages()], copy._norm()
         return frozen
 
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32."""
+    def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> torch.Tensor:
+        """Log-mel `[B, 1001, 64]`, or four mels as in `tokens` → pooled `[B, C]` float32."""
         few = _WINDOWS_AT_ONCE if self._kept and features.device.type == "cpu" else len(features)
-        return torch.cat(
-            [self.pooled(self.through(self.embed(self.patches(part)))) for part in torch.split(features, few)]
-        )
+        parts = torch.split(features, few)
+        marks = [None] * len(parts) if is_longer is None else torch.split(is_longer, few)
+        pooled = [self.pooled(self.through(self.tokens(*part))) for part in zip(parts, marks, strict=True)]
+        return torch.cat(pooled)
+
+    def tokens(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> Tokens:
+        """Log-mel `[B, 1001, 64]` → the first stage's tokens `[G, B, S, C]`.
+
+        Or four mels `[B, 4, 1001, 64]`, the global one first: the local ones are fused into it where `is_longer` `[B]`
+        says so, and count for nothing elsewhere. Raises `ValueError` if the checkpoint has learnt no fusion.
+        """
+        return self.tokens_of(self.normalised(features), is_longer)
+
+    def tokens_of(self, normalised: torch.Tensor, is_longer: torch.Tensor | None = None) -> Tokens:
+        """The same of what `normalised` gave."""
+        if normalised.ndim == 3:
+            return self.embed(self.cut(normalised))
+        stem = self._stem()
+        tokens = stem.tokens(self.cut(normalised[:, 0]))
+        if is_longer is not None and is_longer.any():
+            if stem.fusion is None:
+                raise ValueError("four mels are for checkpoints with feature fusion, which this one lacks")
+            longer = is_longer.nonzero()[:, 0]
+            local_images = images(self._stretch(normalised[longer, 1:].flatten(0, 1)))  # [b · 3, 256, 256]
+            fused = stem.fusion(tokens.index_select(1, longer), local_images)
+            tokens = tokens.index_copy(1, longer, fused)
+        return stem.normed(tokens)
 
     def patches(self, features: torch.Tensor) -> torch.Tensor:
         """Log-mel `[B, 1001, 64]` → the image's patches `[G, B, S, P²]`, float32 like the decibels they come from."""
-        return self._stem().patches(features, self._stretch)
+        return self.cut(self.normalised(features))
+
+    def normalised(self, features: torch.Tensor) -> torch.Tensor:
+        """Log-mel `[…, 1001, 64]`, each band by BatchNorm: as stored, or by the batch while the reference trains."""
+        if not self._kept and self._reference.training:
+            # As rows: of other strides, torch 2.11's BatchNorm has a wrong gradient on CPUs.
+            rows: torch.Tensor = self._reference.batch_norm(features.reshape(-1, NUM_MELS, 1, 1))
+            return rows.view(features.shape)
+        stem = self._stem()
+        return torch.addcmul(stem.shift, features, stem.scale)
+
+    def cut(self, normalised: torch.Tensor) -> torch.Tensor:
+        """Normalised log-mel `[B, 1001, 64]` → the image's patches `[G, B, S, P²]`."""
+        stem = self._stem()
+        return patches_of(self._stretch(normalised), stem.patch_side, stem.group_side)  # [B, 1001, 64] → [B, 1024, 64]
 
     def embed(self, patches: torch.Tensor) -> Tokens:
         """Patches `[G, B, S, P²]` → the first stage's tokens `[G, B, S, C]`."""
-        return self._stem().embed(patches)
+        stem = self._stem()
+        return stem.normed(stem.tokens(patches))
 
     def through(self, tokens: Tokens, first: int = 0, stop: int | None = None) -> Tokens:
         """What the stages from `first` to before `stop` make of tokens; all but the last quarter their number."""
@@ -162,6 +204,7 @@ class _Stem:
     shift: torch.Tensor
     kernel: _Linear
     norm: _Norm | None
+    fusion: Fusion | None
 
     @classmethod
     def of(cls, reference: Any, dtype: torch.dtype) -> _Stem:
@@ -171,14 +214,13 @@ class _Stem:
         is_normed = config.enable_patch_layer_norm
         shift = norm.bias - norm.running_mean * scale
         after = _Norm.of(embed.norm, dtype) if is_normed else None
-        return cls(config.patch_size, config.window_size, scale, shift, kernel, after)
+        fusion = Fusion.of(embed, config.window_size) if config.enable_fusion else None
+        return cls(config.patch_size, config.window_size, scale, shift, kernel, after, fusion)
 
-    def patches(self, features: torch.Tensor, stretch: _Stretch) -> torch.Tensor:
-        image = stretch(torch.addcmul(self.shift, features, self.scale))  # [B, 1001, 64] → [B, 1024, 64]
-        return _cut(image, self.patch_side, self.group_side)
+    def tokens(self, patches: torch.Tensor) -> Tokens:
+        return self.kernel(patches.to(self.kernel.weight.dtype))
 
-    def embed(self, patches: torch.Tensor) -> Tokens:
-        tokens = self.kernel(patches.to(self.kernel.weight.dtype))
+    def normed(self, tokens: Tokens) -> Tokens:
         return self.norm(tokens) if self.norm else tokens
 
 
@@ -266,43 +308,10 @@ class _Stage:
         return tokens
 
 
-@dataclass(frozen=True, eq=False)
-class _Stretch:
-    """Bicubic interpolation of the 1001 frames to as many as the image has, each from four of them."""
-
-    frames: torch.Tensor  # [4, F]
-    shares: torch.Tensor  # [4, F, 1]
-
-    @classmethod
-    def to_frames(cls, num_frames: int, device: torch.device) -> _Stretch:
-        # What the reference's own interpolation makes of each frame alone: [F, 1001].
-        every = torch.eye(NUM_FRAMES)[None, None]
-        shares = functional.interpolate(every, (num_frames, NUM_FRAMES), mode="bicubic", align_corners=True)[0, 0]
-        frames = shares.abs().topk(4, dim=1).indices.sort(dim=1).values  # [F, 4]
-        return cls(frames.T.contiguous().to(device), shares.gather(1, frames).T[:, :, None].contiguous().to(device))
-
-    def __call__(self, mel: torch.Tensor) -> torch.Tensor:
-        """`[B, 1001, 64]` → `[B, F, 64]`."""
-        stretched = mel.index_select(1, self.frames[0]) * self.shares[0]
-        for frames, shares in zip(self.frames[1:], self.shares[1:], strict=True):
-            stretched = torch.addcmul(stretched, mel.index_select(1, frames), shares)
-        return stretched
-
-
-def _cut(image: torch.Tensor, patch_side: int, group_side: int) -> torch.Tensor:
-    """Square patches in the first stage's order: `[B, 1024, 64]` → `[G, B, S, P²]`.
-
-    Four stretches of 256 frames lie above each other, so the image is 4 · 64 bands high and 256 frames wide.
-    """
-    across, down = (extent // (group_side * patch_side) for extent in (_IMAGE_SIDE, NUM_MELS))
-    parts = image.view(len(image), -1, across, group_side, patch_side, down, group_side, patch_side)
-    return parts.permute(1, 5, 2, 0, 6, 3, 7, 4).reshape(-1, len(image), group_side**2, patch_side**2)
-
-
 def _check_shape(reference: Any) -> None:
     config = reference.config
     group = config.window_size * config.patch_size
-    fits = NUM_MELS % group == 0 and _IMAGE_SIDE % (group << (len(config.depths) - 1)) == 0
+    fits = NUM_MELS % group == 0 and IMAGE_SIDE % (group << (len(config.depths) - 1)) == 0
     if [*config.patch_stride] != [config.patch_size] * 2 or not fits:
         raise ModelError(
             "The model's audio tower cuts its image into patches as CLAP's doesn't: use a CLAP checkpoint."

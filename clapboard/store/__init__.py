@@ -15,6 +15,7 @@ from clapboard.store.jobs import Job, JobStore
 from clapboard.store.ledger import LedgerStore
 from clapboard.store.predictions import PredictionStore, StoredPrediction
 from clapboard.store.progress import ProgressReader
+from clapboard.store.searches import SearchStore
 from clapboard.store.tasks import TaskStore
 from clapboard.store.versions import VersionStore
 from clapboard.suggestions import annotations_in, answered
@@ -35,6 +36,7 @@ class Store:
         self.ledger = LedgerStore(self.database)
         self.predictions = PredictionStore(self.database, clock)
         self.progress = ProgressReader(self.database, clock)
+        self.searches = SearchStore(self.database, clock)
         self.tasks = TaskStore(self.database)
         self.versions = VersionStore(self.database, clock)
 

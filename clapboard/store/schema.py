@@ -187,6 +187,16 @@ Index(
     postgresql_where=jobs.c.state.in_(["queued", "running"]),
 )
 
+# What somebody waits for the answer to. A row is gone when they have it, or have gone.
+searches = Table(
+    "searches",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("request", Text, nullable=False),  # search_request.SearchRequest, as JSON in ASCII
+    Column("answer", Text),
+    Column("asked_at", Float, nullable=False),
+)
+
 inbox = Table(
     "inbox",
     metadata,

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -37,6 +38,7 @@ _HALF = np.dtype("<f2")
 _ROWS_AT_ONCE = 8_192
 _ROWS_PER_PUBLICATION = 131_072
 _BYTES_AT_ONCE = 1 << 24
+_SETTLED_S = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +59,18 @@ class Vectors:
 
 
 class VectorFiles:
-    """The folder of vector files, made from an embedding store. Processes may share it."""
+    """The folder of vector files, made from an embedding store. Processes may share it, and threads this object."""
 
     def __init__(self, folder: Path, embeddings: EmbeddingStore) -> None:
         self._folder = folder
         self._embeddings = embeddings
+        self._whole: dict[Path, tuple[_Manifest, _Stamps]] = {}  # what was seen to be whole, by folder
 
     def open(self, encoder_version: str, dtype: str) -> Vectors:
-        """All embeddings of the encoder, with those that have come since it was opened last."""
+        """All embeddings of the encoder, with those that have come since it was opened last.
+
+        Files that nobody has written to since they were seen to be whole aren't read again for that.
+        """
         folder = self._folder / f"{encoder_version}-{dtype}"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
@@ -81,12 +87,22 @@ class VectorFiles:
 
     def _agrees(self, folder: Path, manifest: _Manifest, encoder_version: str, dtype: str, extent: Extent) -> bool:
         """Whether the files are whole, and from rows that are there still: all are forgotten together, or none."""
-        if extent.first_id != manifest.first_id or not manifest.is_whole(folder):
+        if extent.first_id != manifest.first_id or not self._is_whole(folder, manifest):
             return False
         last = manifest.last_id
         rows = self._embeddings.rows(encoder_version, dtype, after=last - 1, until=last, limit=1)
         mapped = manifest.map(folder)
         return bool(rows) and bool(_windows(rows)[0] == mapped.windows[-1])
+
+    def _is_whole(self, folder: Path, manifest: _Manifest) -> bool:
+        stamps = _stamps(manifest.vectors(folder), manifest.windows(folder))
+        if self._whole.get(folder) == (manifest, stamps):
+            return True
+        whole = manifest.is_whole(folder)
+        # File systems count time in steps: whoever writes right after this look may leave the same stamps.
+        if whole and max(modified_at for *_, modified_at in stamps) < time.time() - _SETTLED_S:
+            self._whole[folder] = (manifest, stamps)
+        return whole
 
     def _extend(self, folder: Path, manifest: _Manifest, encoder_version: str, dtype: str, last_id: int) -> _Manifest:
         """The manifest of the files with the rows up to `last_id`, published from time to time so that none is lost."""
@@ -175,6 +191,15 @@ class _Manifest:
             text.flush()
             os.fsync(text.fileno())
         draft.replace(folder / "manifest.json")
+
+
+_Stamps = tuple[tuple[int, int, float], ...]
+
+
+def _stamps(*files: Path) -> _Stamps:
+    """Inode, size and time of the last change of the files; less than one for each if one is gone."""
+    found = [file.stat() for file in files if file.exists()]
+    return tuple((stat.st_ino, stat.st_size, stat.st_mtime) for stat in found)
 
 
 def _digests(sha256s: Sequence[str]) -> npt.NDArray[np.bytes_]:

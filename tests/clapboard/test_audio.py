@@ -72,6 +72,32 @@ def test_the_last_window_is_aligned_to_the_end(tmp_path: Path) -> None:
     np.testing.assert_array_equal(windows[-1].waveform, audio.read(path)[-WINDOW_SAMPLES:])
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.ogg"])
+@pytest.mark.parametrize(("start", "end"), [(0, 1), (48_000, 600_000), (500_000, 1_104_000)])
+def test_the_windows_of_a_piece_are_those_of_a_recording_of_it(tmp_path: Path, name: str, start: int, end: int) -> None:
+    path = write(tmp_path / name, sweep(25))
+    span = audio.Span(start / SAMPLE_RATE, end / SAMPLE_RATE)
+    found = list(audio.windows(path, span=span))
+    np.testing.assert_array_equal(
+        np.stack([window.waveform for window in found]), audio.window_waveform(audio.read(path)[start:end])
+    )
+    assert (found[0].start_s, found[-1].end_s) == (0, (end - start) / SAMPLE_RATE)
+
+
+@pytest.mark.parametrize("span", [audio.Span(20, 26), audio.Span(26, 27)])
+def test_a_piece_that_isnt_all_in_the_recording_is_refused(tmp_path: Path, span: audio.Span) -> None:
+    path = write(tmp_path / "a.wav", sweep(25))
+    with pytest.raises(AudioError, match=r"a\.wav is 25\.0 s long: .* isn't all in it"):
+        list(audio.windows(path, span=span))
+
+
+@pytest.mark.parametrize("span", [audio.Span(-1, 2), audio.Span(3, 3), audio.Span(3, 2)])
+def test_what_is_no_piece_is_refused(tmp_path: Path, span: audio.Span) -> None:
+    path = write(tmp_path / "a.wav", sweep(5))
+    with pytest.raises(AudioError, match=r"of a\.wav is no piece"):
+        list(audio.windows(path, span=span))
+
+
 def test_a_short_recordings_window_says_how_long_its_content_is(tmp_path: Path) -> None:
     (window,) = audio.windows(write(tmp_path / "a.wav", sweep(2.5)))
     assert (window.start_s, window.end_s, window.waveform.shape) == (0, 2.5, (WINDOW_SAMPLES,))

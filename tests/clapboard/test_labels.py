@@ -4,14 +4,20 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
+from clapboard.captions import ensemble
 from clapboard.errors import LabelConfigError, SourceError
-from clapboard.labels import Control, LabelSpace, parse_label_config
+from clapboard.labels import Control, LabelSpace, label_space_of, parse_label_config
+from clapboard.prediction import compute_class_weights, model_version
 from clapboard.prompts import prompts_for
+from clapboard.store.catalog import Encoder
 
 AUDIO = '<Audio name="audio" value="$audio"/>'
 CHOICES = '<Choices name="sound" toName="audio"><Choice value="dog"/><Choice value="rain"/></Choices>'
@@ -164,6 +170,33 @@ def test_the_prompt_of_a_control_is_a_template_for_all_its_labels_and_synonyms_a
     ]
 
 
+CAPTIONS = """<Choices name="c" toName="audio" prompt="captions">
+  <Choice value="Hand_saw" predicted_values="saw"/><Choice value="wind" prompt="It blows."/></Choices>"""
+
+
+def test_the_prompt_captions_asks_for_an_ensemble_of_captions() -> None:
+    assert prompts(CAPTIONS) == [ensemble("Hand_saw", ("saw",)), ("It blows.",)]
+    assert len(prompts(CAPTIONS)[0]) > 10
+
+
+def test_a_class_weight_is_the_mean_over_the_ensemble_and_the_version_tells_it_apart() -> None:
+    def embed_texts(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        vectors = np.array([[len(text), text.count("e"), 1] for text in texts], np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    label_space = parse_label_config(config(AUDIO, CAPTIONS))
+    mean = embed_texts(ensemble("Hand_saw", ("saw",))).mean(axis=0)
+    assert compute_class_weights(label_space, embed_texts)[0] == pytest.approx(mean / np.linalg.norm(mean))
+    plain = parse_label_config(config(AUDIO, CAPTIONS.replace(' prompt="captions"', "")))
+    encoder = Encoder("mini", "0" * 12, "float32", 3, 1.0)
+    assert model_version(encoder, label_space) != model_version(encoder, plain)
+
+
+def test_labels_without_label_studio_may_be_read_in_captions_too() -> None:
+    assert [label.prompts for label in label_space_of(["rain"], ensemble).controls[0].labels] == [ensemble("rain")]
+    assert [label.prompts for label in label_space_of(["rain"]).controls[0].labels] == [prompts_for("rain")]
+
+
 def test_braces_in_a_label_are_no_template() -> None:
     tag = '<Choices name="c" toName="audio" prompt="A {} here"><Choice value="{0} {}"/></Choices>'
     assert prompts(tag) == [("A {0} {} here",)]
@@ -236,6 +269,11 @@ def test_a_taxonomy_of_one_usage_is_a_single_choice() -> None:
         (config(AUDIO, CHOICES.replace('"rain"', '""')), "value or alias is empty"),
         (config(AUDIO, CHOICES.replace('"rain"', '"rain" alias=""')), "value or alias is empty"),
         (config(AUDIO, CHOICES.replace('toName="audio"', 'toName="audio" prompt="A sound"')), "a prompt without {}"),
+        (
+            config(AUDIO, CHOICES.replace('toName="audio"', 'toName="audio" prompt="captions|A"')),
+            "write “captions” alone",
+        ),
+        (config(AUDIO, CAPTIONS.replace("Hand_saw", "/")), "the label “/” without a word for captions: give it"),
         (config(AUDIO, CHOICES.replace('toName="audio"', 'toName="audio" model_score_threshold="2"')), '="2"'),
         (config(AUDIO, CHOICES.replace('toName="audio"', 'toName="audio" model_score_threshold="nan"')), '="nan"'),
         (config(AUDIO, CHOICES.replace('toName="audio"', 'toName="audio" model_score_threshold="high"')), '="high"'),
@@ -299,6 +337,7 @@ def test_the_fingerprint_changes_with_everything_that_changes_a_prediction() -> 
         config(AUDIO, CHOICES.replace('"sound"', '"sound" choice="multiple"')),
         config(AUDIO, CHOICES.replace('"sound"', '"sound" model_score_threshold="0.5"')),
         config(AUDIO, CHOICES.replace('"sound"', '"sound" prompt="Hear {}"')),
+        config(AUDIO, CHOICES.replace('"sound"', '"sound" prompt="captions"')),
         config(AUDIO, CHOICES, CHOICES.replace('"sound"', '"second"')),
         config(AUDIO, CHOICES.replace('<Choice value="rain"/>', "")),
         config(AUDIO.replace("$audio", "$clip"), CHOICES),

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
-from clapboard.errors import NotFoundError
+from clapboard.audio import Span
+from clapboard.clap import EncoderIdentity
+from clapboard.errors import ModelError, NotFoundError, NoWorkerError, RequestError
+from clapboard.examples import Listener, Memory, OfFile, OfTask, Sound, Wanted
+from clapboard.prompts import NEGATIVES
+from clapboard.query import centred, direction
 from clapboard.scoring import Array
-from clapboard.search import Match, ProjectSearch, cosines, nearest
+from clapboard.search import Place, ProjectSearch, nearest, require_same
 from clapboard.settings import Settings
+from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.embeddings import Recording
 from clapboard.store.tasks import KnownTask
 from clapboard.store.vectors import WINDOW, VectorFiles, Vectors
+from tests.audio_server import AudioServer
+from tests.fake_label_studio import CHOICES
 
 ENCODER = Encoder("mini", "ab12", "float32", 4, 10.0)
 PROJECT = 7
@@ -76,18 +85,13 @@ class TestNearest:
         assert nearest(vectors_of(np.zeros((0, 0), np.float32)), query, 10)[0].tolist() == []
 
 
-def test_every_window_is_scored_against_several_queries_at_once() -> None:
-    vectors, queries = vectors_of(random_units(10_000, 32)), random_units(5, 32, seed=3)
-    found = cosines(vectors, queries)
-    assert (found.shape, found.dtype) == ((10_000, 5), np.float32)
-    np.testing.assert_allclose(found, np.stack([by_hand(vectors, query) for query in queries], axis=1), atol=1e-6)
-
-
 class House:
     """A store with tasks whose windows point where the test says: degrees from the first axis."""
 
     def __init__(self, folder: Path) -> None:
-        self.store = Store.open(Settings(MODEL_DIR=folder))
+        settings = Settings(MODEL_DIR=folder, CLAPBOARD_ALLOW_PRIVATE_URLS=True)
+        self.store = Store.open(settings)
+        self.sources = AudioSources(settings)
         self.folder = folder
 
     def add(
@@ -98,24 +102,48 @@ class House:
         duration_s: float = 0.0,
         project: int = PROJECT,
         set_aside: bool = False,
+        uri: str = "",
     ) -> None:
         sha256, key = f"{content or task:064x}", f"key-{project}-{task}"
         angles = np.radians(degrees)
         vectors = np.stack([np.cos(angles), np.sin(angles), 0 * angles, 0 * angles], axis=1).astype(np.float32)
-        self.store.tasks.put(project, [KnownTask(task, f"https://host.example/{task}.wav", key, key, set_aside)])
+        self.store.tasks.put(project, [KnownTask(task, uri or f"https://host.example/{task}.wav", key, key, set_aside)])
         recording = Recording(sha256, len(degrees), duration_s or 10.0 * len(degrees))
         self.store.embeddings.put_recording(key, recording)
         self.store.embeddings.put(sha256, ENCODER.version, ENCODER.dtype, 0, vectors)
 
     def search(self, project: int = PROJECT) -> ProjectSearch:
         files = VectorFiles(self.folder / "vectors", self.store.embeddings)
-        return ProjectSearch(self.store, files.open(ENCODER.version, ENCODER.dtype), project)
+        return ProjectSearch(self.store, files.open(ENCODER.version, ENCODER.dtype), project, ENCODER)
 
     def found(self, top: int = 10, project: int = PROJECT) -> list[tuple[int, float]]:
-        return [(one.task, one.start_s) for one in self.search(project).by_embedding(AHEAD, top)]
+        return [(one.task, one.start_s) for one in self.search(project).places(AHEAD, top)]
+
+    def spans(self, top: int = 10) -> list[tuple[int, float, float, float]]:
+        found = self.search().places(AHEAD, top)
+        return [(one.task, one.start_s, one.end_s, one.best_s) for one in found]
+
+    def find(self, *, like: Sequence[Sound] = (), not_like: Sequence[Sound] = (), text: str = "") -> list[Place]:
+        """With an encoder that hears every text as ahead, and every file as aside."""
+        wanted = Wanted((text,) if text else (), tuple(like), tuple(not_like))
+        return self.search().find(wanted, 10, Listener(Ears, Memory()), self.sources)
 
 
 AHEAD = np.array([1, 0, 0, 0], np.float32)
+ASIDE = np.array([0, 1, 0, 0], np.float32)
+
+
+class Ears:
+    """An encoder that hears two directions: all texts but the neutral ones one way, all sounds another."""
+
+    identity = EncoderIdentity("mini", ENCODER.version, "float32", 4, 10.0)
+    batch_size = 2
+
+    def embed_texts(self, texts: Sequence[str]) -> Array:
+        return np.stack([np.zeros(4, np.float32) if text in NEGATIVES else AHEAD for text in texts])
+
+    def embed_windows(self, waveforms: Sequence[Array]) -> Array:
+        return np.tile(ASIDE, (len(waveforms), 1))
 
 
 @pytest.fixture
@@ -125,17 +153,46 @@ def house(tmp_path: Path) -> Iterator[House]:
     house.store.close()
 
 
-class TestProject:
+class TestPlaces:
     def test_windows_come_with_their_place_in_the_recording(self, house: House) -> None:
-        house.add(1, 30, 10, 20, duration_s=24.5)
+        house.add(1, 30, 80, 20, duration_s=24.5)
         house.add(2, 15, duration_s=3.0)
-        assert house.search().by_embedding(AHEAD, 10) == [
-            Match(1, 10.0, 20.0, pytest.approx(np.cos(np.radians(10)), abs=1e-3), "https://host.example/1.wav"),
-            Match(2, 0.0, 3.0, pytest.approx(np.cos(np.radians(15)), abs=1e-3), "https://host.example/2.wav"),
-            Match(1, 14.5, 24.5, pytest.approx(np.cos(np.radians(20)), abs=1e-3), "https://host.example/1.wav"),
-            Match(1, 0.0, 10.0, pytest.approx(np.cos(np.radians(30)), abs=1e-3), "https://host.example/1.wav"),
+        found = house.search().places(AHEAD, 3)
+        assert [(one.task, one.start_s, one.end_s, one.best_s) for one in found] == [
+            (2, 0.0, 3.0, 0.0),
+            (1, 0.0, 24.5, 14.5),
         ]
-        assert house.found(top=2) == [(1, 10.0), (2, 0.0)]
+        assert found[0].uri == "https://host.example/2.wav"
+
+    def test_a_score_says_how_much_nearer_than_the_average_window_it_is(self, house: House) -> None:
+        degrees = [0, 60, 90]
+        for task, angle in enumerate(degrees, 1):
+            house.add(task, angle)
+        cosines = np.cos(np.radians(degrees))
+        found = [one.score for one in house.search().places(AHEAD, 10)]
+        assert found == pytest.approx(cosines - cosines.mean(), abs=1e-3)
+
+    def test_windows_side_by_side_are_one_place_from_the_best_one_down_to_where_another_begins(
+        self, house: House
+    ) -> None:
+        house.add(1, 20, 10, 40, 89, 30)
+        house.add(2, 35)
+        house.add(3, 50)
+        assert house.spans(top=3) == [(1, 0.0, 30.0, 10.0), (1, 40.0, 50.0, 40.0), (2, 0.0, 10.0, 0.0)]
+        # At 40 degrees a window of task 1 comes behind task 2, but before task 3, which isn't shown.
+        assert house.spans(top=2) == [(1, 0.0, 20.0, 10.0), (1, 40.0, 50.0, 40.0)]
+
+    def test_a_window_between_two_places_makes_them_one(self, house: House) -> None:
+        house.add(1, 20, 30, 10)
+        house.add(2, 25)
+        assert house.spans(top=2) == [(1, 20.0, 30.0, 20.0), (1, 0.0, 10.0, 0.0)]  # it comes after task 2
+        assert house.spans(top=3) == [(1, 0.0, 30.0, 20.0), (2, 0.0, 10.0, 0.0)]
+
+    def test_a_place_as_long_as_many_windows_leaves_room_for_others(self, house: House) -> None:
+        house.add(1, *range(1, 61))
+        house.add(2, 70)
+        house.add(3, 80)
+        assert house.spans(top=2) == [(1, 0.0, 600.0, 0.0), (2, 0.0, 10.0, 0.0)]
 
     def test_only_the_projects_own_tasks_are_found(self, house: House) -> None:
         house.add(1, 40)
@@ -161,18 +218,83 @@ class TestProject:
         house.add(1, 10, content=0xABCD00 << 200)
         assert house.found() == [(1, 0.0)]
 
+    def test_what_is_shown_of_it_holds_no_secret(self) -> None:
+        place = Place(3, 0.0, 20.0, 10.0, 0.5, "https://host.example/a.wav?X-Signature=s3cr3t")
+        assert place.as_json(PROJECT, "http://ls.example:8080") == {
+            "task": 3,
+            "start_s": 0.0,
+            "end_s": 20.0,
+            "best_s": 10.0,
+            "score": 0.5,
+            "audio": "https://host.example/a.wav",
+            "url": "http://ls.example:8080/projects/7/data?task=3",
+        }
+
+
+class TestFind:
     def test_what_sounds_like_a_task_is_found_but_not_itself(self, house: House) -> None:
         house.add(1, 0, 20)
         house.add(2, 80)
         house.add(3, 11)
         house.add(4, 0, 20, content=1)  # the same recording once more
-        found = house.search().like_task(1, ENCODER, 10)
-        assert [one.task for one in found] == [3, 2]
-        assert found[0].score == pytest.approx(np.cos(np.radians(1)), abs=1e-3)
+        assert [one.task for one in house.find(like=[OfTask(1)])] == [3, 2]
+
+    def test_what_is_unlike_a_task_is_found_and_that_isnt_either(self, house: House) -> None:
+        for task, angle in enumerate((0, 25, -25, 180), 1):
+            house.add(task, angle)
+        assert [one.task for one in house.find(like=[OfTask(1)], not_like=[OfTask(2)])] == [3, 4]
+        assert [one.task for one in house.find(like=[OfTask(1)], not_like=[OfTask(3)])] == [2, 4]
+
+    def test_texts_and_sounds_are_added_up_as_equals(self, house: House, tmp_path: Path) -> None:
+        for task, angle in enumerate((0, 45, 90, 200, 250), 1):
+            house.add(task, angle)
+        soundfile.write(tmp_path / "a.wav", np.zeros(4800, np.float32), 48_000)
+        file = OfFile(tmp_path / "a.wav", "a.wav")
+        assert house.find(text="ahead")[0].task == 1
+        assert house.find(like=[file])[0].task == 3
+        both = house.find(text="ahead", like=[file])
+        assert both[0].task == 2
+        search = house.search()
+        query = direction([AHEAD, centred(ASIDE, search.average)])
+        assert [one.score for one in both] == pytest.approx([one.score for one in search.places(query, 10)])
+
+    def test_of_a_task_with_a_piece_only_that_piece_is_left_out(self, house: House, tmp_path: Path) -> None:
+        with AudioServer() as server:
+            house.add(1, 0, 40, 80, uri=server.url("1/a.wav?s=30"))
+            house.add(2, 20)
+            found = house.find(like=[OfTask(1, Span(12, 14.5))])
+        assert sorted((one.task, one.start_s) for one in found) == [(1, 0.0), (1, 20.0), (2, 0.0)]
 
     def test_a_task_that_isnt_embedded_says_so(self, house: House) -> None:
         house.add(1, 10)
         house.store.tasks.put(PROJECT, [KnownTask(2, "https://host.example/2.wav", "key-2", "key-2", False)])
         for task in (2, 3):
             with pytest.raises(NotFoundError, match=f"Task {task} of project 7 isn't embedded"):
-                house.search().like_task(task, ENCODER, 10)
+                house.find(like=[OfTask(task)])
+
+    def test_nothing_that_is_wanted_is_no_search(self, house: House) -> None:
+        house.add(1, 10)
+        house.add(2, 50)
+        with pytest.raises(RequestError, match="only what isn't wanted"):
+            house.find(not_like=[OfTask(1)])
+
+
+class TestOpen:
+    def test_it_is_of_the_encoder_that_serves_the_project(self, house: House) -> None:
+        house.add(1, 10)
+        files = VectorFiles(house.folder / "vectors", house.store.embeddings)
+        with pytest.raises(NotFoundError, match="Project 7 is unknown here"):
+            ProjectSearch.open(house.store, files, "mini", PROJECT)
+        house.store.catalog.put_project(PROJECT, CHOICES, "v1")
+        with pytest.raises(NoWorkerError):
+            ProjectSearch.open(house.store, files, "mini", PROJECT)
+        house.store.catalog.announce_encoder(ENCODER)
+        assert ProjectSearch.open(house.store, files, "mini", PROJECT).encoder == ENCODER
+        house.store.catalog.put_project(8, CHOICES, "v1")
+        with pytest.raises(NotFoundError, match="Nothing of project 8 is embedded yet"):
+            ProjectSearch.open(house.store, files, "mini", 8)
+
+    def test_another_checkpoint_of_that_name_is_refused(self) -> None:
+        require_same(ENCODER, "ab12")
+        with pytest.raises(ModelError, match="isn't the one that the workers embedded"):
+            require_same(ENCODER, "cd34")

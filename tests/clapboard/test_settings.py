@@ -54,6 +54,7 @@ def test_defaults_serve_a_newcomer() -> None:
     assert settings.model_dir == Path.home() / ".clapboard"
     assert settings.database == f"sqlite:///{Path.home()}/.clapboard/clapboard.db"
     assert settings.predict_wait_s == 20
+    assert settings.search_wait_s == 20
     assert not settings.allow_private_urls
 
 
@@ -178,6 +179,7 @@ MALFORMED = {
     "CLAPBOARD_BATCH_SIZE": ["-1", "1.5"],
     "CLAPBOARD_ENGINE": ["onnx", ""],
     "CLAPBOARD_PREDICT_WAIT_S": ["-1", "91", "nan"],
+    "CLAPBOARD_SEARCH_WAIT_S": ["0", "601", "nan"],
     "CLAPBOARD_JOB_LEASE_S": ["0", "nan"],
     "CLAPBOARD_JOB_ATTEMPTS": ["0"],
     "CLAPBOARD_FETCH_TIMEOUT_S": ["0", "soon"],
@@ -244,7 +246,7 @@ def test_any_setting_can_be_overridden_and_the_others_stay(
     (tmp_path / ".env").unlink()
     others = {"label_studio_url": "http://other", "url": "http://me", "dtype": "bfloat16", "log_level": "DEBUG"}
     others["engine"] = "torch"
-    numbers: dict[str, Any] = {"worker_metrics_port": 4}
+    numbers: dict[str, Any] = {"worker_metrics_port": 4, "search_wait_s": 9.0}
     numbers |= {"batch_size": 5, "torch_threads": 3, "port": 6, "predict_wait_s": 7.0, "job_attempts": 8, "encoders": 2}
     learning = {"test_share": 0.3, "sync_s": 0.0, "prune_quiet_s": 1.0}
     learning |= {"train_after": 3, "train_min_per_class": 2, "train_quiet_s": 0.5}

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES
+from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
+from clapboard.captions import RULES, KeywordsAlone
 from clapboard.errors import ClapboardError
 from training.dataset import (
+    NEUTRAL,
     NEUTRAL_SHARE,
     BatchMaker,
+    Mixing,
     Recording,
     excerpt,
     level,
@@ -20,6 +25,7 @@ from training.dataset import (
     respelt,
     synthetic_recordings,
 )
+from training.processes import ALONE, Processes
 from training.sounds.synthesis import synthesise
 
 
@@ -28,8 +34,14 @@ def recordings() -> list[Recording]:
     return [Recording(kind, synthesise(kind, seed, 2.0)) for kind in ("rain", "bell", "siren") for seed in range(3)]
 
 
-def batch_maker(recordings: list[Recording], seed: int = 0) -> BatchMaker:
-    return BatchMaker(recordings, recordings, synthetic_per_epoch=7, batch_size=4, seed=seed)
+def batch_maker(recordings: list[Recording], seed: int = 0, processes: Processes = ALONE) -> BatchMaker:
+    return BatchMaker(
+        recordings, recordings, RULES, synthetic_per_epoch=7, batch_size=4, seed=seed, processes=processes
+    )
+
+
+def same_sounds(first: Sequence[Waveform], second: Sequence[Waveform]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_a_manifest_gives_the_clips_of_the_wanted_folds(tmp_path: Path) -> None:
@@ -58,35 +70,69 @@ def test_an_epoch_follows_from_seed_and_number_alone(recordings: list[Recording]
     first = list(batch_maker(recordings).epoch(3))
     again = list(batch_maker(recordings).epoch(3))
     assert [batch.captions for batch in first] == [batch.captions for batch in again]
-    assert all(np.array_equal(a.windows, b.windows) for a, b in zip(first, again, strict=True))
+    assert all(same_sounds(a.sounds, b.sounds) for a, b in zip(first, again, strict=True))
     assert [b.captions for b in first] != [b.captions for b in batch_maker(recordings).epoch(4)]
     assert [b.captions for b in first] != [b.captions for b in batch_maker(recordings, seed=1).epoch(3)]
 
 
-def test_a_batch_holds_windows_and_a_caption_of_each_clip_each_kind_and_a_neutral_one(
-    recordings: list[Recording],
-) -> None:
+def test_an_epoch_goes_on_from_any_batch(recordings: list[Recording]) -> None:
+    whole, rest = list(batch_maker(recordings).epoch(2)), list(batch_maker(recordings).epoch(2, skip=3))
+    assert len(rest) == len(whole) - 3
+    assert rest[0].captions == whole[3].captions
+    assert rest[0].shared_captions == whole[3].shared_captions
+    assert same_sounds(rest[0].sounds, whole[3].sounds)
+
+
+def test_processes_share_the_batch_that_one_alone_would_make(recordings: list[Recording]) -> None:
+    (alone, *_) = batch_maker(recordings).epoch(1)
+    (first, *_), (second, *_) = (batch_maker(recordings, processes=Processes(rank, 2)).epoch(1) for rank in range(2))
+    for name in ("captions", "meanings", "caption_meanings"):
+        parts = getattr(first, name), getattr(second, name)
+        assert [one for pair in zip(*parts, strict=True) for one in pair] == getattr(alone, name)
+    assert same_sounds(first.sounds, alone.sounds[::2])
+    assert same_sounds(second.sounds, alone.sounds[1::2])
+    assert first.shared_captions == second.shared_captions == alone.shared_captions
+
+
+def test_a_batch_holds_a_caption_of_each_sound_each_kind_and_a_neutral_one(recordings: list[Recording]) -> None:
     batches = list(batch_maker(recordings).epoch(0))
     assert len(batches) == batch_maker(recordings).num_batches == 4
     for batch in batches:
-        assert batch.windows.shape == (4, WINDOW_SAMPLES)
-        assert batch.windows.dtype == np.float32
-        assert np.abs(batch.windows).max() <= 1
-        assert len(batch.captions) == 4 + 3 + 1
-        assert np.allclose(batch.shares.sum(axis=1), 1 + NEUTRAL_SHARE)
-        assert np.allclose(batch.caption_shares.sum(axis=1), 1)
-        assert np.array_equal(batch.caption_shares[4:], np.eye(4, dtype=np.float32))
+        assert len(batch.sounds) == len(batch.captions) == 4
+        for sound in batch.sounds:
+            assert sound.dtype == np.float32
+            assert 0 < sound.size <= WINDOW_SAMPLES
+            assert np.abs(sound).max() <= 1
+        for meaning in batch.meanings:
+            assert meaning[NEUTRAL] == NEUTRAL_SHARE
+            assert sum(meaning.values()) == pytest.approx(1 + NEUTRAL_SHARE)
+        assert all(sum(meaning.values()) == pytest.approx(1) for meaning in batch.caption_meanings)
+        assert batch.shared_meanings == [{"bell": 1}, {"rain": 1}, {"siren": 1}, {NEUTRAL: 1}]
+        assert len(batch.shared_captions) == 4
 
 
-def test_what_is_padded_is_padded_as_in_serving(recordings: list[Recording]) -> None:
-    """A window is a whole number of repeats of its excerpt, then zeros."""
-    once_only = 0
-    for batch in batch_maker(recordings).epoch(1):
-        for window in batch.windows:
-            content = np.flatnonzero(window)[-1] + 1
-            once_only += WINDOW_SAMPLES * 0.5 < content < WINDOW_SAMPLES * 0.98
-            assert content > WINDOW_SAMPLES * 0.5 - 8
-    assert once_only > 0
+def test_without_mixing_every_sound_is_alone(recordings: list[Recording]) -> None:
+    batches = BatchMaker(
+        recordings, [], KeywordsAlone(), synthetic_per_epoch=0, batch_size=9, seed=0, mixing=Mixing(0, 0)
+    )
+    for batch in (next(batches.epoch(number)) for number in range(5)):
+        assert {text.lower() for text in batch.captions} <= {"rain", "bell", "siren"}
+        assert all(len(meaning) == 1 for meaning in batch.caption_meanings)
+
+
+def test_what_is_mixed_says_so(recordings: list[Recording]) -> None:
+    always = Mixing(together=0.5, in_turn=0.5)
+    batches = BatchMaker(recordings, [], RULES, synthetic_per_epoch=0, batch_size=9, seed=0, mixing=always)
+    pairs = [
+        (meaning, text)
+        for number in range(6)
+        for batch in batches.epoch(number)
+        for meaning, text in zip(batch.caption_meanings, batch.captions, strict=True)
+    ]
+    both = [text for meaning, text in pairs if len(meaning) == 2 and min(meaning.values()) >= 0.15]
+    assert len(both) > 10
+    assert any(re.search("then|followed|after", text, re.IGNORECASE) for text in both)
+    assert any(re.search(" and | with ", text) for text in both)
 
 
 def test_excerpts_have_all_lengths_from_one_second_to_ten() -> None:
@@ -117,9 +163,9 @@ def test_a_mix_holds_each_in_its_share() -> None:
 
 def test_silence_is_neither_amplified_nor_mixed() -> None:
     silent = [Recording("silence", synthesise("silence", seed, 2.0)) for seed in range(6)]
-    for batch in BatchMaker(silent, [], synthetic_per_epoch=9, batch_size=3, seed=0).epoch(0):
-        assert np.abs(batch.windows).max() < 0.01
-        assert np.allclose(batch.shares, [[1, NEUTRAL_SHARE]])
+    for batch in BatchMaker(silent, [], RULES, synthetic_per_epoch=9, batch_size=3, seed=0).epoch(0):
+        assert all(np.abs(sound).max() < 0.01 for sound in batch.sounds)
+        assert batch.meanings == [{"silence": 1.0, NEUTRAL: NEUTRAL_SHARE}] * 3
 
 
 def test_synthetic_recordings_are_as_many_of_each_kind_as_asked() -> None:

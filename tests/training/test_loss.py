@@ -39,8 +39,9 @@ def test_a_caption_that_fits_no_clip_is_a_negative_alone() -> None:
 
 
 def test_affinity_is_the_cosine_of_what_clip_and_caption_share() -> None:
-    shares = torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0]])
-    fit = affinity(shares, torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [3.0, 4.0, 0.0]]))
+    fit = affinity(
+        [{"rain": 1.0}, {"rain": 0.6, "bell": 0.8}], [{"rain": 1.0}, {"bell": 1.0}, {"rain": 3.0, "bell": 4.0}]
+    )
     expected = torch.tensor([[1.0, 0.0, 0.6], [0.6, 0.8, 1.0]])
     assert torch.allclose(fit, expected, atol=1e-6)
 

@@ -40,6 +40,7 @@ from workers.promote import Promoter
 from workers.push import Pusher
 from workers.refit import Refitter
 from workers.rollout import Rollout
+from workers.search import Searcher
 
 PROJECT = 7
 BACKEND = "http://backend.example:9090"
@@ -225,7 +226,9 @@ class Learning:
 
     @cached_property
     def chores(self) -> Chores:
-        return Chores(self.settings, self.store, self.client, self.bell, self.refitter, self.promoter, self.finetuner)
+        searcher = Searcher(self.settings, self.store, AudioSources(self.settings), self.encoders)
+        kinds = (self.refitter, self.promoter, self.finetuner, searcher)
+        return Chores(self.settings, self.store, self.client, self.bell, *kinds)
 
     @property
     def promoted(self) -> str:

@@ -14,6 +14,7 @@ from clapboard.jobs import BATCH, LEARN, TRAIN
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.serving import zero_shot_version
 from clapboard.settings import Settings
+from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.jobs import Job, JobRequest, State
@@ -28,6 +29,7 @@ from workers.promote import Promoter
 from workers.push import Pusher
 from workers.refit import Refitter
 from workers.rollout import Rollout
+from workers.search import Searcher
 
 
 class Bell:
@@ -83,6 +85,7 @@ def make_chores(settings: Settings, store: Store, client: LabelStudioClient | No
         Refitter(settings, store, encoders, heads, rollout),
         Promoter(settings, store, encoders, rollout),
         Finetuner(settings, store, threading.Event()),
+        Searcher(settings, store, AudioSources(settings), encoders),
     )
 
 

@@ -56,6 +56,20 @@ def test_what_evaluates_is_what_predicts(clapboard: Clapboard, tmp_path: Path, t
     assert evaluated["confusion"] == [[called[i : i + 4].count(name) for name in ("noise", "tone")] for i in (0, 4)]
 
 
+def test_labels_may_be_read_in_an_ensemble_of_captions(clapboard: Clapboard, tmp_path: Path, tiny_clap: Path) -> None:
+    manifest = manifest_of(tmp_path, {"noise": 2, "tone": 2})
+    command = ("evaluate", "zero-shot", "--manifest", str(manifest), "--json")
+    plain, same, captions = (
+        lines(clapboard(*command, *options, model=tiny_clap))[0]
+        for options in ((), ("--prompts", "template"), ("--prompts", "captions"))
+    )
+    assert plain == same
+    assert captions["labels"] == plain["labels"]
+    assert captions["model_version"] != plain["model_version"]
+    assert captions["calibration_error"] != plain["calibration_error"]
+    assert clapboard(*command, "--prompts", "poems", model=tiny_clap).exit_code == 2
+
+
 def test_a_file_that_can_not_be_decoded_is_named_counted_and_left_out(
     clapboard: Clapboard, tmp_path: Path, tiny_clap: Path
 ) -> None:

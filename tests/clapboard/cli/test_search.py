@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
+from rich.console import Console
 
 from clapboard.audio import SAMPLE_RATE
 from clapboard.clap import ClapEncoder
-from clapboard.errors import LabelConfigError, ModelError, NotFoundError, NoWorkerError
+from clapboard.cli.search import places_table
+from clapboard.errors import AudioError, LabelConfigError, ModelError, NotFoundError, NoWorkerError, RequestError
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
@@ -22,6 +27,7 @@ from training.sounds.synthesis import synthesise
 
 PROJECT = 7
 KINDS = ("rain", "siren", "dog bark", "dog bark")  # of tasks 1 to 4
+LABEL_STUDIO = "http://ls.example:8080"
 SECRET = "X-Signature=s3cr3t"
 
 
@@ -53,50 +59,101 @@ def store(tmp_path: Path, empty: Store, encoder: ClapEncoder) -> Store:
     return empty
 
 
+@pytest.fixture
+def barking(tmp_path: Path) -> str:
+    """A file with a second of silence and five of barking."""
+    bark = synthesise("dog bark", 2_100_000_099, 5.0)
+    soundfile.write(tmp_path / "bark: 1.wav", np.concatenate([np.zeros(SAMPLE_RATE, np.float32), bark]), SAMPLE_RATE)
+    return str(tmp_path / "bark: 1.wav")
+
+
 @pytest.mark.usefixtures("store")
 def test_a_text_finds_the_clips_that_sound_like_it(clapboard: Clapboard) -> None:
-    done = clapboard("search", "--project", "7", "dog bark", "--json", model="mini")
+    done = clapboard("search", "--project", "7", "dog bark", "--json", model="mini", label_studio_url=LABEL_STUDIO)
     found = lines(done)
     assert {one["task"] for one in found[:2]} == {3, 4}
     assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
-    assert list(found[0]) == ["task", "start_s", "end_s", "score", "audio"]
-    assert (found[0]["start_s"], found[0]["end_s"]) == (0.0, 5.0)
+    assert found[1]["score"] > 0 > found[2]["score"]
+    assert list(found[0]) == ["task", "start_s", "end_s", "best_s", "score", "audio", "url"]
+    assert (found[0]["start_s"], found[0]["end_s"], found[0]["best_s"]) == (0.0, 5.0, 0.0)
     assert found[0]["audio"] == f"https://host.example/[{found[0]['task']}].wav"
+    assert found[0]["url"] == f"{LABEL_STUDIO}/projects/7/data?task={found[0]['task']}"
     (rain,) = lines(clapboard("search", "--project", "7", "rain", "--top", "1", "--json", model="mini"))
     assert rain["task"] == 1
 
 
 @pytest.mark.usefixtures("store")
-def test_a_task_finds_the_others_that_sound_like_it(clapboard: Clapboard) -> None:
-    found = lines(clapboard("search", "--project", "7", "--task", "3", "--json", model="mini"))
+@pytest.mark.parametrize("asked", [["--task", "3"], ["--like", "task:3"]])
+def test_a_task_finds_the_others_that_sound_like_it(clapboard: Clapboard, asked: list[str]) -> None:
+    found = lines(clapboard("search", "--project", "7", *asked, "--json", model="mini"))
     assert found[0]["task"] == 4
     assert len(found) == 3
     assert found[0]["score"] > found[1]["score"] + 0.1
 
 
 @pytest.mark.usefixtures("store")
+def test_a_piece_of_a_file_finds_what_sounds_like_it(clapboard: Clapboard, barking: str) -> None:
+    found = lines(clapboard("search", "-p", "7", "--like", f"{barking}:1-0:06", "--json", model="mini"))
+    assert {one["task"] for one in found[:2]} == {3, 4}
+    unlike = lines(clapboard("search", "-p", "7", "rain", "siren", "--not-like", barking, "--json", model="mini"))
+    assert {one["task"] for one in unlike[:2]} == {1, 2}
+    assert unlike[1]["score"] > 0 > unlike[2]["score"]
+
+
+@pytest.mark.usefixtures("store")
+def test_texts_and_sounds_work_together(clapboard: Clapboard, barking: str) -> None:
+    both = lines(clapboard("search", "-p", "7", "siren", "--like", f"{barking}:1-6", "--json", model="mini"))
+    assert [one["task"] for one in both][-1] == 1
+    without = ["--like", f"{barking}:1-6", "--not-like", "task:3"]
+    without_three = lines(clapboard("search", "-p", "7", "siren", *without, "--json", model="mini"))
+    assert {one["task"] for one in without_three} == {1, 2, 4}
+
+
+@pytest.mark.usefixtures("store")
 def test_people_get_a_table_without_secrets(clapboard: Clapboard) -> None:
-    done = clapboard("search", "--project", "7", "siren", model="mini")
+    done = clapboard("search", "--project", "7", "siren", model="mini", label_studio_url=LABEL_STUDIO)
     first = next(line for line in done.stdout.splitlines() if "host.example" in line)
-    assert first.replace("│", " ").split()[:3] == ["2", "0.0", "s"]
+    assert first.replace("│", " ").split()[:7] == ["2", "0.0", "s", "5.0", "s", "0.0", "s"]
     assert "https://host.example/[2].wav" in first
+    assert f"{LABEL_STUDIO}/projects/7/data?task=2" in first
     assert SECRET not in done.stdout
+
+
+def test_in_a_terminal_a_tasks_number_is_a_link() -> None:
+    url = f"{LABEL_STUDIO}/projects/7/data?task=2"
+    line = {"task": 2, "start_s": 0.0, "end_s": 20.0, "best_s": 10.0, "score": 0.5, "audio": "[2].wav", "url": url}
+    terminal = Console(force_terminal=True, width=80, file=io.StringIO())
+    terminal.print(places_table([line], terminal))
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(rf"\x1b]8;id=\d+;{re.escape(url)}\x1b\\[^\n]*2[^\n]*\x1b]8;;\x1b", shown)
+    assert "[2].wav" in shown
 
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(
-    "asked", [[], ["rain", "--task", "3"], ["rain", "--top", "0"], ["rain", "--project", "0"], ["--task", "0"]]
+    "asked",
+    [
+        [],
+        ["--not-like", "task:3"],
+        ["rain", "--top", "0"],
+        ["rain", "--top", "1001"],
+        ["rain", "--project", "0"],
+        ["--task", "0"],
+    ],
 )
-def test_it_wants_a_text_or_a_task(clapboard: Clapboard, asked: list[str]) -> None:
+def test_it_wants_a_text_or_a_sound(clapboard: Clapboard, asked: list[str]) -> None:
     assert clapboard("search", "--project", "7", *asked, model="mini").exit_code == 2
 
 
 @pytest.mark.usefixtures("store")
-def test_what_isnt_there_is_said(clapboard: Clapboard) -> None:
+def test_what_isnt_there_is_said(clapboard: Clapboard, barking: str) -> None:
     for asked, kind, message in (
         (["--project", "8", "rain"], NotFoundError, "Project 8 is unknown here"),
         (["--project", "7", "--task", "9"], NotFoundError, "Task 9 of project 7 isn't embedded"),
         (["--project", "7", " "], LabelConfigError, "empty"),
+        (["--project", "7", "--like", "nowhere.wav:1-2"], AudioError, "nowhere.wav doesn't exist"),
+        (["--project", "7", "--like", f"{barking}:2-1"], RequestError, "ends before it begins"),
+        (["--project", "7", "--like", f"{barking}:5-7"], AudioError, "bark: 1.wav is 6.0 s long: 5–7 s isn't all in"),
     ):
         done = clapboard("search", *asked, model="mini")
         assert isinstance(done.exception, kind)
@@ -108,7 +165,7 @@ def test_without_a_worker_or_embeddings_it_says_what_to_start(clapboard: Clapboa
     empty.catalog.announce_encoder(Encoder("mini", "ab12", "float32", 4, 10.0))
     done = clapboard("search", "--project", "7", "rain", model="mini")
     assert isinstance(done.exception, NotFoundError)
-    assert "run `clapboard prelabel --project 7`" in str(done.exception)
+    assert "run `clapboard prelabel -p 7`" in str(done.exception)
 
 
 def test_a_checkpoint_that_embedded_nothing_of_it_is_refused(

@@ -41,6 +41,21 @@ def test_engines_agree(engine: Engine, checkpoint: str, request: pytest.FixtureR
     assert functional.cosine_similarity(half, expected).min() >= 0.9998
 
 
+@pytest.mark.parametrize("engine", ["openvino", "torch", "reference"])
+def test_engines_agree_on_long_recordings(engine: Engine, tiny_fused_clap: Path) -> None:
+    reference = tower_of(tiny_fused_clap)
+    four = torch.stack([features().roll(places, 1) + places for places in range(4)], dim=1)
+    longer = torch.tensor([True, False, True])
+    with torch.inference_mode():
+        expected = ReferenceTower(reference, torch.float32)(four, longer)
+        assert distance(expected, ReferenceTower(reference, torch.float32)(four)) > 1e-3
+        tower = load_tower(reference, torch.float32, features(1), engine)
+        assert distance(tower(four, longer), expected) <= 2e-6
+        assert distance(tower(four[1:2], longer[1:2]), tower(features()[1:2])) <= 1e-6
+        half = load_tower(reference, torch.bfloat16, features(1), engine)(four, longer)
+    assert functional.cosine_similarity(half, expected).min() >= 0.9998
+
+
 @pytest.mark.parametrize("engine", ["openvino", "torch"])
 def test_a_real_size_tower_in_bfloat16_points_the_same_way(engine: Engine, real_size_clap: Path) -> None:
     reference = tower_of(real_size_clap)

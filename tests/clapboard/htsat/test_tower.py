@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,18 +41,35 @@ def reference(shape: str) -> ClapAudioEncoder:
                 torch.nn.init.xavier_normal_(parameter)
             else:
                 parameter.data.add_(0.2 * torch.randn(parameter.shape))
+        for module in tower.patch_embed.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
         tower.batch_norm.running_mean.normal_(-40, 5)
         tower.batch_norm.running_var.uniform_(200, 600)
     return tower
+
+
+def without_dropout(tower: ClapAudioEncoder) -> ClapAudioEncoder:
+    """A copy in training mode, all but its dropout."""
+    copy = deepcopy(tower).train()
+    for module in copy.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
+    return copy
 
 
 def features(num_windows: int = 3) -> torch.Tensor:
     return torch.randn(num_windows, 1001, 64, generator=torch.Generator().manual_seed(1)) * 15 - 40
 
 
+def four_mels(num_clips: int = 3) -> torch.Tensor:
+    return torch.randn(num_clips, 4, 1001, 64, generator=torch.Generator().manual_seed(4)) * 15 - 40
+
+
 def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     """The length of the difference, relative to that of what is expected; the worst of the rows."""
-    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
+    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).detach().max())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -93,6 +111,101 @@ def test_gradients_are_the_references(shape: str) -> None:
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6, name
+
+
+LONGER = torch.tensor([True, False, True])
+
+
+@pytest.mark.parametrize("shape", ["tiny, fused", "base, fused"])
+def test_long_recordings_vectors_are_the_references(shape: str) -> None:
+    with torch.inference_mode():
+        expected = ReferenceTower(reference(shape), torch.float32)(four_mels(), LONGER)
+        frozen = Htsat(reference(shape)).frozen()
+        for tower in (Htsat(reference(shape)), frozen):
+            assert distance(tower(four_mels(), LONGER), expected) <= 1e-6
+        assert distance(frozen(four_mels()[:, 0])[LONGER], expected[LONGER]) > 1e-2
+
+
+def test_long_recordings_in_bfloat16_point_the_same_way() -> None:
+    with torch.inference_mode():
+        expected = ReferenceTower(reference("tiny, fused"), torch.float32)(four_mels(), LONGER)
+        tower = Htsat(reference("tiny, fused"), torch.bfloat16)
+        for found in (tower(four_mels(), LONGER), tower.frozen()(four_mels(), LONGER)):
+            assert functional.cosine_similarity(found, expected).min() >= 0.9999
+
+
+def test_a_long_recordings_vector_depends_neither_on_its_neighbours_nor_a_short_ones_on_local_mels() -> None:
+    with torch.inference_mode():
+        tower = Htsat(reference("tiny, fused")).frozen()
+        together, alone = tower(four_mels(), LONGER), tower(four_mels()[:, 0])
+        for index in range(3):
+            one = slice(index, index + 1)
+            assert distance(tower(four_mels()[one], LONGER[one]), together[one]) <= 1e-6
+        short = torch.zeros(3, dtype=torch.bool)
+        for found in (tower(four_mels(), short), tower(four_mels())):
+            torch.testing.assert_close(found, alone, atol=0, rtol=0)
+        torch.testing.assert_close(together[1], alone[1], atol=1e-6, rtol=1e-6)
+
+
+def test_gradients_through_the_fusion_are_the_references() -> None:
+    tower = deepcopy(reference("tiny, fused")).requires_grad_(True)
+    direction = torch.randn(3, 768, generator=torch.Generator().manual_seed(2))
+
+    def gradients(pooled: torch.Tensor) -> dict[str, torch.Tensor]:
+        tower.zero_grad()
+        (pooled * direction).sum().backward()
+        return {name: part.grad.clone() for name, part in tower.named_parameters() if part.grad is not None}
+
+    expected = gradients(ReferenceTower(tower, torch.float32)(four_mels(), LONGER))
+    found = gradients(Htsat(tower)(four_mels(), LONGER))
+    assert found.keys() == expected.keys() == dict(tower.named_parameters()).keys()
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6, name
+
+
+def test_while_the_reference_trains_so_do_the_fusions_batch_norms() -> None:
+    theirs, ours = (without_dropout(reference("tiny, fused")) for _ in range(2))
+    batch = four_mels() + 7
+    expected = ReferenceTower(theirs, torch.float32)(batch, LONGER)
+    # Two averages that are nearly alike become -1 and 1, and what they are rounded by grows with them.
+    assert distance(Htsat(ours)(batch, LONGER), expected) <= 2e-5
+    learnt = dict(ours.named_buffers())
+    for name, buffer in theirs.named_buffers():
+        torch.testing.assert_close(learnt[name], buffer, atol=1e-5, rtol=1e-5)
+    before = dict(reference("tiny, fused").named_buffers())
+    for name in ("batch_norm.running_mean", "patch_embed.fusion_model.global_att.2.running_var"):
+        assert (learnt[name] - before[name]).abs().max() > 1e-3, name
+
+
+def test_a_batchs_only_long_recording_can_be_trained_on_too() -> None:
+    tower = without_dropout(reference("tiny, fused"))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        ReferenceTower(tower, torch.float32)(four_mels(2), torch.tensor([True, False]))
+    Htsat(tower)(four_mels(2), torch.tensor([True, False])).sum().backward()
+    for name, parameter in tower.patch_embed.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_a_checkpoint_that_has_learnt_no_fusion_takes_no_long_recording() -> None:
+    with torch.inference_mode(), pytest.raises(ValueError, match="checkpoints with feature fusion"):
+        Htsat(reference("tiny"))(four_mels(), LONGER)
+
+
+def test_while_the_reference_trains_its_batch_norm_learns_from_the_batch() -> None:
+    theirs, ours = (without_dropout(reference("tiny")) for _ in range(2))
+    features_of_batch = features(4) + 7
+    expected, found = ReferenceTower(theirs, torch.float32)(features_of_batch), Htsat(ours)(features_of_batch)
+    assert distance(found, expected) <= 1e-6
+    direction = torch.randn(4, 768, generator=torch.Generator().manual_seed(2))
+    for pooled in (expected, found):
+        (pooled * direction).sum().backward()
+    for name in ("weight", "bias"):
+        gradient = getattr(theirs.batch_norm, name).grad
+        assert (getattr(ours.batch_norm, name).grad - gradient).norm() <= 1e-4 * gradient.norm()
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        torch.testing.assert_close(getattr(ours.batch_norm, name), getattr(theirs.batch_norm, name))
+    assert distance(expected, ReferenceTower(ours.eval(), torch.float32)(features_of_batch)) > 1e-3
 
 
 def test_a_vector_depends_on_nothing_but_its_window() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -170,6 +171,23 @@ def test_damaged_or_deleted_files_are_made_anew(
     put(store, 3)
     assert contents(opened(files)) == truth(store)
     assert len([*(tmp_path / "vectors").rglob("vectors.*")]) == 1  # the damaged one is no more
+
+
+def test_files_that_were_seen_to_be_whole_are_read_again_once_they_were_written_to(
+    tmp_path: Path, store: Store, files: VectorFiles
+) -> None:
+    put(store, 1)
+    opened(files)
+    found = [the(tmp_path / "vectors", name) for name in ("vectors.*", "windows.*")]
+    for file in found:
+        os.utime(file, (1e9, 1e9))
+    opened(files)
+    with found[0].open("r+b") as damaged:
+        damaged.write(b"\xff")
+    os.utime(found[0], (1e9, 1e9))  # as if nobody had written to it
+    assert contents(opened(files)) != truth(store)
+    os.utime(found[0], (1e9, 1e9 + 1))
+    assert contents(opened(files)) == truth(store)
 
 
 def test_rows_that_were_written_but_never_counted_are_written_over(

@@ -1,0 +1,210 @@
+"""Keywords → captions: a tag says what is heard, a caption says it as people do, in one of many ways.
+
+Pretraining draws captions, so that a paraphrase is understood; prompt ensembles of zero-shot are made of the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, Protocol
+
+import numpy as np
+
+from clapboard.errors import ClapboardError
+from clapboard.grammar import NUMBERS, article, is_plural, plural
+from clapboard.prompts import TEMPLATE, prompts_for, spoken
+from clapboard.tags import wording_of
+from clapboard.wordings import WORDINGS, Wording
+
+Relation = Literal["together", "sequence", "background"]
+"""How the sounds of several keywords lie: at once, one after the other, or the first before all others."""
+
+_FRAMES = (
+    "{}.",
+    "{}",
+    "The sound of {}.",
+    "A sound of {}.",
+    "This is the sound of {}.",
+    "A recording of {}.",
+    "We hear {}.",
+    "I can hear {}.",
+    "There {be} {}.",
+    "{} in the distance.",
+    "{} in the background.",
+    "Sounds of {}.",
+)
+# The frames of an ensemble: those that say no more than that the sound is heard, and the one of a faint sound.
+_ENSEMBLE = (
+    "{}.",
+    "The sound of {}.",
+    "A recording of {}.",
+    "We hear {}.",
+    "There {be} {}.",
+    "{} in the background.",
+)
+_CLAUSES = ("{}.", "{}", "{} in the distance.", "{} in the background.")
+_SEVERAL: Mapping[Relation, tuple[str, ...]] = MappingProxyType(
+    {
+        "together": (
+            "{all}.",
+            "{first} with {rest}.",
+            "{first} while there {be} {rest}.",
+            "A sound of {all}.",
+            "This is a sound of {all}.",
+            "We hear {all}.",
+        ),
+        "background": (
+            "{first} with {rest} in the background.",
+            "{first}, and {rest} in the background.",
+            "{first} with {rest} in the distance.",
+            "{first} in the foreground, {rest} in the background.",
+            "{first} and, more faintly, {rest}.",
+        ),
+        "sequence": (
+            "{first}, then {later}.",
+            "{first} followed by {later}.",
+            "First {first}, then {to_last}.",
+            "After {first} {comes} {later}.",
+        ),
+    }
+)
+
+
+class Captioner(Protocol):
+    """Whatever turns keywords into captions."""
+
+    def caption(self, keywords: Sequence[str], rng: np.random.Generator, *, relation: Relation = "together") -> str:
+        """A caption of what the keywords name. It follows from them and the generator alone."""
+        ...
+
+
+class RuleCaptioner:
+    """Captions by grammar: the names that the table knows for a keyword, its own words where it knows none."""
+
+    def __init__(self, wordings: Mapping[str, Wording] = WORDINGS) -> None:
+        self._wordings = wordings
+
+    def caption(self, keywords: Sequence[str], rng: np.random.Generator, *, relation: Relation = "together") -> str:
+        """One of many ways to say what is heard; of one keyword, a third of the time, the very prompt.
+
+        In a «background» the first keyword is in front, and in a «sequence» they follow each other as given.
+        Raises `ClapboardError` if there is no keyword, or one without a word in it.
+        """
+        named = keywords_of(keywords, relation)
+        if len(named) == 1:
+            return self._of_one(self.wording(named[0]), rng)
+        frame = _pick(_SEVERAL[relation], rng)
+        return sentence(_filled(frame, [_phrase(self.wording(keyword), rng) for keyword in named]))
+
+    def wording(self, keyword: str) -> Wording:
+        """The ways to name the keyword. Raises `ClapboardError` if there is no word in it."""
+        return self._wordings.get(keyword) or self._wordings.get(spoken(keyword)) or wording_of(keyword)
+
+    def _of_one(self, names: Wording, rng: np.random.Generator) -> str:
+        draw = rng.random()
+        if draw < 0.35:
+            return TEMPLATE.format(_pick(names.all, rng))
+        if draw < 0.5 and (names.countable or names.plurals):
+            return sentence(_counted(names, rng))
+        if draw < 0.65 and names.clauses:
+            return sentence(_pick(_CLAUSES, rng).format(_pick(names.clauses, rng)))
+        return _in_frame(_pick(_FRAMES, rng), _phrase(names, rng))
+
+
+class KeywordsAlone:
+    """No captions at all: the keywords in small letters, for measuring what captions give."""
+
+    def caption(self, keywords: Sequence[str], rng: np.random.Generator, *, relation: Relation = "together") -> str:
+        """The keywords with commas between them; always the same text.
+
+        Raises `ClapboardError` if there is no keyword, or one without a word in it.
+        """
+        return ", ".join(raw(keyword) for keyword in keywords_of(keywords, relation))
+
+
+RULES: Captioner = RuleCaptioner()
+"""The captioner where nobody asks for another one; it has no state."""
+
+
+def ensemble(label: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
+    """The texts whose mean embedding is the class's weight: its prompts, and captions of its name and synonyms.
+
+    They are made of the label's own words and always the same. Raises `ClapboardError` if a name has no word in it.
+    """
+    names = [name for text in (label, *synonyms) for name in _ways_to_say(wording_of(text))]
+    return tuple(dict.fromkeys([*prompts_for(label, synonyms), *names]))
+
+
+def keywords_of(keywords: Sequence[str], relation: Relation) -> list[str]:
+    """The keywords to name: each once, unless they follow each other.
+
+    Raises `ClapboardError` if there is none, or one without a word in it.
+    """
+    named = list(keywords) if relation == "sequence" else list(dict.fromkeys(keywords))
+    if not named or not all(raw(keyword) for keyword in named):
+        raise ClapboardError("A caption needs a keyword with at least one word in it, such as “dog bark”.")
+    return named
+
+
+def raw(keyword: str) -> str:
+    """The keyword alone, in small letters: «dog bark» of `Dog_bark`."""
+    return spoken(keyword).lower()
+
+
+def sentence(text: str) -> str:
+    """The text with a capital at its start."""
+    return text[:1].upper() + text[1:]
+
+
+def _ways_to_say(names: Wording) -> list[str]:
+    texts = [TEMPLATE.format(name) for name in names.all]
+    for name in names.all:
+        phrase = _with_article(name, names)
+        texts += [_in_frame(frame, phrase) for frame in _ENSEMBLE]
+    several = [*map(plural, names.countable), *names.plurals]
+    return texts + [f"Several {noun}." for noun in several] + [sentence(f"{clause}.") for clause in names.clauses]
+
+
+def _phrase(names: Wording, rng: np.random.Generator) -> str:
+    """The kind as part of a sentence: «a dog bark», «rainfall», «a dog barking»."""
+    return _with_article(_pick(names.all, rng), names)
+
+
+def _with_article(name: str, names: Wording) -> str:
+    return f"{article(name)} {name}" if name in names.countable else name
+
+
+def _in_frame(frame: str, phrase: str) -> str:
+    return sentence(frame.format(phrase, be="are" if is_plural(phrase) else "is"))
+
+
+def _counted(names: Wording, rng: np.random.Generator) -> str:
+    noun = _pick(names.countable + names.plurals, rng)
+    if noun in names.plurals:
+        return f"{_pick(NUMBERS[1:], rng)} {noun}."
+    number = _pick(NUMBERS, rng)
+    return f"{number} {noun if number == 'one' else plural(noun)}."
+
+
+def _filled(frame: str, phrases: Sequence[str]) -> str:
+    first, *rest = phrases
+    *middle, last = rest
+    return frame.format(
+        first=first,
+        rest=_listed(rest),
+        all=_listed(phrases),
+        later=", then ".join(rest),
+        to_last=f"{', then '.join(middle)}, finally {last}" if middle else last,
+        be="are" if middle or is_plural(last) else "is",
+        comes="come" if is_plural(rest[0]) else "comes",
+    )
+
+
+def _listed(phrases: Sequence[str]) -> str:
+    *front, last = phrases
+    return f"{', '.join(front)} and {last}" if front else last
+
+
+def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]

@@ -1,0 +1,152 @@
+"""`evaluate tables`: the tables by which CLAP's authors judge it, from the public data sets on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from clapboard.cli.evaluate import commands, load_encoder
+from clapboard.cli.output import AsJson, Model, console, errors_console, progress_bar, settings_with, write_json
+
+if TYPE_CHECKING:
+    from clapboard.clap import ClapEncoder
+    from training.benchmarks.benchmark import Benchmark, Source
+    from training.benchmarks.cache import EmbeddingCache
+    from training.benchmarks.tables import Column, Result, TableLayout
+
+_NAMED = 5  # missing clips that people are told of by name, for each data set
+
+
+def add_commands(_: typer.Typer) -> None:
+    """Register this module's command with those of `evaluate`."""
+    commands.command()(tables)
+
+
+def tables(
+    data: Annotated[Path, typer.Option(help="Folder that holds the data sets, each as its authors lay it out.")],
+    model: Model = None,
+    sets: Annotated[str, typer.Option(help="Comma-separated data sets, such as esc50,clotho; as it comes, all.")] = "",
+    supervised: Annotated[bool, typer.Option(help="Learn a linear probe too, which hears the training clips.")] = True,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the embeddings; as it comes, in MODEL_DIR.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Retrieval, zero-shot and supervised figures beside published ones. Exit code 1 if clips are missing or damaged.
+
+    Data sets that aren't there are named and left out. Embeddings are kept: a run that was stopped goes on.
+    """
+    from training.benchmarks.cache import EmbeddingCache
+    from training.benchmarks.registry import choose, locate
+    from training.benchmarks.tables import layouts
+
+    settings = settings_with(model=model)
+    chosen = choose([key.strip() for key in sets.split(",") if key.strip()])
+    places = [(source, locate(source, data)) for source in chosen]
+    benchmarks = [source.read(folder) for source, folder in places if folder is not None]
+    absent = [source for source, folder in places if folder is None]
+    encoder = load_encoder(settings)
+    with EmbeddingCache(cache or settings.benchmarks_dir, encoder.identity) as kept:
+        results = _results(encoder, benchmarks, kept, supervised)
+    if as_json:
+        _write_json(encoder, results, absent, {source.key for source in chosen})
+    else:
+        for layout in layouts({source.key for source in chosen}):
+            _show_table(encoder.identity.model, layout, results)
+        _show_folds(results)
+        _show_clips(results)
+    _finish(results, absent, data)
+
+
+def _results(
+    encoder: ClapEncoder, benchmarks: Sequence[Benchmark], kept: EmbeddingCache, with_probe: bool
+) -> list[Result]:
+    from training.benchmarks.tables import evaluate, needed_clips
+
+    results = []
+    with progress_bar() as bar:
+        for benchmark in benchmarks:
+            heard = bar.add_task(benchmark.title, total=len(needed_clips(benchmark, with_probe=with_probe)))
+            done = partial(bar.advance, heard)
+            results.append(evaluate(benchmark, encoder, kept, with_probe=with_probe, on_clip=done))
+    return results
+
+
+def _write_json(encoder: ClapEncoder, results: Sequence[Result], absent: Sequence[Source], keys: set[str]) -> None:
+    from training.benchmarks.published import PUBLISHED
+
+    identity = encoder.identity
+    published = [
+        {"model": one.model, "source": one.source, "per_cent": {key: dict(one.figures[key]) for key in shared}}
+        for one in PUBLISHED
+        if (shared := sorted(keys & one.figures.keys()))
+    ]
+    missing = [{"key": source.key, "title": source.title, "looked_for": source.looked_for} for source in absent]
+    write_json(
+        {"model": identity.model, "encoder": identity.version, "dtype": identity.dtype}
+        | {"sets": [result.to_json() for result in results], "absent": missing, "published": published}
+    )
+
+
+def _show_table(model: str, layout: TableLayout, results: Sequence[Result]) -> None:
+    """Our row, then everybody's that has a figure in one of the columns."""
+    from training.benchmarks.published import PUBLISHED
+
+    table = Table("model", title=layout.title, caption=layout.note, title_justify="left", caption_justify="left")
+    for column in layout.columns:
+        table.add_column(column.header, justify="right")
+    table.add_column("source", overflow="fold")
+    measured = {
+        result.key: {measure: f"{100 * value:.1f}" for measure, value in result.measures.items()} for result in results
+    }
+    table.add_row(f"[bold]{escape(model)}[/]", *_cells(layout.columns, measured), "measured here", end_section=True)
+    for one in PUBLISHED:
+        if any(column.measure in one.figures.get(column.key, {}) for column in layout.columns):
+            table.add_row(escape(one.model), *_cells(layout.columns, one.figures), escape(one.source))
+    console().print(table)
+
+
+def _cells(columns: Sequence[Column], figures: Mapping[str, Mapping[str, str]]) -> list[str]:
+    return [figures.get(column.key, {}).get(column.measure, "–") for column in columns]
+
+
+def _show_folds(results: Sequence[Result]) -> None:
+    """Accuracy on each fold, since a model may have learnt from some of them."""
+    table = Table("set", "fold", "zero-shot", "linear probe", title="Accuracy by fold, %", title_justify="left")
+    for result in results:
+        by_text = result.zero_shot.by_fold if result.zero_shot else {}
+        by_probe = result.supervised.by_fold if result.supervised else {}
+        for fold, value in by_text.items():
+            probe = f"{100 * by_probe[fold]:.1f}" if fold in by_probe else "–"
+            table.add_row(result.title, escape(fold), f"{100 * value:.1f}", probe)
+        table.add_section()
+    if table.row_count:
+        console().print(table)
+
+
+def _show_clips(results: Sequence[Result]) -> None:
+    table = Table("set", "listed", "heard", "missing", "unreadable", title="Clips", title_justify="left")
+    for result in results:
+        counts = (result.num_listed, result.num_heard, len(result.missing), len(result.unreadable))
+        table.add_row(result.title, *map(str, counts))
+    console().print(table)
+
+
+def _finish(results: Sequence[Result], absent: Sequence[Source], data: Path) -> None:
+    """Names what isn't there and what can't be decoded; with missing or damaged clips, ends with exit code 1."""
+    out = errors_console()
+    for source in absent:
+        out.print(f"{source.title} isn't in {escape(str(data))}: no folder has {source.looked_for}.", highlight=False)
+    for result in results:
+        for one in result.unreadable:
+            out.print(f"[red]{escape(str(one.path))}[/]: {escape(one.reason)}", highlight=False)
+        if result.missing:
+            named = ", ".join(result.missing[:_NAMED])
+            more = f" and {len(result.missing) - _NAMED} more" if len(result.missing) > _NAMED else ""
+            out.print(f"{result.title} lacks the audio of {escape(named)}{more}.", highlight=False)
+    if any(result.missing or result.unreadable for result in results):
+        raise typer.Exit(1)

@@ -1,0 +1,164 @@
+"""Texts and sounds to search by, as people name them → what an encoder hears in them."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clapboard.audio import WINDOW_S, Span, windows
+from clapboard.errors import AudioError, RequestError
+from clapboard.labels import label_space_of
+from clapboard.prediction import compute_class_weights
+from clapboard.scoring import Array, mean_direction
+
+if TYPE_CHECKING:
+    from clapboard.clap import ClapEncoder
+
+LONGEST_S = 600.0
+"""A sound that is searched by is no longer than this: somebody waits while it is heard."""
+
+_REMEMBERED = 1_000
+_TIME = r"(?:\d+:)?(?:\d+:)?\d+(?:\.\d+)?"
+_SPAN = re.compile(rf"({_TIME})-({_TIME})")
+_TASK = re.compile(r"task:(\d{1,18})(?::(.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class OfTask:
+    """What a task of the project holds, or a piece of it."""
+
+    task: int
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class OfFile:
+    """What a file holds, or a piece of it. `name` is what errors call it; `sha256` is its content's, if known."""
+
+    path: Path
+    name: str
+    span: Span | None = None
+    sha256: str = ""
+
+
+Sound = OfTask | OfFile
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to search for: texts and sounds that are like it, and sounds that aren't."""
+
+    texts: tuple[str, ...] = ()
+    like: tuple[Sound, ...] = ()
+    not_like: tuple[Sound, ...] = ()
+
+
+def read_sound(text: str) -> Sound:
+    """The sound that is named by `FILE`, `task:N`, or either with `:START-END` behind it, in seconds or [H:]M:SS.
+
+    A file may have colons in its name. Raises `RequestError` for a piece that is none, `AudioError` for no file.
+    """
+    if found := _TASK.fullmatch(text):
+        return OfTask(int(found[1]), None if found[2] is None else _span(found[2], text))
+    whole = Path(text)
+    if whole.exists():
+        return OfFile(whole, whole.name)
+    cuts = [at for at, sign in enumerate(text) if sign == ":" and at and _SPAN.fullmatch(text[at + 1 :])]
+    for at in cuts:
+        path = Path(text[:at])
+        if path.exists():
+            return OfFile(path, path.name, _span(text[at + 1 :], text))
+    missing = text[: cuts[0]] if cuts else text
+    raise AudioError(f"{missing} doesn't exist: give FILE, FILE:START-END (in seconds), or task:N.")
+
+
+class Memory:
+    """What was heard lately, so that a search that is refined isn't heard anew. Threads may share it."""
+
+    def __init__(self, capacity: int = _REMEMBERED) -> None:
+        self._capacity = capacity
+        self._held: OrderedDict[object, Array] = OrderedDict()
+        self._turn = threading.Lock()
+
+    def get(self, key: object, hear: Callable[[], Array]) -> Array:
+        """What is remembered under the key, or else what `hear` gives now."""
+        with self._turn:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+        heard = hear()
+        with self._turn:
+            self._held[key] = heard
+            while len(self._held) > self._capacity:
+                self._held.popitem(last=False)
+        return heard
+
+
+class Listener:
+    """Hears with an encoder, which is asked for when it is needed first."""
+
+    def __init__(self, encoder: Callable[[], ClapEncoder], memory: Memory) -> None:
+        self._encoder = lru_cache(maxsize=1)(encoder)
+        self._memory = memory
+
+    def text(self, text: str) -> tuple[Array, Array]:
+        """The text's embedding `[D]`, made as a label's would be, and that of a text which says nothing.
+
+        Raises `LabelConfigError` for an empty text, `ModelError`.
+        """
+        weight, neutral = compute_class_weights(label_space_of([text]), self._encoder().embed_texts)
+        return weight, neutral
+
+    def sound(self, file: OfFile) -> Array:
+        """The mean direction `[D]` of the file's windows. Raises `AudioError` if it can't be used, or is too long."""
+        if not file.sha256:
+            return self._hear(file)
+        identity = self._encoder().identity
+        return self._memory.get((identity.version, identity.dtype, file.sha256, file.span), lambda: self._hear(file))
+
+    def _hear(self, file: OfFile) -> Array:
+        encoder = self._encoder()
+        heard = [encoder.embed_windows(batch) for batch in _batches(file, encoder.batch_size)]
+        return mean_direction(np.concatenate(heard))
+
+
+def _batches(file: OfFile, batch_size: int) -> Iterator[list[Array]]:
+    """The file's windows `[480000]`, in lists that an encoder takes at once."""
+    batch: list[Array] = []
+    for window in windows(file.path, name=file.name, span=file.span):
+        if (window.index + 1) * WINDOW_S > LONGEST_S:
+            raise AudioError(
+                f"{file.name} is longer than the {LONGEST_S:g} s that can be searched by: name the piece that counts."
+            )
+        batch.append(window.waveform)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _span(text: str, whole: str) -> Span:
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise RequestError(f"{whole} names no piece: write START-END in seconds, such as task:17:3.5-6 or 1:02-1:05.")
+    span = Span(_seconds(found[1]), _seconds(found[2]))
+    if span.start_s >= span.end_s:
+        raise RequestError(f"The piece {text} of {whole[: -len(text) - 1]} ends before it begins: write START-END.")
+    return span
+
+
+def _seconds(clock: str) -> float:
+    """Seconds of `[H:][M:]S`."""
+    total = 0.0
+    for part in clock.split(":"):
+        total = total * 60 + float(part)
+    return total

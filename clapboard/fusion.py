@@ -1,0 +1,98 @@
+"""A recording of any length → four mels, for checkpoints with feature fusion: the whole of it, and three places in it.
+
+Longer than 10 s, it is its whole log-mel shrunk to 1001 frames, and the first, middle and last 1001 frames (Wu et al.
+2023, arXiv 2211.06687, section 2.3; `ClapFeatureExtractor` in transformers takes three at random). Otherwise it is its
+window's log-mel, four times, and isn't «longer».
+
+It is read in blocks, and its log-mel is all that is ever held of it: 92 MB an hour.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, no_samples, regrouped, repeat_pad
+from clapboard.features import FRAME_SAMPLES, HOP_SAMPLES, NUM_FRAMES, NUM_MELS, LogMel
+
+NUM_CHANNELS = 4
+
+_MARGIN = FRAME_SAMPLES // 2
+
+
+@dataclass(frozen=True, eq=False)
+class FourMels:
+    """A recording's log-mels `[4, 1001, 64]`, the global one first, and whether the local ones say more than that."""
+
+    features: torch.Tensor
+    is_longer: bool
+    duration_s: float
+
+
+def four_mels(pieces: Iterable[Waveform], log_mel: LogMel, *, name: str = "The recording") -> FourMels:
+    """The four mels of consecutive pieces `[t]`, as `audio.blocks` gives them; where they are cut changes nothing.
+
+    Raises `AudioError`, which calls the recording `name`, if there are no samples in them.
+    """
+    blocks = regrouped(pieces, WINDOW_SAMPLES)
+    first, second = next(blocks, None), next(blocks, None)
+    if first is None:
+        raise no_samples(name)
+    if second is None:
+        window = torch.from_numpy(repeat_pad(first))[None].to(log_mel.hann.device)
+        return _alike(log_mel(window)[0], first.size)
+    mel, num_samples = _whole(itertools.chain([first, second], blocks), log_mel)
+    if len(mel) <= NUM_FRAMES:  # longer by less than a frame
+        return _alike(mel.to(log_mel.hann.device), num_samples)
+    shrunk = functional.interpolate(mel[None, None], (NUM_FRAMES, NUM_MELS), mode="bilinear", align_corners=False)
+    places = [mel[start : start + NUM_FRAMES] for start in local_starts(len(mel))]
+    features = torch.stack([shrunk[0, 0], *places]).to(log_mel.hann.device)
+    return FourMels(features, True, num_samples / SAMPLE_RATE)
+
+
+def local_starts(num_frames: int) -> tuple[int, int, int]:
+    """The frames at which the local mels of a recording of more than 1001 frames begin: first, middle and last."""
+    last = num_frames - NUM_FRAMES
+    return 0, (last + 1) // 2, last
+
+
+def batched(recordings: Sequence[FourMels]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a tower takes: features `[B, 4, 1001, 64]` and `is_longer` `[B]`, bool, on the features' device."""
+    features = torch.stack([recording.features for recording in recordings])
+    return features, torch.tensor([recording.is_longer for recording in recordings], device=features.device)
+
+
+def _alike(mel: torch.Tensor, num_samples: int) -> FourMels:
+    return FourMels(mel.expand(NUM_CHANNELS, -1, -1), False, num_samples / SAMPLE_RATE)
+
+
+def _whole(blocks: Iterator[Waveform], log_mel: LogMel) -> tuple[torch.Tensor, int]:
+    """The log-mel `[F, 64]` of all blocks, of which the first is a window long, and the number of their samples.
+
+    What follows a block's last whole frame is held back for the next one: always enough to be reflected at the end.
+    """
+    mel = np.zeros((0, NUM_MELS), np.float32)
+    held: Waveform = np.zeros(0, np.float32)
+    num_samples = 0
+    for block in blocks:
+        held = np.concatenate([held, block] if num_samples else [block[_MARGIN:0:-1], block])
+        num_samples += block.size
+        num_frames = (held.size - FRAME_SAMPLES) // HOP_SAMPLES + 1
+        if num_frames > 0:
+            _append(mel, held, log_mel)
+            held = held[num_frames * HOP_SAMPLES :]
+    _append(mel, np.concatenate([held, held[-2 : -_MARGIN - 2 : -1]]), log_mel)
+    return torch.from_numpy(mel), num_samples
+
+
+def _append(mel: npt.NDArray[np.float32], samples: Waveform, log_mel: LogMel) -> None:
+    """Lengthens `mel` by the frames in the samples. In place: memory is moved by the page, and never held twice."""
+    part = log_mel.of_frames(torch.from_numpy(samples)[None].to(log_mel.hann.device))[0].cpu().numpy()
+    mel.resize((len(mel) + len(part), NUM_MELS), refcheck=False)
+    mel[-len(part) :] = part

@@ -1,0 +1,174 @@
+"""Sounds as people name them, and what an encoder gets to hear of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Span, window_waveform
+from clapboard.clap import EncoderIdentity
+from clapboard.errors import AudioError, LabelConfigError, RequestError
+from clapboard.examples import LONGEST_S, Listener, Memory, OfFile, OfTask, read_sound
+from clapboard.scoring import Array, mean_direction
+
+
+class Ears:
+    """Keeps what it was given to hear; an embedding follows from the samples."""
+
+    identity = EncoderIdentity("ears", "ab12", "float32", 4, 10.0)
+    batch_size = 2
+
+    def __init__(self) -> None:
+        self.heard: list[Array] = []
+
+    def embed_windows(self, waveforms: Sequence[Array]) -> Array:
+        self.heard += waveforms
+        return np.stack(waveforms).reshape(len(waveforms), 4, -1).sum(axis=2)
+
+    def embed_texts(self, texts: Sequence[str]) -> Array:
+        return np.array([[len(text), text.count("rain"), 0, 1] for text in texts], np.float32)
+
+
+@pytest.fixture
+def ears() -> Ears:
+    return Ears()
+
+
+@pytest.fixture
+def listener(ears: Ears) -> Listener:
+    return Listener(lambda: ears, Memory())  # type: ignore[arg-type, return-value]
+
+
+@pytest.fixture
+def ramp(tmp_path: Path) -> Path:
+    """25 s in which each sample says where it is."""
+    path = tmp_path / "ramp.wav"
+    soundfile.write(path, np.linspace(0, 0.9, 25 * SAMPLE_RATE, dtype=np.float32), SAMPLE_RATE, subtype="FLOAT")
+    return path
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("piece", "span"),
+        [
+            ("3.5-6", Span(3.5, 6)),
+            ("0-10", Span(0, 10)),
+            ("1:02-1:05.5", Span(62, 65.5)),
+            ("59-1:00:02", Span(59, 3602)),
+        ],
+    )
+    def test_a_piece_is_told_in_seconds_or_as_a_clock_does(self, ramp: Path, piece: str, span: Span) -> None:
+        assert read_sound(f"{ramp}:{piece}") == OfFile(ramp, "ramp.wav", span)
+        assert read_sound(f"task:17:{piece}") == OfTask(17, span)
+
+    def test_without_a_piece_it_is_all_of_it(self, ramp: Path) -> None:
+        assert read_sound(str(ramp)) == OfFile(ramp, "ramp.wav")
+        assert read_sound("task:17") == OfTask(17)
+
+    @pytest.mark.parametrize("name", ["a:b.wav", "take:1", "at 1:02", "task:17", "a:3-5", "a:3-5:"])
+    def test_files_may_have_colons_in_their_names(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / name).touch()
+        assert read_sound(f"./{name}") == OfFile(Path(name), name)
+        assert read_sound(f"./{name}:1:02-1:05") == OfFile(Path(name), name, Span(62, 65))
+
+    @pytest.mark.parametrize(
+        ("text", "error", "message"),
+        [
+            ("nowhere.wav", AudioError, r"nowhere\.wav doesn't exist"),
+            ("nowhere.wav:1-2", AudioError, r"nowhere\.wav doesn't exist"),
+            ("task:x", AudioError, "task:x doesn't exist: give FILE, FILE:START-END"),
+            ("task:17:", RequestError, "task:17: names no piece"),
+            ("task:17:3", RequestError, "task:17:3 names no piece"),
+            ("task:17:6-3.5", RequestError, "The piece 6-3.5 of task:17 ends before it begins"),
+            ("task:17:6-6", RequestError, "ends before it begins"),
+        ],
+    )
+    def test_what_is_no_sound_is_told_in_a_sentence(self, text: str, error: type[Exception], message: str) -> None:
+        with pytest.raises(error, match=message):
+            read_sound(text)
+
+    def test_a_piece_of_a_file_that_ends_before_it_begins_names_the_file(self, ramp: Path) -> None:
+        with pytest.raises(RequestError, match=r"The piece 6-3 of .*ramp\.wav ends before it begins"):
+            read_sound(f"{ramp}:6-3")
+
+
+class TestHearing:
+    def test_a_short_piece_is_repeated_like_a_clip_of_that_length(
+        self, listener: Listener, ears: Ears, ramp: Path
+    ) -> None:
+        listener.sound(OfFile(ramp, "ramp.wav", Span(3.5, 6)))
+        samples, _ = soundfile.read(ramp, dtype="float32")
+        (heard,) = ears.heard
+        np.testing.assert_array_equal(heard, window_waveform(samples[int(3.5 * SAMPLE_RATE) : 6 * SAMPLE_RATE])[0])
+
+    @pytest.mark.parametrize("span", [None, Span(0.5, 24.5)])
+    def test_a_long_one_is_the_mean_direction_of_its_windows(
+        self, listener: Listener, ears: Ears, ramp: Path, span: Span | None
+    ) -> None:
+        found = listener.sound(OfFile(ramp, "ramp.wav", span))
+        samples, _ = soundfile.read(ramp, dtype="float32")
+        start, end = (0, samples.size) if span is None else (SAMPLE_RATE // 2, samples.size - SAMPLE_RATE // 2)
+        windows = window_waveform(samples[start:end])
+        np.testing.assert_array_equal(np.stack(ears.heard), windows)
+        np.testing.assert_allclose(found, mean_direction(Ears().embed_windows([*windows])), atol=1e-6)
+
+    @pytest.mark.parametrize("span", [Span(20, 26), Span(25, 26), Span(30, 31)])
+    def test_a_piece_outside_of_the_file_is_refused(self, listener: Listener, ramp: Path, span: Span) -> None:
+        with pytest.raises(AudioError, match=r"ramp\.wav is 25\.0 s long: \d+–\d+ s isn't all in it"):
+            listener.sound(OfFile(ramp, "ramp.wav", span))
+
+    def test_an_end_that_was_rounded_up_is_the_end(self, listener: Listener, ears: Ears, ramp: Path) -> None:
+        listener.sound(OfFile(ramp, "ramp.wav", Span(20, 25.04)))
+        assert ears.heard[0][5 * SAMPLE_RATE - 1] == pytest.approx(0.9)
+
+    def test_what_is_no_audio_is_refused(self, listener: Listener, tmp_path: Path) -> None:
+        (tmp_path / "a.wav").write_text("no audio")
+        with pytest.raises(AudioError, match=r"a\.wav is no audio"):
+            listener.sound(OfFile(tmp_path / "a.wav", "a.wav", Span(0, 1)))
+
+    def test_a_sound_that_is_too_long_to_wait_for_is_refused_but_a_piece_of_it_isnt(
+        self, listener: Listener, ears: Ears, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "long.wav"
+        soundfile.write(path, np.full(int((LONGEST_S + 5) * 8_000), 0.1, np.float32), 8_000)
+        with pytest.raises(AudioError, match="longer than the 600 s"):
+            listener.sound(OfFile(path, "long.wav"))
+        ears.heard.clear()
+        listener.sound(OfFile(path, "long.wav", Span(LONGEST_S, LONGEST_S + 5)))
+        assert [window.shape for window in ears.heard] == [(WINDOW_SAMPLES,)]
+
+    def test_what_was_heard_is_remembered_by_content_and_piece(
+        self, listener: Listener, ears: Ears, ramp: Path
+    ) -> None:
+        first = listener.sound(OfFile(ramp, "ramp.wav", Span(0, 5), "c0ffee"))
+        ramp.unlink()
+        np.testing.assert_array_equal(listener.sound(OfFile(ramp, "ramp.wav", Span(0, 5), "c0ffee")), first)
+        assert len(ears.heard) == 1
+        with pytest.raises(AudioError):
+            listener.sound(OfFile(ramp, "ramp.wav", Span(0, 6), "c0ffee"))
+
+    def test_a_text_is_read_as_a_label_beside_one_that_says_nothing(self, listener: Listener) -> None:
+        weight, neutral = listener.text("rain")
+        assert weight[1] > 0
+        assert neutral[1] == 0
+        with pytest.raises(LabelConfigError, match="empty"):
+            listener.text(" ")
+
+
+def test_the_memory_forgets_what_was_used_least_lately() -> None:
+    memory, asked = Memory(capacity=2), []
+
+    def hear(key: str) -> Array:
+        asked.append(key)
+        return np.zeros(1, np.float32)
+
+    for key in ("a", "b", "a", "c", "a", "b"):
+        memory.get(key, lambda key=key: hear(key))  # type: ignore[misc]
+    assert asked == ["a", "b", "c", "b"]

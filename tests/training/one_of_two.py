@@ -1,0 +1,25 @@
+"""One of two processes that share a batch: writes what it found. Started by `torchrun`, for test_contrastive.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_contrastive import PORTIONS, batch, gradients, task
+
+from training.processes import Processes
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    processes = Processes.join(torch.device("cpu"))
+    for portion in PORTIONS:
+        shared = task(portion=portion, processes=processes)
+        loss = shared.gradients(batch(processes), seed=0)
+        norm = shared.model.audio_model.audio_encoder.batch_norm
+        found = {"loss": loss, "gradients": gradients(shared), "mean": norm.running_mean, "variance": norm.running_var}
+        torch.save(found, folder / f"{processes.rank}-{portion}.pt")
+    processes.leave()

@@ -1,0 +1,125 @@
+"""A benchmark's result, and the authors' three tables as data: retrieval, zero-shot, supervised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from clapboard.clap import ClapEncoder
+from training.benchmarks.benchmark import Benchmark, BenchmarkClip
+from training.benchmarks.cache import EmbeddingCache
+from training.benchmarks.embedding import embed_clips
+from training.benchmarks.figures import Classification, retrieve, supervised, zero_shot
+from training.benchmarks.published import RETRIEVAL, SUPERVISED, ZERO_SHOT
+from training.manifest import Unreadable
+from training.retrieval import Retrieval
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one benchmark. A figure is None where the data set has none of its kind, or no clip for it."""
+
+    key: str
+    title: str
+    num_listed: int
+    num_heard: int
+    missing: tuple[str, ...]
+    unreadable: tuple[Unreadable, ...]
+    zero_shot: Classification | None = None
+    supervised: Classification | None = None
+    retrieval: Retrieval | None = None
+
+    @property
+    def measures(self) -> Mapping[str, float]:
+        """The figures by the names that the tables give them."""
+        found = {ZERO_SHOT: self.zero_shot, SUPERVISED: self.supervised}
+        measures = {name: one.score for name, one in found.items() if one is not None}
+        if self.retrieval is not None:
+            ways = (self.retrieval.text_to_audio, self.retrieval.audio_to_text)
+            figures = [getattr(way, name) for way in ways for name in ("recall_1", "recall_5", "recall_10", "map_10")]
+            measures |= dict(zip(RETRIEVAL, figures, strict=True))
+        return measures
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        files = [{"path": str(one.path), "error": one.reason} for one in self.unreadable]
+        return asdict(self) | {"unreadable": files}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of a table."""
+
+    key: str
+    measure: str
+    header: str
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """A table's title and columns, and what must be known to compare its rows."""
+
+    title: str
+    columns: tuple[Column, ...]
+    note: str = ""
+
+
+_CLASSIFIED = {
+    "esc50": "ESC-50",
+    "us8k": "US8K",
+    "vggsound": "VGGSound",
+    "gtzan": "GTZAN",
+    "fsd50k": "FSD50K mAP",
+    "esc10": "ESC-10",
+}
+_UNSORTED = (
+    "A→T mAP@10 is by its definition; LAION's code computes a higher one (--json: audio_to_text_map_10_unsorted)."
+)
+_FINETUNED = "Ours is a linear probe on frozen embeddings; the audio encoders of CLAP's authors are finetuned."
+
+
+def layouts(keys: Collection[str]) -> tuple[TableLayout, ...]:
+    """The authors' tables, with the columns of these data sets; those without any are left out."""
+    captioned = {"audiocaps": "AudioCaps", "clotho": "Clotho"}
+    retrieval = [
+        TableLayout(f"1. Retrieval on {title}, %", tuple(Column(key, name, name) for name in RETRIEVAL), _UNSORTED)
+        for key, title in captioned.items()
+        if key in keys
+    ]
+    chosen = {key: header for key, header in _CLASSIFIED.items() if key in keys}
+    classified = [
+        TableLayout(title, tuple(Column(key, measure, header) for key, header in chosen.items()), note)
+        for title, measure, note in (
+            ("2. Zero-shot accuracy, %", ZERO_SHOT, ""),
+            ("3. Supervised accuracy, %", SUPERVISED, _FINETUNED),
+        )
+        if chosen
+    ]
+    return (*retrieval, *classified)
+
+
+def needed_clips(benchmark: Benchmark, *, with_probe: bool) -> tuple[BenchmarkClip, ...]:
+    """The clips that must be heard: all to learn a probe, otherwise those that are tested on."""
+    return benchmark.clips if with_probe else benchmark.tested
+
+
+def evaluate(
+    benchmark: Benchmark,
+    encoder: ClapEncoder,
+    cache: EmbeddingCache,
+    *,
+    with_probe: bool,
+    on_clip: Callable[[], None] = lambda: None,
+) -> Result:
+    """The benchmark's result by that encoder; `on_clip` hears of each clip that is done.
+
+    Raises `TrainingError` if the cache can't be used.
+    """
+    clips = needed_clips(benchmark, with_probe=with_probe)
+    embedded = embed_clips(encoder, clips, cache, on_clip=on_clip)
+    heard = (benchmark.key, benchmark.title, len(clips), len(embedded.clips), embedded.missing, embedded.unreadable)
+    if benchmark.kind == "captions":
+        return Result(*heard, retrieval=retrieve(embedded, encoder.embed_texts))
+    probe = supervised(benchmark, embedded) if with_probe else None
+    return Result(*heard, zero_shot=zero_shot(benchmark, embedded, encoder.embed_texts), supervised=probe)

@@ -1,0 +1,135 @@
+"""The task of pretraining: a batch of sounds and captions → its loss, and every parameter's gradient.
+
+The loop knows neither model nor loss. A batch that is too large for the memory goes through in portions (GradCache, Gao
+et al. 2021, arXiv 2101.06983): all embeddings first, without a graph; the loss's gradient in them; then each portion
+again, with its part of that gradient. So the loss is that of the whole batch all the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn.functional import normalize
+
+from training.audio_input import AudioInput, Prepared
+from training.dataset import Batch
+from training.loss import affinity, contrastive_loss
+from training.processes import ALONE, Processes
+
+MAX_SCALE = 100.0
+"""Cosines count a hundredfold at most: where a temperature may fall without bound, training gets unstable."""
+
+Tokens = dict[str, torch.Tensor]
+
+
+class Contrastive:
+    """A model with its tokenizer, in training: sounds and captions of a pair come together, others apart."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        audio: AudioInput,
+        *,
+        dtype: torch.dtype = torch.float32,
+        portion: int = 0,
+        processes: Processes = ALONE,
+    ) -> None:
+        """`portion` clips at most go through the model at once; 0: all of a batch."""
+        self.model = model.train()
+        self.tokenizer = tokenizer
+        self._audio = audio
+        self._dtype = dtype
+        self._portion = portion
+        self._processes = processes
+        self._processes.share_statistics(model)
+
+    def gradients(self, batch: Batch, seed: int) -> float:
+        """The batch's loss; each parameter's `grad` is the loss's gradient in it, over all processes.
+
+        Whatever is random in it follows from `seed` and the process's rank.
+        """
+        seed = seed * self._processes.count + self._processes.rank
+        torch.manual_seed(seed)
+        self.model.zero_grad()
+        sounds = self._audio.prepare(batch.sounds)
+        tokens = self._tokens([*batch.captions, *batch.shared_captions])
+        if 0 < self._portion < max(len(batch.sounds), len(tokens["input_ids"])):
+            loss = self._by_portions(sounds, tokens, batch, seed)
+        else:
+            audio, text = self._embed_audio(sounds), self._embed_text(tokens)
+            loss = self._loss(audio, text, batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+        self._processes.average_gradients(self.model.parameters())
+        return float(loss.item())
+
+    @property
+    def scale(self) -> float:
+        """The factor from cosine to logit, as learnt so far."""
+        return float(self.model.logit_scale_a.exp().item())
+
+    def limit_scales(self) -> None:
+        """Keeps the temperatures where they belong; to be called after each change of the parameters."""
+        with torch.no_grad():
+            for scale in (self.model.logit_scale_a, self.model.logit_scale_t):
+                scale.clamp_(max=math.log(MAX_SCALE))
+
+    def _loss(self, audio: torch.Tensor, text: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The loss of all processes' clips and captions, the same in each of them."""
+        gather, gather_items = self._processes.gather, self._processes.gather_items
+        own, shared = torch.split(text, [len(batch.captions), len(batch.shared_captions)])
+        meanings = [*gather_items(batch.caption_meanings), *batch.shared_meanings]
+        fit = affinity(gather_items(batch.meanings), meanings).to(audio.device)
+        scales = self.model.logit_scale_a.exp(), self.model.logit_scale_t.exp()
+        return contrastive_loss(gather(audio), torch.cat([gather(own), shared]), fit, *scales)
+
+    def _by_portions(self, sounds: Prepared, tokens: Tokens, batch: Batch, seed: int) -> torch.Tensor:
+        leaf = sounds.as_leaf()
+        audio_parts = [partial(self._embed_audio, part) for part in leaf.split(self._portion)]
+        text_parts = [partial(self._embed_text, part) for part in self._token_parts(tokens)]
+        embeds = [_repeatable(embed, (seed, index)) for index, embed in enumerate((*audio_parts, *text_parts))]
+        with torch.no_grad():
+            rows = [embed() for embed in embeds]
+        audio = torch.cat(rows[: len(audio_parts)]).requires_grad_()
+        text = torch.cat(rows[len(audio_parts) :]).requires_grad_()
+        loss = self._loss(audio, text, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert audio.grad is not None
+        assert text.grad is not None
+        parts = [*torch.split(audio.grad, self._portion), *torch.split(text.grad, self._portion)]
+        for embed, part in zip(embeds, parts, strict=True):
+            embed().backward(part)  # type: ignore[no-untyped-call]
+        if leaf.features.grad is not None:
+            sounds.features.backward(leaf.features.grad)  # type: ignore[no-untyped-call]
+        return loss
+
+    def _embed_audio(self, prepared: Prepared) -> torch.Tensor:
+        """`[B, D]` float32."""
+        return normalize(self.model.audio_projection(self._audio.pooled(prepared)).float(), dim=-1)
+
+    def _embed_text(self, tokens: Tokens) -> torch.Tensor:
+        """`[T, D]` float32."""
+        with torch.autocast(self.model.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            return normalize(self.model.get_text_features(**tokens).pooler_output.float(), dim=-1)
+
+    def _tokens(self, texts: Sequence[str]) -> Tokens:
+        encoded = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        return {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+
+    def _token_parts(self, tokens: Tokens) -> list[Tokens]:
+        parts = zip(*(torch.split(rows, self._portion) for rows in tokens.values()), strict=True)
+        return [dict(zip(tokens, part, strict=True)) for part in parts]
+
+
+def _repeatable(embed: Callable[[], torch.Tensor], seed: tuple[int, int]) -> Callable[[], torch.Tensor]:
+    """The same, with the same dropout whenever it is called."""
+
+    def again() -> torch.Tensor:
+        torch.manual_seed(hash(seed))  # of integers: the same in every process
+        return embed()
+
+    return again

@@ -1,0 +1,80 @@
+"""A Hugging Face data set on disk (`save_to_disk`) → pairs. Its audio stays encoded, to be decoded as all audio is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clapboard.errors import TrainingError
+from training.corpus.pairs import CAPTION_FIELDS, TAG_FIELDS, Audio, Pair, read_fields
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+INFO_FILES = ("dataset_info.json", "dataset_dict.json")
+_AUDIO_COLUMNS = ("audio", "path", "file")
+
+
+def hugging_face_pairs(folder: Path) -> Iterator[Pair]:
+    """The data set's rows, one in memory at a time; a class's number becomes its name.
+
+    Of a data set with splits, name one: FOLDER/train. Raises `TrainingError` if it can't be read, has several splits,
+    or no column of audio or of texts.
+    """
+    import datasets
+
+    try:
+        found = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{folder} can't be read as a Hugging Face data set: save it anew with save_to_disk."
+        ) from error
+    if isinstance(found, datasets.DatasetDict):
+        if len(found) != 1:
+            raise TrainingError(
+                f"{folder} has the splits {', '.join(found)}: choose one, such as {folder / next(iter(found))}."
+            )
+        (found,) = found.values()
+    column = _audio_column(folder, found)
+    if isinstance(found.features[column], datasets.Audio):
+        found = found.cast_column(column, datasets.Audio(decode=False))
+    classes = {name: labels for name in found.column_names if (labels := _class_names(found.features[name]))}
+    for number, row in enumerate(found):
+        texts = {name: _named(value, classes[name]) if name in classes else value for name, value in row.items()}
+        texts.pop(column)
+        name, audio = _sound(folder, number, row[column])
+        yield read_fields(texts, f"{folder}, row {number},").pair(name, audio)
+
+
+def _audio_column(folder: Path, rows: Dataset) -> str:
+    import datasets
+
+    columns = [name for name, feature in rows.features.items() if isinstance(feature, datasets.Audio)]
+    columns += [name for name in _AUDIO_COLUMNS if name in rows.column_names]
+    if not columns:
+        raise TrainingError(f"{folder} has no column of audio, only {', '.join(rows.column_names)}: name it audio.")
+    if not set(rows.column_names) & {*CAPTION_FIELDS, *TAG_FIELDS}:
+        wanted = " or ".join((*CAPTION_FIELDS, *TAG_FIELDS))
+        raise TrainingError(f"{folder} has no column of texts, only {', '.join(rows.column_names)}: name one {wanted}.")
+    return columns[0]
+
+
+def _class_names(feature: Any) -> list[str]:
+    """The classes' names, also those of a list of classes; empty for other columns."""
+    return list(getattr(getattr(feature, "feature", feature), "names", None) or ())
+
+
+def _named(value: Any, names: list[str]) -> list[str]:
+    numbers = value if isinstance(value, list) else [value]
+    return [names[number] for number in numbers if number is not None and number >= 0]  # -1: not known
+
+
+def _sound(folder: Path, number: int, value: Any) -> tuple[str, Audio]:
+    if isinstance(value, str):
+        return value, folder / value
+    path, content = (value or {}).get("path"), (value or {}).get("bytes")
+    name = f"row {number}" + (f" ({Path(path).name})" if path else "")
+    if content is None and path:
+        return name, folder / path
+    return name, content or b""

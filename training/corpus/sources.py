@@ -1,0 +1,64 @@
+"""Which kind of source something is, told from what it is, and its pairs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from clapboard.errors import TrainingError
+from training.corpus.folders import folder_pairs
+from training.corpus.hugging_face import INFO_FILES, hugging_face_pairs
+from training.corpus.listed import csv_pairs, jsonl_pairs
+from training.corpus.pairs import Pair
+from training.corpus.projects import LabelStudioAccess, project_pairs
+from training.corpus.tars import shard_paths, tar_pairs
+
+_PROJECT = re.compile(r"project:([1-9][0-9]*)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that holds pairs: `given` as it was named, and `name` without the folders that it lies in."""
+
+    given: str
+    name: str
+    kind: str
+    pairs: Callable[[], Iterator[Pair]] = field(repr=False)
+
+
+def open_source(given: str, label_studio: Callable[[], LabelStudioAccess]) -> Source:
+    """The source: a folder, CSV, JSONL, Hugging Face data set on disk, tar shards (braces may name several), or
+    `project:N`, for which `label_studio` is asked.
+
+    Nothing of it is read before its pairs are. Raises `TrainingError` if it is none of these.
+    """
+    if named := _PROJECT.fullmatch(given):
+        return Source(given, given, "Label Studio", partial(project_pairs, label_studio(), int(named[1])))
+    path = Path(given)
+    suffix = path.suffix.lower()
+    if suffix == ".tar":
+        return Source(given, path.name, "tar shards", partial(tar_pairs, shard_paths(given)))
+    if path.is_dir():
+        return _open_folder(given, path)
+    if suffix in _TABLES and path.is_file():
+        return Source(given, path.name, suffix.removeprefix(".").upper(), partial(_TABLES[suffix], path))
+    reason = "is none of these" if path.exists() else "doesn't exist"
+    raise TrainingError(
+        f"Source {given} {reason}: name a folder, a .csv, a .jsonl, a Hugging Face data set's folder, .tar shards, or "
+        "project:N."
+    )
+
+
+_TABLES = {".csv": csv_pairs, ".jsonl": jsonl_pairs, ".ndjson": jsonl_pairs}
+
+
+def _open_folder(given: str, folder: Path) -> Source:
+    name = folder.absolute().name
+    if any((folder / file).is_file() for file in INFO_FILES):
+        return Source(given, name, "Hugging Face", partial(hugging_face_pairs, folder))
+    if shards := sorted(folder.glob("*.tar")):
+        return Source(given, name, "tar shards", partial(tar_pairs, shards))
+    return Source(given, name, "folder", partial(folder_pairs, folder))

@@ -1,0 +1,69 @@
+"""`search` jobs: what somebody asked the backend → the answer that they wait for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from clapboard.audio import Span
+from clapboard.errors import ClapboardError
+from clapboard.examples import Listener, Memory, OfFile, OfTask, Sound, Wanted
+from clapboard.search import ProjectSearch, require_same
+from clapboard.search_request import SearchRequest, SoundRequest
+from clapboard.settings import Settings
+from clapboard.sources import AudioSources, SourceFile
+from clapboard.store import Store
+from clapboard.store.jobs import Job
+from clapboard.store.vectors import VectorFiles
+from workers.encoders import EncoderPool
+
+
+class Searcher:
+    """Answers searches with the encoders that are loaded. Threads may share it."""
+
+    def __init__(self, settings: Settings, store: Store, sources: AudioSources, encoders: EncoderPool) -> None:
+        self._settings = settings
+        self._store = store
+        self._sources = sources
+        self._encoders = encoders
+        self._files = VectorFiles(settings.vectors_dir, store.embeddings)
+        self._memory = Memory()
+
+    def run(self, job: Job) -> str:
+        """Answer the search, if somebody still waits; a word on what came of it.
+
+        A search that can't be answered as it was asked has that as its answer: asking again is up to whoever asked.
+        """
+        search = str(job.payload["search"])
+        asked = self._store.searches.request(search)
+        if asked is None:
+            return "Nobody waits for it any more."
+        answer: dict[str, Any]
+        try:
+            answer = {"matches": self._find(SearchRequest.model_validate_json(asked))}
+            outcome = f"{len(answer['matches'])} places were found."
+        except ClapboardError as error:
+            answer = {"status": error.http_status, "error": error.code, "detail": str(error)}
+            outcome = f"It can't be answered ({error.code})."
+        self._store.searches.answer(search, json.dumps(answer))
+        return outcome
+
+    def _find(self, request: SearchRequest) -> list[dict[str, Any]]:
+        found = ProjectSearch.open(self._store, self._files, self._settings.model, request.project)
+        encoder = self._encoders.get(found.encoder.model)
+        require_same(found.encoder, encoder.identity.version)
+        held: list[SourceFile] = []  # a fetched file stays on disk for as long as its object is there
+        wanted = Wanted(
+            request.all_texts,
+            tuple(self._sound(sound, held) for sound in request.like),
+            tuple(self._sound(sound, held) for sound in request.not_like),
+        )
+        places = found.find(wanted, request.top, Listener(lambda: encoder, self._memory), self._sources)
+        return [place.as_json(request.project, self._settings.label_studio_url) for place in places]
+
+    def _sound(self, sound: SoundRequest, held: list[SourceFile]) -> Sound:
+        span = None if sound.start_s is None or sound.end_s is None else Span(sound.start_s, sound.end_s)
+        if sound.task is not None:
+            return OfTask(sound.task, span)
+        held.append(self._sources.fetch(sound.audio or ""))
+        return OfFile(held[-1].path, f"The sound {len(held)}", span, held[-1].sha256)
