@@ -34,7 +34,6 @@ from training.contrastive import Contrastive
 from training.corpus.batches import PairBatches
 from training.corpus.stream import PairStream
 from training.corpus.texts import captions_of
-from training.evaluate import embed
 from training.pretrain import Schedule, pretrain
 from training.processes import Processes
 from training.retrieval import retrieval
@@ -133,7 +132,7 @@ def retrieval_figures(encoder: ClapEncoder, folder: Path) -> dict[str, float]:
     for sample in PairStream(folder, seed=0).epoch(0):
         if sample.captions:
             owners += [len(sounds)] * len(sample.captions)
-            sounds.append(embed(encoder, sample.waveform))
+            sounds.append(encoder.embed_recording(sample.waveform))
             texts += sample.captions
     if not sounds:
         return {}
