@@ -157,7 +157,8 @@ def zero_shot(
     kinds = tuple(texts)
     weights = np.stack([unit(encoder.embed_texts(list(texts[kind])).mean(axis=0)) for kind in kinds])  # [L, D]
     audio = np.stack([encoder.embed_recording(recording.waveform) for recording in recordings])  # [N, D]
-    odds = np.exp(encoder.logit_scale * (audio @ weights.T - 1))  # a cosine is 1 at most
+    cosines = audio @ weights.T  # [N, L]
+    odds = np.exp(encoder.logit_scale * (cosines - cosines.max(axis=1, keepdims=True)))
     truth = np.array([[recording.kind == kind for kind in kinds] for recording in recordings])
     return report(odds / odds.sum(axis=1, keepdims=True), truth, kinds, multiple=False)
 
