@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from clapboard.clap import ClapEncoder
-from clapboard.pretrained import FEATURE_FILES, Clap, checkpoint_folder, save_features
+from clapboard.pretrained import FEATURE_FILES, Clap, checkpoint_folder, save_model
 
 MANIFEST, CONFIG = "manifest.json", "finetune.json"
 _WRITTEN_ANEW = frozenset({"config.json", "model.safetensors.index.json", MANIFEST, CONFIG})
@@ -75,13 +75,11 @@ def publish(
     building.mkdir(parents=True)
     copy = type(model)(model.config)
     copy.load_state_dict(model.state_dict())
-    copy.to(dtype).save_pretrained(building)
+    save_model(copy.to(dtype), building)
     tokenizer.save_pretrained(building)
-    recipes = [base / name for name in FEATURE_FILES if (base / name).is_file()] if base else []
-    for file in recipes:
-        shutil.copyfile(file, building / file.name)
-    if not recipes:
-        save_features(model, building)
+    for name in FEATURE_FILES:
+        if base and (base / name).is_file():
+            shutil.copyfile(base / name, building / name)
     for file in building.iterdir():
         _to_disk(file)
     shutil.rmtree(folder, ignore_errors=True)

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from clapboard.cli import (
     caption,
+    convert,
     data,
     evaluate,
     files,
@@ -45,7 +46,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (run, project, learn, ledger, sync, caption, data, pretrain, evaluate, tables, files, search, operate):
+for module in (
+    run,
+    project,
+    learn,
+    ledger,
+    sync,
+    caption,
+    data,
+    pretrain,
+    evaluate,
+    tables,
+    files,
+    search,
+    convert,
+    operate,
+):
     module.add_commands(app)
 
 _MISSING = (LabelStudioError, ModelError, NoWorkerError, SourceUnavailable)

@@ -21,7 +21,7 @@ from clapboard.pretrained.models import (
     load_model,
     max_tokens,
     new_model,
-    save_features,
+    save_model,
 )
 
 __all__ = [
@@ -41,6 +41,6 @@ __all__ = [
     "load_tokenizer",
     "max_tokens",
     "new_model",
-    "save_features",
+    "save_model",
     "tokenizer_folder",
 ]
