@@ -117,7 +117,7 @@ def test_the_next_run_hears_nothing_anew(
     first = clapboard(*arguments, model=tiny_clap)
     assert first.exit_code == 0, first.stderr
     assert (cache / "embeddings.db").is_file()
-    monkeypatch.delattr(ClapEncoder, "embed_file")
+    monkeypatch.delattr(ClapEncoder, "embed_recording")
     assert lines(clapboard(*arguments, model=tiny_clap)) == lines(first)
 
 
