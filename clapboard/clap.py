@@ -104,7 +104,7 @@ class ClapEncoder:
         the fusion that is asked for, or if the engine can't be used.
         """
         folder = checkpoint_folder(model)
-        place = _device(device)
+        place = find_device(device)
         half = dtype == "bfloat16" or (dtype == "auto" and place.type == "cuda")
         clap = load_model(model, folder).to(place)
         if fusion and not clap.config.audio_config.enable_fusion:
@@ -288,7 +288,8 @@ class ClapEncoder:
             torch.cuda.empty_cache()
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one. Raises `ModelError` for one that isn't there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -16,6 +16,9 @@ from clapboard.errors import ModelError
 from clapboard.features import FRAME_SAMPLES, HOP_SAMPLES, NUM_MELS, LogMel
 
 MINI = "mini"
+FEATURE_FILES = ("preprocessor_config.json", "processor_config.json")
+"""What says how features are made: transformers 4's name, and 5's."""
+
 RECIPE = "1"
 """Part of every encoder version: counted up when windows, features or pooling change what an embedding means."""
 
@@ -93,7 +96,7 @@ def load_log_mel(model: str, clap: Any, folder: Path) -> LogMel:
     Raises `ModelError` if it was trained on others than CLAP's.
     """
     recipe: dict[str, Any] = {}
-    for name in ("preprocessor_config.json", "processor_config.json"):  # transformers 4's name, and 5's
+    for name in FEATURE_FILES:
         if (folder / name).is_file():
             content = read_json(model, folder / name)
             recipe |= content.get("feature_extractor", content)
