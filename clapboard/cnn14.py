@@ -30,7 +30,8 @@ class Cnn14(nn.Module):
         self.fc1 = nn.Linear(widths[-1], widths[-1])
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        image = self.bn0(features.transpose(1, 2)[..., None]).permute(0, 3, 2, 1)  # [B, T, 64] → [B, 1, T, 64]
+        # As rows: of other strides, torch 2.11's BatchNorm has a wrong gradient on CPUs.
+        image = self.bn0(features.reshape(-1, NUM_MELS, 1, 1)).view(features.shape)[:, None]  # [B, 1, T, 64]
         for name in self._names:
             image = self.get_submodule(name)(image)
             if name != self._names[-1]:

@@ -8,7 +8,7 @@ import torch
 
 from clapboard.cnn14 import Cnn14
 from clapboard.errors import ModelError
-from clapboard.htsat import Htsat, engines
+from clapboard.htsat import engines
 from clapboard.htsat.engines import AudioTower, Engine
 
 log = logging.getLogger(__name__)
@@ -28,14 +28,6 @@ def load_tower(
         raise ModelError("Engine openvino doesn't compute PANN-14: set CLAPBOARD_ENGINE to auto.")
     log.info("the audio tower is PANN-14, computed by torch in %s", dtype)
     return Cnn14Tower(encoder, dtype)
-
-
-def live_tower(encoder: torch.nn.Module, dtype: torch.dtype = torch.float32) -> AudioTower:
-    """The tower for training: it looks at the encoder's parameters in every pass, and gradients reach them.
-
-    Raises `ModelError` if the encoder is neither PANN-14 nor shaped like HTSAT.
-    """
-    return Cnn14Tower(encoder, dtype) if isinstance(encoder, Cnn14) else Htsat(encoder, dtype)
 
 
 class Cnn14Tower:

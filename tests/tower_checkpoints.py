@@ -11,7 +11,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer, pre_tokenizers
 from transformers import BertTokenizer, CLIPTokenizer, RobertaTokenizer
 
-from clapboard.pretrained import Clap, new_model, save_features
+from clapboard.pretrained import Clap, new_model, save_model
 from clapboard.pretrained.models import AudioTowerName, TextTowerName
 
 AUDIO_TOWERS: tuple[AudioTowerName, ...] = ("htsat", "cnn14")
@@ -29,7 +29,7 @@ _AUDIO_SIZES: dict[AudioTowerName, dict[str, Any]] = {
     },
     "cnn14": {"widths": [8, 8, 16, 16, 32, 64]},
 }
-_TEXT_SIZES = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+_TEXT_SIZES = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
 
 
 def make_model(audio: AudioTowerName, text: TextTowerName, *, fused: bool = False) -> tuple[Clap, Any]:
@@ -62,9 +62,8 @@ def make_model(audio: AudioTowerName, text: TextTowerName, *, fused: bool = Fals
 def save_pair(folder: Path, audio: AudioTowerName, text: TextTowerName, *, fused: bool = False) -> Path:
     """Write a checkpoint of these towers into the folder, and return it."""
     model, tokenizer = make_model(audio, text, fused=fused)
-    model.save_pretrained(folder)
+    save_model(model, folder)
     tokenizer.save_pretrained(folder)
-    save_features(model, folder)
     return folder
 
 

@@ -12,7 +12,22 @@ import sys
 import typer
 from rich.markup import escape
 
-from clapboard.cli import caption, data, evaluate, files, learn, ledger, operate, project, run, search, sync, tables
+from clapboard.cli import (
+    caption,
+    convert,
+    data,
+    evaluate,
+    files,
+    learn,
+    ledger,
+    operate,
+    pretrain,
+    project,
+    run,
+    search,
+    sync,
+    tables,
+)
 from clapboard.cli.output import errors_console
 from clapboard.errors import (
     ClapboardError,
@@ -31,7 +46,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (run, project, learn, ledger, sync, caption, data, evaluate, tables, files, search, operate):
+for module in (
+    run,
+    project,
+    learn,
+    ledger,
+    sync,
+    caption,
+    data,
+    pretrain,
+    evaluate,
+    tables,
+    files,
+    search,
+    convert,
+    operate,
+):
     module.add_commands(app)
 
 _MISSING = (LabelStudioError, ModelError, NoWorkerError, SourceUnavailable)

@@ -57,8 +57,7 @@ def load_model(model: str, folder: Path) -> Clap:
     found = _CLASSES.get(str(read_json(model, folder / "config.json").get("model_type")))
     if found is None:
         raise ModelError(f"Model {model} is not a CLAP checkpoint: its config.json names another type.")
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    _be_quiet()
     try:
         loaded, report = found.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
@@ -79,7 +78,17 @@ def max_tokens(clap: Clap) -> int:
     return longest - config.pad_token_id - 1 if config.model_type in {"roberta", "clap_text_model"} else longest
 
 
-def save_features(clap: Clap, folder: Path) -> None:
-    """Write the feature extractor's file, by which transformers and `load_log_mel` know the recipe."""
+def save_model(clap: Clap, folder: Path) -> None:
+    """Write weights (safetensors), config, and the feature extractor's file, by which the features' recipe is known.
+
+    Beside the tokenizer's files, that is all that `ClapEncoder` and transformers load.
+    """
+    _be_quiet()
+    clap.save_pretrained(folder)
     truncation = "fusion" if clap.config.audio_config.enable_fusion else "rand_trunc"
     ClapFeatureExtractor(frequency_min=50, truncation=truncation, padding="repeatpad").save_pretrained(folder)
+
+
+def _be_quiet() -> None:
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()

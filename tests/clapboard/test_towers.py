@@ -14,7 +14,7 @@ from clapboard.clap import ClapEncoder
 from clapboard.errors import ModelError
 from clapboard.pretrained import fingerprint
 from clapboard.pretrained.models import AudioTowerName, TextTowerName
-from clapboard.towers import live_tower, load_tower
+from clapboard.towers import Cnn14Tower, load_tower
 from tests.recordings import sweep
 from tests.tower_checkpoints import AUDIO_TOWERS, SENTENCES, TEXT_TOWERS, make_model, save_pair
 
@@ -50,7 +50,7 @@ def test_every_pair_embeds_windows_and_texts_alone_or_in_company(folder: Path) -
     for rows in (heard, read):
         assert rows.shape == (5, encoder.identity.dim)
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
-        assert (rows @ rows.T)[~np.eye(5, dtype=bool)].max() < 0.9999
+        assert (rows @ rows.T)[~np.eye(5, dtype=bool)].max() < 0.99999
     alone = load(folder, batch_size=1)
     for index in (4, 1):
         assert np.linalg.norm(alone.embed_windows(windows()[[index]])[0] - heard[index]) < 1e-6
@@ -84,23 +84,20 @@ def test_openvino_is_for_htsat() -> None:
         load_tower(encoder, torch.float32, log_mel(), "openvino")
 
 
-@pytest.mark.parametrize("tower", AUDIO_TOWERS)
-def test_a_live_tower_follows_its_weights_and_gives_gradients(tower: AudioTowerName) -> None:
-    encoder = make_model(tower, "bert")[0].audio_model.audio_encoder
-    live, served = live_tower(encoder), load_tower(encoder, torch.float32, log_mel(), "torch")
-    torch.testing.assert_close(live(log_mel()), served(log_mel()), atol=1e-5, rtol=1e-5)
-    before = live(log_mel())
+def test_pann_follows_its_weights_and_gives_gradients() -> None:
+    encoder = make_model("cnn14", "bert")[0].audio_model.audio_encoder
+    tower = load_tower(encoder, torch.float32, log_mel(), "torch")
+    before = tower(log_mel())
     before.sum().backward()
-    first = next(encoder.parameters())
-    assert first.grad is not None
-    assert first.grad.abs().sum() > 0
+    kernel = encoder.conv_block1.conv1.weight
+    assert kernel.grad.abs().sum() > 0
     with torch.no_grad():
-        first[0] += 1.0
-    assert not torch.allclose(live(log_mel()), before, atol=1e-3)
+        kernel.mul_(torch.rand(kernel.shape, generator=torch.Generator().manual_seed(5)))
+    assert not torch.allclose(tower(log_mel()), before, atol=1e-3)
 
 
-def test_a_live_pann_trains_in_its_mode() -> None:
+def test_pann_trains_in_its_mode() -> None:
     encoder = make_model("cnn14", "bert")[0].audio_model.audio_encoder.train()
     before = encoder.bn0.running_mean.clone()
-    live_tower(encoder)(log_mel())
+    Cnn14Tower(encoder, torch.float32)(log_mel())
     assert not torch.equal(encoder.bn0.running_mean, before)
