@@ -4,17 +4,19 @@ Any CLAP checkpoint in transformers' layout works: a local folder, a hub id (`la
 `larger_clap_*`), or `mini`, the small one inside this package; and so does a `DualEncoder` of other towers. Weights are
 read from safetensors alone.
 
-A window's embedding depends on nothing but its samples: no random crop, no random `is_longer` (a 10 s window is
-never «longer»), and no neighbour in the batch.
+An embedding depends on nothing but the samples: no random crop, no random `is_longer` (a 10 s window is never
+«longer»), and no neighbour in the batch. A recording has one for each of its windows, or, by an encoder that is loaded
+with `fusion`, a single one of the whole.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -24,12 +26,14 @@ import numpy.typing as npt
 import torch
 from threadpoolctl import ThreadpoolController
 
-from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, windows
+from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, Window, blocks, window_waveform, windows
 from clapboard.batch_size import fastest_batch_size
 from clapboard.errors import ModelError
 from clapboard.features import LogMel
+from clapboard.fusion import FourMels, batched, four_mels
 from clapboard.htsat.engines import AudioTower, Engine, HasThreads
 from clapboard.pretrained import checkpoint_folder, fingerprint, load_log_mel, load_model, load_tokenizer, max_tokens
+from clapboard.scoring import mean_direction
 from clapboard.towers import load_tower
 
 if TYPE_CHECKING:
@@ -37,6 +41,9 @@ if TYPE_CHECKING:
 
 Embeddings = npt.NDArray[np.float32]
 """Unit-norm rows `[N, D]`, float32."""
+
+View = Window | FourMels
+"""What one embedding of a recording is made of."""
 
 _TEXTS_AT_ONCE = 64
 _BATCH_SIZE_ON_CPU = 16
@@ -65,9 +72,11 @@ class ClapEncoder:
         identity: EncoderIdentity,
         *,
         batch_size: int = _BATCH_SIZE_ON_CPU,
+        fusion: bool = False,
     ) -> None:
         self.identity = identity
         self.batch_size = batch_size
+        self.fusion = fusion
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._log_mel = log_mel
@@ -86,19 +95,26 @@ class ClapEncoder:
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
         engine: Engine = "auto",
         batch_size: int = 0,
+        fusion: bool = False,
     ) -> Self:
         """The encoder of a hub id, a local folder, or `mini`, on the engine that `load_tower` finds.
 
-        A batch size of 0 is found by itself. Raises `ModelError` if the checkpoint can't be found, reached or read, is
-        no CLAP, or lacks weights, or if the engine can't be used.
+        A batch size of 0 is found by itself. With `fusion`, recordings are embedded as a whole, and the version is
+        another. Raises `ModelError` if the checkpoint can't be found, reached or read, is no CLAP, lacks weights or
+        the fusion that is asked for, or if the engine can't be used.
         """
         folder = checkpoint_folder(model)
-        place = _device(device)
+        place = find_device(device)
         half = dtype == "bfloat16" or (dtype == "auto" and place.type == "cuda")
         clap = load_model(model, folder).to(place)
+        if fusion and not clap.config.audio_config.enable_fusion:
+            raise ModelError(
+                f"Model {model} has learnt no feature fusion: choose one that has, such as laion/clap-htsat-fused, or "
+                "set CLAPBOARD_FUSION=false."
+            )
         identity = EncoderIdentity(
             model=model,
-            version=fingerprint(folder),
+            version=fingerprint(folder, fusion=fusion),
             dtype="bfloat16" if half else "float32",
             dim=clap.config.projection_dim,
             logit_scale=math.exp(clap.logit_scale_a.item()),
@@ -108,7 +124,7 @@ class ClapEncoder:
             log_mel.float()
         reference, computed_in = clap.audio_model.audio_encoder, torch.bfloat16 if half else torch.float32
         tower = load_tower(reference, computed_in, log_mel(_unlike_windows().to(place)), engine)
-        encoder = cls(clap, load_tokenizer(model, folder), log_mel, tower, identity)
+        encoder = cls(clap, load_tokenizer(model, folder), log_mel, tower, identity, fusion=fusion)
         encoder.batch_size = batch_size or encoder._fastest_batch_size()
         return encoder
 
@@ -141,34 +157,49 @@ class ClapEncoder:
         for waveform in waveforms:
             if waveform.shape != (WINDOW_SAMPLES,):
                 raise ValueError(f"a window must be [{WINDOW_SAMPLES}], not {list(waveform.shape)}")
-        parts = []
-        done = 0
-        while done < len(waveforms):
-            part = waveforms[done : done + self.batch_size]
-            try:
-                parts.append(self._forward_audio(part))
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-                self._shrink_batch(len(part))
-                continue
-            done += len(part)
-        return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, self.identity.dim), np.float32)
+        return self._in_batches(self._forward_audio, waveforms)
+
+    def views(self, path: Path, *, name: str = "") -> Iterator[View]:
+        """What the embeddings of an audio file are made of, in order: its windows or, with fusion, the whole of it.
+
+        Errors call it `name`. Raises `AudioError` if it is no audio that can be used, on the first that can't be given.
+        """
+        if self.fusion:
+            yield self._whole(blocks(path, name=name), name or path.name)
+        else:
+            yield from windows(path, name=name)
+
+    def embed_views(self, views: Sequence[View]) -> Embeddings:
+        """Embeddings `[N, D]` of views, in batches like those of `embed_windows`."""
+        if self.fusion:
+            return self._in_batches(self._forward_mels, [view for view in views if isinstance(view, FourMels)])
+        return self.embed_windows([view.waveform for view in views if isinstance(view, Window)])
 
     def embed_file(self, path: Path) -> Embeddings:
-        """Embeddings `[W, D]` of the windows of an audio file, which is read and embedded piece by piece.
+        """Embeddings `[W, D]` of an audio file's views, which is read and embedded piece by piece.
 
         Raises `AudioError` if it is no audio that can be used.
         """
-        parts, batch = [], []
-        for window in windows(path):
-            batch.append(window.waveform)
-            if len(batch) == self.batch_size:
-                parts.append(self.embed_windows(batch))
-                batch = []
-        if batch:
-            parts.append(self.embed_windows(batch))
-        return np.concatenate(parts)
+        views = self.views(path)
+        batches = iter(lambda: [*itertools.islice(views, self.batch_size)], [])
+        return np.concatenate([self.embed_views(batch) for batch in batches])
+
+    def embed_recording(self, recording: Path | Waveform) -> Embeddings:
+        """The one embedding `[D]` of a whole recording: of a file, or of samples `[T]`, mono at 48 kHz, of any length.
+
+        A fused checkpoint's is that of its four mels (see `clapboard.fusion`), loaded with `fusion` or not. Any other's
+        is the unit-norm mean of its windows' embeddings. Raises `AudioError` if it is no audio that can be used.
+        """
+        if self._model.config.audio_config.enable_fusion:
+            whole = (
+                self._whole(blocks(recording), recording.name)
+                if isinstance(recording, Path)
+                else self._whole([recording], "The recording")
+            )
+            return self._in_batches(self._forward_mels, [whole])[0]
+        if isinstance(recording, Path):
+            return mean_direction(self.embed_file(recording))
+        return mean_direction(self.embed_windows(window_waveform(recording)))
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Text embeddings `[len(texts), D]`; each text is computed once and then remembered."""
@@ -179,12 +210,40 @@ class ClapEncoder:
         rows = [self._text_cache[text] for text in texts]
         return np.stack(rows) if rows else np.zeros((0, self.identity.dim), np.float32)
 
+    def _in_batches(self, forward: Callable[[Any], torch.Tensor], inputs: Waveform | Sequence[Any]) -> Embeddings:
+        parts = []
+        done = 0
+        while done < len(inputs):
+            part = inputs[done : done + self.batch_size]
+            try:
+                parts.append(forward(part))
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._shrink_batch(len(part))
+                continue
+            done += len(part)
+        return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, self.identity.dim), np.float32)
+
+    def _whole(self, pieces: Iterable[Waveform], name: str) -> FourMels:
+        with torch.inference_mode():
+            return four_mels(pieces, self._log_mel, name=name)
+
     def _forward_audio(self, waveforms: Waveform | Sequence[Waveform]) -> torch.Tensor:
         """`[B, D]` on the device, which may be at work on it still."""
-        alone = self._openmp.limit(limits=1, user_api="openmp") if self._openmp else contextlib.nullcontext()
-        with self._turn, torch.inference_mode(), alone:
+        with self._at_work():
             features = self._log_mel(self._on_device(waveforms))  # [B, 480000] → [B, 1001, 64]
             return _unit_rows(self._model.audio_projection(self._tower(features)))
+
+    def _forward_mels(self, recordings: Sequence[FourMels]) -> torch.Tensor:
+        with self._at_work():
+            return _unit_rows(self._model.audio_projection(self._tower(*batched(recordings))))
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        alone = self._openmp.limit(limits=1, user_api="openmp") if self._openmp else contextlib.nullcontext()
+        with self._turn, torch.inference_mode(), alone:
+            yield
 
     def _on_device(self, waveforms: Waveform | Sequence[Waveform]) -> torch.Tensor:
         # Torch gathers them on all cores; from pinned memory, a GPU fetches them while it computes.
@@ -229,7 +288,8 @@ class ClapEncoder:
             torch.cuda.empty_cache()
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one. Raises `ModelError` for one that isn't there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

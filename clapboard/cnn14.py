@@ -39,7 +39,8 @@ class Cnn14(nn.Module):
 
     def image(self, features: torch.Tensor) -> torch.Tensor:
         """Log-mel `[B, T, 64]` → the first block's input `[B, 1, T, 64]`."""
-        return self.bn0(features.transpose(1, 2)[..., None]).permute(0, 3, 2, 1)
+        # As rows: of other strides, torch 2.11's BatchNorm has a wrong gradient on CPUs.
+        return self.bn0(features.reshape(-1, NUM_MELS, 1, 1)).view(features.shape)[:, None]
 
     def through(self, image: torch.Tensor, first: int = 0, stop: int | None = None) -> torch.Tensor:
         """What the blocks from `first` to before `stop` make of `[B, C, T, F]`."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clapboard.audio import WINDOW_S, Span, windows
-from clapboard.errors import AudioError, RequestError
+from clapboard.errors import AudioError, BusyError, RequestError
 from clapboard.labels import label_space_of
 from clapboard.prediction import compute_class_weights
 from clapboard.scoring import Array, mean_direction
@@ -105,9 +105,13 @@ class Memory:
 class Listener:
     """Hears with an encoder, which is asked for when it is needed first."""
 
-    def __init__(self, encoder: Callable[[], ClapEncoder], memory: Memory) -> None:
+    def __init__(
+        self, encoder: Callable[[], ClapEncoder], memory: Memory, *, is_awaited: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`is_awaited` says whether it is worth while to hear another sound."""
         self._encoder = lru_cache(maxsize=1)(encoder)
         self._memory = memory
+        self._is_awaited = is_awaited
 
     def text(self, text: str) -> tuple[Array, Array]:
         """The text's embedding `[D]`, made as a label's would be, and that of a text which says nothing.
@@ -118,7 +122,12 @@ class Listener:
         return weight, neutral
 
     def sound(self, file: OfFile) -> Array:
-        """The mean direction `[D]` of the file's windows. Raises `AudioError` if it can't be used, or is too long."""
+        """The mean direction `[D]` of the file's windows.
+
+        Raises `AudioError` if it can't be used, or is too long, `BusyError` if nobody waits for it any more.
+        """
+        if not self._is_awaited():
+            raise BusyError("Nobody waits for this search any more.")
         if not file.sha256:
             return self._hear(file)
         identity = self._encoder().identity

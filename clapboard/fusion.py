@@ -28,11 +28,15 @@ _MARGIN = FRAME_SAMPLES // 2
 
 @dataclass(frozen=True, eq=False)
 class FourMels:
-    """A recording's log-mels `[4, 1001, 64]`, the global one first, and whether the local ones say more than that."""
+    """A recording's log-mels `[4, 1001, 64]`, the global one first, and whether the local ones say more than that.
+
+    Among the recording's embeddings, the one that they give is the first and only: `index` 0, from 0 to `end_s`.
+    """
 
     features: torch.Tensor
     is_longer: bool
-    duration_s: float
+    end_s: float
+    index: int = 0
 
 
 def four_mels(pieces: Iterable[Waveform], log_mel: LogMel, *, name: str = "The recording") -> FourMels:

@@ -158,7 +158,7 @@ class ProjectSearch:
             if sound.task in known and (recording := recordings.get(known[sound.task].uri_key)):
                 rows = self._vectors.rows_of([recording.sha256])
                 indices = self._vectors.windows["index"][rows].tolist()
-                found.append(rows[[_overlap(sound.span, *_span(index, recording.duration_s)) for index in indices]])
+                found.append(rows[[_overlap(sound.span, *_span(index, recording)) for index in indices]])
         return np.unique(np.concatenate(found))
 
     def _homes(self, sha256s: Sequence[str]) -> dict[str, list[tuple[KnownTask, Recording]]]:
@@ -237,9 +237,9 @@ def _side_by_side(
 
 
 def _place(run: _Run, zero: float, task: KnownTask, recording: Recording) -> Place:
-    start_s, _ = _span(run.first, recording.duration_s)
-    _, end_s = _span(run.last, recording.duration_s)
-    best_s, _ = _span(run.best, recording.duration_s)
+    start_s, _ = _span(run.first, recording)
+    _, end_s = _span(run.last, recording)
+    best_s, _ = _span(run.best, recording)
     return Place(task.task, start_s, end_s, best_s, run.score - zero, task.uri)
 
 
@@ -247,7 +247,12 @@ def _overlap(span: Span | None, start_s: float, end_s: float) -> bool:
     return span is None or (span.start_s < end_s and start_s < span.end_s)
 
 
-def _span(index: int, duration_s: float) -> tuple[float, float]:
-    """From where to where a window of a recording goes, in seconds: `clapboard.audio.windows` is the rule."""
-    end_s = min((index + 1) * WINDOW_S, duration_s)
+def _span(index: int, recording: Recording) -> tuple[float, float]:
+    """From where to where a window of a recording goes, in seconds: `clapboard.audio.windows` is the rule.
+
+    One that is alone holds the whole recording, which is longer than a window where an encoder with fusion heard it.
+    """
+    if recording.num_windows == 1:
+        return 0.0, recording.duration_s
+    end_s = min((index + 1) * WINDOW_S, recording.duration_s)
     return max(0.0, end_s - WINDOW_S), end_s

@@ -57,6 +57,12 @@ class Settings(BaseSettings):
         "what computes the audio tower: `openvino` (an extra, CPU), `torch`, `reference` (transformers); `auto`: the "
         "fastest that agrees with the reference",
     )
+    fusion: bool = _named(
+        "CLAPBOARD_FUSION",
+        False,
+        "`true`: a recording is embedded as a whole, however long, not window by window; needs a checkpoint with "
+        "feature fusion, such as `laion/clap-htsat-fused`",
+    )
     batch_size: int = _named(
         "CLAPBOARD_BATCH_SIZE", 0, "windows in one forward pass at most; 0: found by itself", ge=0, le=4096
     )

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, Route, TimeoutError, sync_playwright
 
+from clapboard.label_studio.links import task_url
+
 WIDTH, HEIGHT = 1280, 600
 TIMEOUT_MS = 60_000
 
@@ -57,7 +59,7 @@ def screenshot_task(
             page.set_default_timeout(TIMEOUT_MS)
             page.route("**/*", lambda route: _only_from(url, route))
             _log_in(page, url, email, password)
-            page.goto(f"{url}/projects/{project}/data?task={task}", wait_until="domcontentloaded")
+            page.goto(task_url(url, project, task), wait_until="domcontentloaded")
             try:
                 return _facts(page)
             finally:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import ClapFeatureExtractor
 
 from clapboard.clap import ClapEncoder
-from clapboard.pretrained import checkpoint_folder
+from clapboard.pretrained import FEATURE_FILES, Clap, checkpoint_folder, save_model
 
 MANIFEST, CONFIG = "manifest.json", "finetune.json"
 _WRITTEN_ANEW = frozenset({"config.json", "model.safetensors.index.json", MANIFEST, CONFIG})
@@ -53,10 +52,10 @@ def write_candidate(
         if file.suffix in {".json", ".txt"} and file.name not in _WRITTEN_ANEW:
             shutil.copyfile(file, building / file.name)
     _write_json(building / CONFIG, config)
-    version = ClapEncoder.load(str(building), device="cpu", engine="reference").identity.version
+    served = ClapEncoder.load(str(building), device="cpu", engine="reference", fusion=encoder.fusion)
     for file in building.iterdir():
         _to_disk(file)
-    complete = dict(manifest) | {"encoder_version": version}
+    complete = dict(manifest) | {"encoder_version": served.identity.version}
     _write_json(building / MANIFEST, complete)
     shutil.rmtree(folder, ignore_errors=True)
     building.replace(folder)
@@ -64,17 +63,25 @@ def write_candidate(
     return complete
 
 
-def publish(model: Any, tokenizer: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
-    """Writes the folder that transformers and `ClapEncoder` load, in place of the one before: whole or not at all."""
+def publish(
+    model: Clap, tokenizer: Any, folder: Path, *, dtype: torch.dtype = torch.float32, base: Path | None = None
+) -> None:
+    """Writes the folder that transformers and `ClapEncoder` load, in place of the one before: whole or not at all.
+
+    What `base`, the checkpoint's folder that training went on from, says of features is taken over.
+    """
     building = folder.with_name(f"{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     copy = type(model)(model.config)
     copy.load_state_dict(model.state_dict())
-    copy.to(dtype).save_pretrained(building)
+    save_model(copy.to(dtype), building)
     tokenizer.save_pretrained(building)
-    truncation = "fusion" if model.config.audio_config.enable_fusion else "rand_trunc"
-    ClapFeatureExtractor(frequency_min=50, truncation=truncation, padding="repeatpad").save_pretrained(building)
+    for name in FEATURE_FILES:
+        if base and (base / name).is_file():
+            shutil.copyfile(base / name, building / name)
+    for file in building.iterdir():
+        _to_disk(file)
     shutil.rmtree(folder, ignore_errors=True)
     building.replace(folder)
 

@@ -86,6 +86,7 @@ class Finetuner:
     device: str
     dtype: Literal["auto", "float32", "bfloat16"]
     batch_size: int
+    fusion: bool = False
 
     def __call__(self, draw: Draw) -> Draw:
         """The draw, embedded by an encoder that was finetuned on its support. Raises `TrainingError`, `ModelError`."""
@@ -93,10 +94,20 @@ class Finetuner:
         label_space = draw.support.label_space
         with tempfile.TemporaryDirectory(prefix="clapboard-") as folder:
             candidate = finetune(
-                self.model, label_space, _training_clips(draw), config, Path(folder), device=self.device
+                self.model,
+                label_space,
+                _training_clips(draw),
+                config,
+                Path(folder),
+                device=self.device,
+                fusion=self.fusion,
             )
             encoder = ClapEncoder.load(
-                str(candidate.folder), device=self.device, dtype=self.dtype, batch_size=self.batch_size
+                str(candidate.folder),
+                device=self.device,
+                dtype=self.dtype,
+                batch_size=self.batch_size,
+                fusion=self.fusion,
             )
         parts = (embed_clips(encoder, label_space, part.clips)[0] for part in (draw.support, draw.aside, draw.test))
         return Draw(draw.seed, draw.shots, *parts)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
+from clapboard.pretrained import max_tokens
 from training.audio_input import AudioInput, Prepared
 from training.dataset import Batch
 from training.loss import affinity, contrastive_loss
@@ -117,7 +118,9 @@ class Contrastive:
             return normalize(self.model.get_text_features(**tokens).pooler_output.float(), dim=-1)
 
     def _tokens(self, texts: Sequence[str]) -> Tokens:
-        encoded = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        encoded = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=max_tokens(self.model), return_tensors="pt"
+        )
         return {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
 
     def _token_parts(self, tokens: Tokens) -> list[Tokens]:

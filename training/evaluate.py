@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 from sklearn.metrics import average_precision_score
 
-from clapboard.audio import Waveform, window_waveform
+from clapboard.audio import Waveform
 from clapboard.head import ControlHead, scores_of_all
 from clapboard.labels import Control
 from clapboard.prompts import prompts_for
@@ -32,8 +32,8 @@ class Encoder(Protocol):
     def logit_scale(self) -> float:
         """Factor from cosine to logit."""
 
-    def embed_windows(self, waveforms: Waveform) -> npt.NDArray[np.float32]:
-        """`[N, 480000]` → unit-norm `[N, D]`."""
+    def embed_recording(self, recording: Waveform, /) -> npt.NDArray[np.float32]:
+        """Samples `[T]` of any length → unit-norm `[D]`."""
 
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """L texts → unit-norm `[L, D]`."""
@@ -156,15 +156,11 @@ def zero_shot(
     texts = prompts or {kind: prompts_for(kind) for kind in sorted({recording.kind for recording in recordings})}
     kinds = tuple(texts)
     weights = np.stack([unit(encoder.embed_texts(list(texts[kind])).mean(axis=0)) for kind in kinds])  # [L, D]
-    audio = np.stack([embed(encoder, recording.waveform) for recording in recordings])  # [N, D]
-    odds = np.exp(encoder.logit_scale * (audio @ weights.T - 1))  # a cosine is 1 at most
+    audio = np.stack([encoder.embed_recording(recording.waveform) for recording in recordings])  # [N, D]
+    cosines = audio @ weights.T  # [N, L]
+    odds = np.exp(encoder.logit_scale * (cosines - cosines.max(axis=1, keepdims=True)))
     truth = np.array([[recording.kind == kind for kind in kinds] for recording in recordings])
     return report(odds / odds.sum(axis=1, keepdims=True), truth, kinds, multiple=False)
-
-
-def embed(encoder: Encoder, waveform: Waveform) -> npt.NDArray[np.float32]:
-    """One recording's embedding `[D]`: the unit-norm mean over its windows."""
-    return unit(encoder.embed_windows(window_waveform(waveform)).mean(axis=0))
 
 
 def unit(vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

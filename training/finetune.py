@@ -77,17 +77,19 @@ def finetune(
     out: Path,
     *,
     device: str = "auto",
+    fusion: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Candidate:
     """The candidate in `out/candidate`: `base` tuned on the clips of «train» and «validation», never of «test».
 
-    Raises `TrainingError` if there is too little to learn from, or too little memory or space; `ModelError` if `base`
-    can't be used.
+    It hears windows, with `fusion` too, which is how it will be served then, and so part of its version. Raises
+    `TrainingError` if there is too little to learn from, or too little memory or space; `ModelError` if `base` can't be
+    used.
     """
     counts = count_labels(label_space, clips)
     config = replace(config, rung=choose_rung(label_space, counts, config))
     clips = _answered(label_space, clips)
-    encoder = ClapEncoder.load(base, device=device, dtype="float32", engine="reference")  # for its weights
+    encoder = ClapEncoder.load(base, device=device, dtype="float32", engine="reference", fusion=fusion)
     key = _key(encoder, label_space, clips, config)
     finished = checkpoint.read_manifest(out / "candidate")
     if finished and finished["key"] == key:

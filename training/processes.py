@@ -6,7 +6,6 @@ the whole batch, and so are gradients: the result is the one of a single process
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -28,14 +27,16 @@ class Processes:
     @classmethod
     def join(cls, device: torch.device) -> Self:
         """Those that `torchrun` started, by NCCL on GPUs and gloo on CPUs; this one alone without it."""
-        if "WORLD_SIZE" not in os.environ:
+        if not dist.is_torchelastic_launched():
             return cls()
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(dist.get_node_local_rank())
         return cls(dist.get_rank(), dist.get_world_size())
 
     def leave(self) -> None:
         """Ends the group."""
-        if self.count > 1 or dist.is_initialized():
+        if dist.is_initialized():
             dist.destroy_process_group()
 
     def wait(self) -> None:

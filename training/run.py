@@ -59,6 +59,7 @@ class RunSpec(BaseModel):
     device: str
     dtype: str
     engine: str = "auto"
+    fusion: bool = False
     batch_size: int
     threads: int
 
@@ -101,7 +102,14 @@ def run(spec: RunSpec, folder: Path) -> Outcome:
         seed=int(spec.config.get("seed", 0)),
     )
     candidate = finetune(
-        spec.base, label_space, clips, FinetuneConfig(**spec.config), folder, device=spec.device, on_progress=_say
+        spec.base,
+        label_space,
+        clips,
+        FinetuneConfig(**spec.config),
+        folder,
+        device=spec.device,
+        fusion=spec.fusion,
+        on_progress=_say,
     )
     tuned = _load(spec, str(candidate.folder))
     learnt = _embed(tuned, [clip for clip in clips if clip.split != "test"])
@@ -160,6 +168,7 @@ def _load(spec: RunSpec, model: str) -> ClapEncoder:
         dtype=spec.dtype,  # type: ignore[arg-type]  # as the settings validated it
         engine=spec.engine,  # type: ignore[arg-type]
         batch_size=spec.batch_size,
+        fusion=spec.fusion,
     )
 
 

@@ -17,14 +17,14 @@ _SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # RoBERTa's order
 _CAPTIONS_PER_KIND = 400
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int = 1500) -> RobertaTokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 1500, *, max_tokens: int = MAX_TOKENS) -> RobertaTokenizer:
     """A tokenizer whose merges follow the texts; other text is spelt out in smaller pieces, byte by byte at worst."""
     learner = ByteLevelBPETokenizer(add_prefix_space=True)
     learner.train_from_iterator(texts, vocab_size, min_frequency=2, show_progress=False, special_tokens=_SPECIAL_TOKENS)
     model = json.loads(learner.to_str())["model"]
     merges = [tuple(merge) for merge in model["merges"]]
     return RobertaTokenizer(
-        vocab=model["vocab"], merges=merges, add_prefix_space=True, model_max_length=MAX_TOKENS, padding_side="right"
+        vocab=model["vocab"], merges=merges, add_prefix_space=True, model_max_length=max_tokens, padding_side="right"
     )
 
 

@@ -1,4 +1,4 @@
-"""Jobs about a whole project: learn from it, bring versions into service, keep Label Studio and the ledger in step."""
+"""Jobs about a whole project: learn from it, search it, bring versions into service, keep Label Studio in step."""
 
 from __future__ import annotations
 

@@ -48,6 +48,7 @@ def load_encoder(settings: Settings, name: str) -> ClapEncoder:
         dtype=settings.dtype,
         engine=settings.engine,
         batch_size=settings.batch_size,
+        fusion=settings.fusion,
     )
     encoder.identity = replace(encoder.identity, model=name)
     return encoder

@@ -122,6 +122,7 @@ class Finetuner:
             device=self._settings.device,
             dtype=self._settings.dtype,
             engine=self._settings.engine,
+            fusion=self._settings.fusion,
             batch_size=self._settings.batch_size,
             threads=self._settings.torch_threads,
         )

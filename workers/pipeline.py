@@ -19,8 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clapboard import audio
-from clapboard.clap import ClapEncoder, Embeddings
+from clapboard.clap import ClapEncoder, Embeddings, View
 from clapboard.errors import ClapboardError, InternalError
 from clapboard.logs import describe
 from clapboard.sources import SourceFile
@@ -68,10 +67,10 @@ class _File:
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """A window of a file; None behind its last one."""
+    """A window of a file, or all of it as an encoder with fusion hears it; None behind the last one."""
 
     file: _File
-    window: audio.Window | None
+    window: View | None
 
     @property
     def urgent(self) -> bool:
@@ -146,7 +145,7 @@ class Pipeline:
                 file.num_windows, file.duration_s = found.num_windows, found.duration_s
                 file.finish()
                 return
-            for window in audio.windows(file.source.path, name=_NAME):
+            for window in file.encoder.views(file.source.path, name=_NAME):
                 if file.done.done() or not self._windows.put(_Piece(file, window)):
                     return
             self._metrics.observe_stage("decode", time.perf_counter() - began)
@@ -180,10 +179,10 @@ class Pipeline:
         if not pieces:
             return _NOTHING
         began = time.perf_counter()
-        waveforms = [piece.window.waveform for piece in pieces if piece.window is not None]
-        vectors = pieces[0].file.encoder.embed_windows(waveforms)
+        windows = [piece.window for piece in pieces if piece.window is not None]
+        vectors = pieces[0].file.encoder.embed_views(windows)
         self._metrics.observe_stage("forward", time.perf_counter() - began)
-        self._metrics.observe_batch(len(waveforms))
+        self._metrics.observe_batch(len(windows))
         return vectors
 
     def _store_all(self) -> None:

@@ -40,7 +40,7 @@ class Searcher:
             return "Nobody waits for it any more."
         answer: dict[str, Any]
         try:
-            answer = {"matches": self._find(SearchRequest.model_validate_json(asked))}
+            answer = {"matches": self._find(search, SearchRequest.model_validate_json(asked))}
             outcome = f"{len(answer['matches'])} places were found."
         except ClapboardError as error:
             answer = {"status": error.http_status, "error": error.code, "detail": str(error)}
@@ -48,7 +48,7 @@ class Searcher:
         self._store.searches.answer(search, json.dumps(answer))
         return outcome
 
-    def _find(self, request: SearchRequest) -> list[dict[str, Any]]:
+    def _find(self, search: str, request: SearchRequest) -> list[dict[str, Any]]:
         found = ProjectSearch.open(self._store, self._files, self._settings.model, request.project)
         encoder = self._encoders.get(found.encoder.model)
         require_same(found.encoder, encoder.identity.version)
@@ -58,7 +58,10 @@ class Searcher:
             tuple(self._sound(sound, held) for sound in request.like),
             tuple(self._sound(sound, held) for sound in request.not_like),
         )
-        places = found.find(wanted, request.top, Listener(lambda: encoder, self._memory), self._sources)
+        listener = Listener(
+            lambda: encoder, self._memory, is_awaited=lambda: self._store.searches.request(search) is not None
+        )
+        places = found.find(wanted, request.top, listener, self._sources)
         return [place.as_json(request.project, self._settings.label_studio_url) for place in places]
 
     def _sound(self, sound: SoundRequest, held: list[SourceFile]) -> Sound:

@@ -21,6 +21,7 @@ from clapboard.cli import (
     learn,
     ledger,
     operate,
+    pretrain,
     project,
     run,
     search,
@@ -45,7 +46,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (run, project, learn, ledger, sync, caption, data, evaluate, tables, files, search, convert, operate):
+for module in (
+    run,
+    project,
+    learn,
+    ledger,
+    sync,
+    caption,
+    data,
+    pretrain,
+    evaluate,
+    tables,
+    files,
+    search,
+    convert,
+    operate,
+):
     module.add_commands(app)
 
 _MISSING = (LabelStudioError, ModelError, NoWorkerError, SourceUnavailable)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from training.manifest import EmbeddedClips, ListedClip, Unreadable
 
 Manifest = Annotated[Path, typer.Option(help="CSV with the columns path, label, group and, optionally, fold.")]
+Prompts = Annotated[
+    Literal["template", "captions"], typer.Option(help="Read a label in one template, or in an ensemble of captions.")
+]
 
 commands = typer.Typer(help="Measure suggestions on labelled clips.", no_args_is_help=True)
 
@@ -36,10 +39,7 @@ def add_commands(app: typer.Typer) -> None:
 def zero_shot(
     manifest: Manifest,
     model: Model = None,
-    prompts: Annotated[
-        Literal["template", "captions"],
-        typer.Option(help="Read a label in one template, or in an ensemble of captions."),
-    ] = "template",
+    prompts: Prompts = "template",
     as_json: AsJson = False,
 ) -> None:
     """How well the labels' texts alone tell the clips apart. Exit code 1 if a file can't be decoded."""
@@ -89,7 +89,7 @@ def few_shot(
     fold = fewshot.choose_test_fold(listed, test_fold)
     plan = fewshot.Plan(numbers, seeds, finetune_seeds, fold, settings.test_share)
     clips, unreadable = _embedded(load_encoder(settings), listed, prompts_for)
-    finetuner = Finetuner(settings.model, settings.device, settings.dtype, settings.batch_size)
+    finetuner = Finetuner(settings.model, settings.device, settings.dtype, settings.batch_size, fusion=settings.fusion)
     with progress_bar() as bar:
         draws = bar.add_task("draws", total=seeds * len(plan.shots))
         points = fewshot.few_shot(clips, plan, finetuner, on_draw=lambda: bar.advance(draws))
@@ -149,6 +149,7 @@ def load_encoder(settings: Settings) -> ClapEncoder:
         dtype=settings.dtype,
         engine=settings.engine,
         batch_size=settings.batch_size,
+        fusion=settings.fusion,
     )
 
 

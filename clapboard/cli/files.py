@@ -22,6 +22,14 @@ def predict(
     paths: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Audio files.")],
     labels: Annotated[str, typer.Option(help="Comma-separated labels, such as “dog bark,rain”.")],
     model: Model = None,
+    fusion: Annotated[
+        bool | None,
+        typer.Option(
+            "--fusion/--windows",
+            help="Hear each file as a whole, by a checkpoint with feature fusion, or 10 s by 10 s (CLAPBOARD_FUSION).",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score audio files against labels: a line per file. Exit code 1 if one of them can't be read."""
@@ -34,7 +42,7 @@ def predict(
 
     label_space = label_space_of(labels.split(","))
     (control,) = label_space.controls
-    settings = settings_with(model=model)
+    settings = settings_with(model=model, fusion=fusion)
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     encoder = ClapEncoder.load(
@@ -43,6 +51,7 @@ def predict(
         dtype=settings.dtype,
         engine=settings.engine,
         batch_size=settings.batch_size,
+        fusion=settings.fusion,
     )
     weights = prediction.compute_class_weights(label_space, encoder.embed_texts)
     (head,) = zero_shot_head(label_space, weights, encoder.logit_scale).controls

@@ -82,7 +82,11 @@ def _load(settings: Settings, encoder: Encoder) -> ClapEncoder:
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     loaded = ClapEncoder.load(
-        settings.checkpoint(encoder.model), device=settings.device, dtype=settings.dtype, engine=settings.engine
+        settings.checkpoint(encoder.model),
+        device=settings.device,
+        dtype=settings.dtype,
+        engine=settings.engine,
+        fusion=settings.fusion,
     )
     require_same(encoder, loaded.identity.version)
     return loaded

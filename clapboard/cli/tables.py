@@ -11,11 +11,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from clapboard.cli.evaluate import commands, load_encoder
+from clapboard.cli.evaluate import Prompts, commands, load_encoder
 from clapboard.cli.output import AsJson, Model, console, errors_console, progress_bar, settings_with, write_json
 
 if TYPE_CHECKING:
-    from clapboard.clap import ClapEncoder
+    from clapboard.clap import ClapEncoder, EncoderIdentity
     from training.benchmarks.benchmark import Benchmark, Source
     from training.benchmarks.cache import EmbeddingCache
     from training.benchmarks.tables import Column, Result, TableLayout
@@ -33,6 +33,7 @@ def tables(
     model: Model = None,
     sets: Annotated[str, typer.Option(help="Comma-separated data sets, such as esc50,clotho; as it comes, all.")] = "",
     supervised: Annotated[bool, typer.Option(help="Learn a linear probe too, which hears the training clips.")] = True,
+    prompts: Prompts = "template",
     cache: Annotated[Path | None, typer.Option(help="Folder of the embeddings; as it comes, in MODEL_DIR.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,9 +52,9 @@ def tables(
     absent = [source for source, folder in places if folder is None]
     encoder = load_encoder(settings)
     with EmbeddingCache(cache or settings.benchmarks_dir, encoder.identity) as kept:
-        results = _results(encoder, benchmarks, kept, supervised)
+        results = _results(encoder, benchmarks, kept, with_probe=supervised, captions=prompts == "captions")
     if as_json:
-        _write_json(encoder, results, absent, {source.key for source in chosen})
+        _write_json(encoder.identity, prompts, results, absent, {source.key for source in chosen})
     else:
         for layout in layouts({source.key for source in chosen}):
             _show_table(encoder.identity.model, layout, results)
@@ -63,7 +64,7 @@ def tables(
 
 
 def _results(
-    encoder: ClapEncoder, benchmarks: Sequence[Benchmark], kept: EmbeddingCache, with_probe: bool
+    encoder: ClapEncoder, benchmarks: Sequence[Benchmark], kept: EmbeddingCache, *, with_probe: bool, captions: bool
 ) -> list[Result]:
     from training.benchmarks.tables import evaluate, needed_clips
 
@@ -72,14 +73,16 @@ def _results(
         for benchmark in benchmarks:
             heard = bar.add_task(benchmark.title, total=len(needed_clips(benchmark, with_probe=with_probe)))
             done = partial(bar.advance, heard)
-            results.append(evaluate(benchmark, encoder, kept, with_probe=with_probe, on_clip=done))
+            found = evaluate(benchmark, encoder, kept, with_probe=with_probe, captions=captions, on_clip=done)
+            results.append(found)
     return results
 
 
-def _write_json(encoder: ClapEncoder, results: Sequence[Result], absent: Sequence[Source], keys: set[str]) -> None:
+def _write_json(
+    identity: EncoderIdentity, prompts: str, results: Sequence[Result], absent: Sequence[Source], keys: set[str]
+) -> None:
     from training.benchmarks.published import PUBLISHED
 
-    identity = encoder.identity
     published = [
         {"model": one.model, "source": one.source, "per_cent": {key: dict(one.figures[key]) for key in shared}}
         for one in PUBLISHED
@@ -87,7 +90,7 @@ def _write_json(encoder: ClapEncoder, results: Sequence[Result], absent: Sequenc
     ]
     missing = [{"key": source.key, "title": source.title, "looked_for": source.looked_for} for source in absent]
     write_json(
-        {"model": identity.model, "encoder": identity.version, "dtype": identity.dtype}
+        {"model": identity.model, "encoder": identity.version, "dtype": identity.dtype, "prompts": prompts}
         | {"sets": [result.to_json() for result in results], "absent": missing, "published": published}
     )
 

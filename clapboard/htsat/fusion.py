@@ -35,7 +35,7 @@ class Fusion:
 
     def __call__(self, tokens: torch.Tensor, local_images: torch.Tensor) -> torch.Tensor:
         """Tokens `[G, B, S, C]` of global mels and images `[B · 3, 256, 256]` of local ones → `[G, B, S, C]`."""
-        whole = tokens.float().permute(1, 3, 0, 2)  # [G, B, S, C] → [B, C, G, S]
+        whole = tokens.float().permute(1, 3, 0, 2).contiguous()  # [G, B, S, C] → [B, C, G, S]
         local = self._local(local_images, len(whole), side=math.isqrt(whole.shape[2] * whole.shape[3]))
         both = whole + local
         share = torch.sigmoid(_through(self.local_attention, both) + _through(self.global_attention, both))

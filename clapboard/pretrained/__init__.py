@@ -5,6 +5,7 @@ The only importer of transformers outside training.
 
 from clapboard.pretrained.dual_encoder import Cnn14Config, DualEncoder, DualEncoderConfig
 from clapboard.pretrained.files import (
+    FEATURE_FILES,
     MINI,
     RECIPE,
     checkpoint_folder,
@@ -13,15 +14,26 @@ from clapboard.pretrained.files import (
     load_tokenizer,
     tokenizer_folder,
 )
-from clapboard.pretrained.models import Clap, load_model, max_tokens, new_model, save_model
+from clapboard.pretrained.models import (
+    AudioTowerName,
+    Clap,
+    TextTowerName,
+    load_model,
+    max_tokens,
+    new_model,
+    save_model,
+)
 
 __all__ = [
+    "FEATURE_FILES",
     "MINI",
     "RECIPE",
+    "AudioTowerName",
     "Clap",
     "Cnn14Config",
     "DualEncoder",
     "DualEncoderConfig",
+    "TextTowerName",
     "checkpoint_folder",
     "fingerprint",
     "load_log_mel",

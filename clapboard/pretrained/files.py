@@ -16,6 +16,9 @@ from clapboard.errors import ModelError
 from clapboard.features import FRAME_SAMPLES, HOP_SAMPLES, NUM_MELS, LogMel
 
 MINI = "mini"
+FEATURE_FILES = ("preprocessor_config.json", "processor_config.json")
+"""What says how features are made: transformers 4's name, and 5's."""
+
 RECIPE = "1"
 """Part of every encoder version: counted up when windows, features or pooling change what an embedding means."""
 
@@ -93,7 +96,7 @@ def load_log_mel(model: str, clap: Any, folder: Path) -> LogMel:
     Raises `ModelError` if it was trained on others than CLAP's.
     """
     recipe: dict[str, Any] = {}
-    for name in ("preprocessor_config.json", "processor_config.json"):  # transformers 4's name, and 5's
+    for name in FEATURE_FILES:
         if (folder / name).is_file():
             content = read_json(model, folder / name)
             recipe |= content.get("feature_extractor", content)
@@ -109,9 +112,9 @@ def load_log_mel(model: str, clap: Any, folder: Path) -> LogMel:
     return LogMel("htk" if clap.config.audio_config.enable_fusion else "slaney", min_hz=min_hz, max_hz=max_hz)
 
 
-def fingerprint(folder: Path) -> str:
-    """12 hex digits over everything in the folder that decides an embedding."""
-    digest = hashlib.sha256(RECIPE.encode())
+def fingerprint(folder: Path, *, fusion: bool = False) -> str:
+    """12 hex digits over everything in the folder that decides an embedding, and whether it is of windows or fused."""
+    digest = hashlib.sha256((RECIPE + (" fusion" if fusion else "")).encode())
     for file in sorted(folder.iterdir()):
         if file.suffix in {".json", ".safetensors", ".txt"} and file.name not in _RECORDS and file.is_file():
             digest.update(file.name.encode())

@@ -91,7 +91,7 @@ class TestCredentials:
     def test_the_api_is_described_behind_them(self, backend: Backend) -> None:
         assert "openapi.json" in backend.client.get("/docs").text
         paths = backend.client.get("/openapi.json").json()["paths"]
-        for_people = {"/", "/versions", "/train", "/metrics", "/ledger"}
+        for_people = {"/", "/versions", "/train", "/metrics", "/ledger", "/search"}
         assert set(paths) == {"/health", "/setup", "/predict", "/webhook"} | for_people
         assert set(paths["/versions"]) == {"get", "post"}
 

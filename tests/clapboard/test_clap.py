@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel, ClapProcessor, pipeline
@@ -19,8 +20,9 @@ from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel, ClapPro
 from clapboard import audio
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
 from clapboard.clap import ClapEncoder, Embeddings
-from clapboard.errors import ModelError
+from clapboard.errors import AudioError, ModelError
 from clapboard.features import LogMel
+from clapboard.fusion import batched, four_mels
 from clapboard.htsat import Htsat
 from clapboard.htsat.engines import AudioTower
 from clapboard.pretrained import checkpoint_folder
@@ -250,6 +252,95 @@ def test_a_real_size_embedding_depends_neither_on_batch_nor_order(real_size_clap
     assert_same(encoder.embed_windows(windows()[3::-1]), expected[::-1])
     encoder.batch_size = 1
     assert_same(encoder.embed_windows(windows()[:4]), expected)
+
+
+# Recordings as a whole
+
+
+def long_recordings() -> list[Waveform]:
+    return [sweep(23, seed=1), sweep(10, seed=2), sweep(31.7, seed=3), sweep(3.3, seed=4)]
+
+
+def write_recordings(folder: Path) -> list[Path]:
+    paths = []
+    for number, waveform in enumerate(long_recordings()):
+        paths.append(folder / f"{number}.wav")
+        soundfile.write(paths[-1], waveform, SAMPLE_RATE, "FLOAT")
+    return paths
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino", "reference"])
+def test_a_fused_checkpoint_embeds_a_recording_as_transformers_model_would(engine: str, tiny_fused_clap: Path) -> None:
+    model, encoder = ClapModel.from_pretrained(tiny_fused_clap).eval(), load(tiny_fused_clap, engine=engine)
+    for waveform in long_recordings():
+        features, is_longer = batched([four_mels([waveform], encoder.log_mel)])
+        assert is_longer.item() == (waveform.size > WINDOW_SAMPLES)
+        with torch.inference_mode():
+            output = model.get_audio_features(input_features=features, is_longer=is_longer[:, None])
+        expected = torch.nn.functional.normalize(output.pooler_output)
+        assert_same(encoder.embed_recording(waveform)[None], np.asarray(expected), relative=2e-6)
+
+
+def test_a_fused_checkpoint_of_real_size_embeds_a_recording_as_transformers_model_would(
+    real_size_fused_clap: Path,
+) -> None:
+    model, encoder = ClapModel.from_pretrained(real_size_fused_clap).eval(), load(real_size_fused_clap)
+    features, is_longer = batched([four_mels([sweep(23)], encoder.log_mel)])
+    with torch.inference_mode():
+        output = model.get_audio_features(input_features=features, is_longer=is_longer[:, None])
+    expected = torch.nn.functional.normalize(output.pooler_output)
+    found = encoder.embed_recording(sweep(23))[None]
+    assert_same(found, np.asarray(expected), relative=2e-6)
+    assert np.linalg.norm(found - encoder.embed_windows(audio.window_waveform(sweep(23))[:1])) > 1e-3
+
+
+def test_a_recordings_embedding_depends_neither_on_batch_nor_order_nor_whether_it_is_a_file(
+    tiny_fused_clap: Path, tmp_path: Path
+) -> None:
+    encoder, paths = load(tiny_fused_clap, fusion=True), write_recordings(tmp_path)
+    alone = np.stack([encoder.embed_recording(waveform) for waveform in long_recordings()])
+    np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-6)
+    views = [view for path in paths for view in encoder.views(path)]
+    assert [(view.index, round(view.end_s, 3)) for view in views] == [(0, 23), (0, 10), (0, 31.7), (0, 3.3)]
+    assert_same(encoder.embed_views(views), alone)
+    encoder.batch_size = 3
+    assert_same(encoder.embed_views(views[::-1]), alone[::-1])
+    for path, expected in zip(paths, alone, strict=True):
+        assert_same(encoder.embed_file(path), expected[None])
+
+
+def test_a_short_recording_has_the_embedding_of_its_window_with_fusion_too(tiny_fused_clap: Path) -> None:
+    whole, windowed = load(tiny_fused_clap, fusion=True), load(tiny_fused_clap)
+    for waveform in (sweep(10), sweep(3.3)):
+        expected = windowed.embed_windows(audio.window_waveform(waveform))
+        np.testing.assert_array_equal(whole.embed_recording(waveform)[None], expected)
+
+
+def test_an_unfused_checkpoint_embeds_a_recording_as_the_mean_of_its_windows(tiny_clap: Path, tmp_path: Path) -> None:
+    encoder = load(tiny_clap)
+    for path, waveform in zip(write_recordings(tmp_path), long_recordings(), strict=True):
+        mean = encoder.embed_windows(audio.window_waveform(waveform)).mean(axis=0)
+        expected = (mean / np.linalg.norm(mean))[None]
+        assert_same(encoder.embed_recording(waveform)[None], expected)
+        assert_same(encoder.embed_recording(path)[None], expected)
+
+
+def test_a_recording_that_holds_nothing_is_refused_by_either(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "nothing.wav"
+    soundfile.write(path, np.zeros(0, np.float32), SAMPLE_RATE)
+    with pytest.raises(AudioError, match=r"nothing\.wav holds no samples"):
+        load(checkpoint).embed_recording(path)
+
+
+def test_embeddings_of_wholes_and_of_windows_never_meet_under_one_version(tiny_fused_clap: Path) -> None:
+    whole, windowed = load(tiny_fused_clap, fusion=True).identity, load(tiny_fused_clap).identity
+    assert whole.version != windowed.version
+    assert whole.model == windowed.model
+
+
+def test_fusion_needs_a_checkpoint_that_has_learnt_it(tiny_clap: Path) -> None:
+    with pytest.raises(ModelError, match=r"has learnt no feature fusion: .*CLAPBOARD_FUSION=false\.$"):
+        load(tiny_clap, fusion=True)
 
 
 # Memory

@@ -40,7 +40,7 @@ def test_a_long_recording_is_its_whole_and_three_places_of_it(num_samples: int) 
     mel, found = reference_mel(waveform), of(waveform)
     assert len(mel) == num_samples // HOP_SAMPLES + 1
     assert found.is_longer
-    assert found.duration_s == num_samples / SAMPLE_RATE
+    assert found.end_s == num_samples / SAMPLE_RATE
     shrunk = torch.nn.functional.interpolate(mel[None, None], (NUM_FRAMES, NUM_MELS), mode="bilinear")[0, 0]
     middle = (len(mel) - NUM_FRAMES + 1) // 2
     expected = torch.stack([shrunk, mel[:NUM_FRAMES], mel[middle : middle + NUM_FRAMES], mel[-NUM_FRAMES:]])

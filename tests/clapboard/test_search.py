@@ -194,6 +194,11 @@ class TestPlaces:
         house.add(3, 80)
         assert house.spans(top=2) == [(1, 0.0, 600.0, 0.0), (2, 0.0, 10.0, 0.0)]
 
+    def test_a_recording_that_was_heard_as_a_whole_is_one_place(self, house: House) -> None:
+        house.add(1, 0, duration_s=95.5)
+        house.add(2, 10, duration_s=4.0)
+        assert house.spans() == [(1, 0.0, 95.5, 0.0), (2, 0.0, 4.0, 0.0)]
+
     def test_only_the_projects_own_tasks_are_found(self, house: House) -> None:
         house.add(1, 40)
         house.add(1, 10, project=8, content=99)

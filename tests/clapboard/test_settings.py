@@ -178,6 +178,7 @@ MALFORMED = {
     "CLAPBOARD_WORKER_METRICS_PORT": ["-1", "65536", ""],
     "CLAPBOARD_BATCH_SIZE": ["-1", "1.5"],
     "CLAPBOARD_ENGINE": ["onnx", ""],
+    "CLAPBOARD_FUSION": ["yes please", ""],
     "CLAPBOARD_PREDICT_WAIT_S": ["-1", "91", "nan"],
     "CLAPBOARD_SEARCH_WAIT_S": ["0", "601", "nan"],
     "CLAPBOARD_JOB_LEASE_S": ["0", "nan"],
@@ -259,6 +260,7 @@ def test_any_setting_can_be_overridden_and_the_others_stay(
         **dict.fromkeys(("label_studio_api_key", "basic_auth_pass", "database_url", "broker_url"), SecretStr("other")),
         "model_dir": tmp_path / "other",
         "allow_private_urls": True,
+        "fusion": True,
         "allowed_hosts": ("other",),
     }
     value = values.get(field, "other")

@@ -17,6 +17,7 @@ from demo.label_studio_server import LabelStudioServer
 from tests.fixtures_label_studio import settings_for
 from tests.training.corpus.recorded import noise, record
 from training.corpus.build import Plan, build
+from training.corpus.filters import Rules
 from training.corpus.projects import LabelStudioAccess
 from training.corpus.sources import open_source
 from training.corpus.stream import PairStream
@@ -61,7 +62,9 @@ def test_annotations_and_uploads_become_a_data_set(
     store = Store.open(settings)
     store.tasks.put(project, [KnownTask(task, "", "", "", task == aside) for task in tasks])
     access = LabelStudioAccess(settings, store, label_studio_client, AudioSources(settings))
-    (manifest,) = build([open_source(f"project:{project}", lambda: access)], tmp_path / "set", Plan())
+    (manifest,) = build(
+        [open_source(f"project:{project}", lambda: access)], tmp_path / "set", Plan(Rules(languages=()))
+    )
     store.close()
     label_studio_client.delete_project(project)
 

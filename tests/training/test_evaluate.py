@@ -11,7 +11,7 @@ from sklearn import metrics
 from clapboard.head import ControlHead
 from clapboard.labels import label_space_of
 from training.dataset import Recording
-from training.evaluate import Report, Truth, embed, head_scores, report, zero_shot
+from training.evaluate import Report, Truth, head_scores, report, zero_shot
 
 LABELS = ["dog", "rain", "clock", "bell"]
 
@@ -21,9 +21,9 @@ class LoudnessEncoder:
 
     logit_scale = 10.0
 
-    def embed_windows(self, waveforms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        loud = np.abs(waveforms).max(axis=1) > 0.5
-        return np.where(loud[:, None], [[1.0, 0.0]], [[0.0, 1.0]]).astype(np.float32)
+    def embed_recording(self, recording: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        loud = np.abs(recording).max() > 0.5
+        return np.array([1.0, 0.0] if loud else [0.0, 1.0], np.float32)
 
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return np.array([[1.0, 0.0] if "loud" in text else [0.0, 1.0] for text in texts], np.float32)
@@ -149,8 +149,3 @@ def test_prompts_may_be_given_and_may_name_kinds_that_no_recording_has() -> None
     found = zero_shot(LoudnessEncoder(), [recording("noisy", 0.9), recording("calm", 0.1)], prompts)
     assert found.labels == ("noisy", "calm", "third")
     assert found.accuracy == 1.0
-
-
-def test_a_long_recording_is_the_mean_of_its_windows() -> None:
-    half_loud = Recording("x", np.concatenate([np.full(480_000, 0.9), np.full(480_000, 0.1)]).astype(np.float32))
-    assert embed(LoudnessEncoder(), half_loud.waveform) == pytest.approx([0.5**0.5, 0.5**0.5])

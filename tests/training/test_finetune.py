@@ -108,6 +108,17 @@ def test_the_candidate_is_a_checkpoint_that_serves_with_a_manifest_that_says_how
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["candidate"]
 
 
+def test_a_candidate_to_be_served_with_fusion_has_the_version_that_it_is_served_under(
+    tiny_fused_clap: Path, clips: list[LabelledClip], tmp_path: Path
+) -> None:
+    candidate = run(tiny_fused_clap, clips, tmp_path / "out", fusion=True)
+    versions = [
+        ClapEncoder.load(str(candidate.folder), device="cpu", fusion=fusion).identity.version
+        for fusion in (True, False)
+    ]
+    assert versions[0] == candidate.encoder_version != versions[1]
+
+
 def test_sounds_are_told_apart_better_than_before(tiny_clap: Path, clips: list[LabelledClip], tmp_path: Path) -> None:
     candidate = run(tiny_clap, clips, tmp_path)
     before, after = candidate.manifest["before"], candidate.manifest["after"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from transformers import AutoProcessor, ClapModel, pipeline
 from clapboard.clap import ClapEncoder
 from clapboard.prompts import TEMPLATE, prompts_for
 from training.card import PARAPHRASES, held_out_synthetic
-from training.dataset import load_recordings, read_manifest
+from training.dataset import Mixing, Recording, load_recordings, read_manifest
 from training.evaluate import zero_shot
+from training.mini import Recipe, make
+from training.pretrain import Schedule
 from training.sounds.synthesis import KINDS, synthesise
 
 ROOT = Path(__file__).parents[2]
@@ -87,3 +90,37 @@ def test_transformers_itself_loads_the_folder_and_agrees(encoder: ClapEncoder) -
     ours = dict(zip(kinds, scores / scores.sum(), strict=True))
     assert answers[0]["label"] == "siren"
     assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(ours, abs=1e-3)
+
+
+SHORT = Recipe(
+    schedule=Schedule(epochs=1, seed=5, warmup_epochs=0, averaging=0.5),
+    batch_size=3,
+    text_steps=2,
+    synthetic_per_kind=0,
+    synthetic_per_epoch=0,
+)
+
+
+@pytest.fixture(scope="module")
+def recordings() -> list[Recording]:
+    return [Recording(kind, synthesise(kind, seed, 1.0)) for kind in ("rain", "bell") for seed in range(3)]
+
+
+@pytest.mark.usefixtures("one_torch_thread")
+def test_the_same_seed_makes_the_same_file(tmp_path: Path, recordings: list[Recording]) -> None:
+    first, second, other = (
+        make(replace(SHORT, schedule=replace(SHORT.schedule, seed=seed)), recordings, recordings[:2], tmp_path / name)
+        for name, seed in (("first", 5), ("second", 5), ("other", 6))
+    )
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (first, second, other)]
+    assert weights[0] == weights[1] != weights[2]
+
+
+@pytest.mark.usefixtures("one_torch_thread")
+def test_a_part_of_the_recipe_can_be_left_out_or_added(tmp_path: Path, recordings: list[Recording]) -> None:
+    bare = replace(SHORT, captions=False, spec_augment=False, mixing=Mixing(0, 0))
+    assert ClapEncoder.load(str(make(bare, recordings, [], tmp_path / "bare")), device="cpu", engine="torch")
+    fused = replace(SHORT, fused=True, mixing=Mixing(lengthened=0.7))
+    encoder = ClapEncoder.load(str(make(fused, recordings, [], tmp_path / "fused")), device="cpu", engine="torch")
+    long = np.tile(recordings[0].waveform, 15)
+    assert encoder.embed_recording(long) @ encoder.embed_recording(long[: 48_000 * 9]) < 0.9999

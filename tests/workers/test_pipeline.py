@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from prometheus_client import generate_latest
 
+from clapboard.clap import ClapEncoder
 from clapboard.errors import AudioError, ClapboardError, InternalError
 from clapboard.store.embeddings import Recording
 from tests.workers.conftest import CountingEncoder, World
@@ -55,6 +57,24 @@ def test_whoever_asks_for_a_file_under_way_joins_it(world: World) -> None:
     encoder.go_on.set()
     assert first.result(30) == again.result(30)
     assert encoder.batches == [1]
+
+
+def test_an_encoder_with_fusion_hears_a_long_recording_as_a_whole(world: World, tiny_fused_clap: Path) -> None:
+    whole, windowed = (
+        ClapEncoder.load(str(tiny_fused_clap), device="cpu", engine="torch", fusion=fusion) for fusion in (True, False)
+    )
+    paths = [f"{number}/clip.wav?s={duration_s}" for number, duration_s in enumerate((23, 4, 31))]
+    for encoder, num_windows in ((whole, [1, 1, 1]), (windowed, [3, 1, 4]), (whole, [1, 1, 1])):
+        futures = [embed(world, path, encoder=encoder) for path in paths]
+        found = [future.result(60) for future in futures]
+        assert [recording.num_windows for recording in found] == num_windows
+        assert [recording.duration_s for recording in found] == [23, 4, 31]
+        stored = world.store.embeddings.get(found, encoder.identity.version, "float32")
+        assert [len(stored[recording.sha256]) for recording in found] == num_windows
+    for path, recording in zip(paths, found, strict=True):
+        file = world.sources.fetch(world.audio.url(path)).path
+        expected = whole.embed_recording(file)
+        assert np.linalg.norm(stored[recording.sha256][0] - expected) <= 1e-6
 
 
 def test_a_failure_ends_the_files_of_its_batch_and_no_stage(world: World) -> None:

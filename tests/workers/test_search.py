@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from clapboard.jobs import INTERACTIVE
@@ -17,7 +18,7 @@ from clapboard.store.jobs import Job, JobRequest
 from clapboard.store.tasks import KnownTask
 from tests.audio_server import wav
 from tests.fake_label_studio import CHOICES
-from tests.workers.conftest import World
+from tests.workers.conftest import CountingEncoder, World
 from workers.batch import PredictJobs
 from workers.process import Worker
 from workers.search import Searcher
@@ -153,6 +154,25 @@ class TestRefusals:
         embedded.store.searches.forget(job.payload["search"])
         assert searcher.run(job) == "Nobody waits for it any more."
         assert not embedded.audio.requests["8/clip.wav"]
+
+    def test_who_goes_while_sounds_are_being_heard_leaves_those_that_were(
+        self, embedded: World, searcher: Searcher
+    ) -> None:
+        sounds = [{"audio": data_uri(seed)} for seed in (1, 2, 3)]
+        job = asked(embedded, like=sounds)
+
+        class Leaving(CountingEncoder):
+            """Whoever asked goes while the first sound is heard."""
+
+            def embed_windows(self, waveforms: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+                embedded.store.searches.forget(job.payload["search"])
+                return super().embed_windows(waveforms)
+
+        embedded.encoders.base = Leaving()  # type: ignore[assignment]
+        assert searcher.run(job) == "It can't be answered (busy)."
+        embedded.encoders.base = embedded.encoder  # type: ignore[assignment]
+        found(embedded, searcher, like=sounds)
+        assert embedded.encoder.batches == [1, 1]  # the first one was remembered
 
 
 class TestInTheWorker:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from clapboard.captions import ensemble
 from clapboard.prompts import TEMPLATE, spoken
 
 Kind = Literal["labels", "tags", "captions"]
@@ -43,9 +44,10 @@ class Benchmark:
         """The clips that figures are about: those of the test split, or all where there are folds."""
         return tuple(clip for clip in self.clips if self.folds or clip.part == TEST)
 
-    def prompts(self, label: str) -> tuple[str, ...]:
-        """The texts that the label is called by."""
-        return (self.template.format(spoken(label)),)
+    def prompts(self, label: str, *, captions: bool = False) -> tuple[str, ...]:
+        """The texts that the label is called by: the template's, and its captions' where they are asked for."""
+        own = self.template.format(spoken(label))
+        return tuple(dict.fromkeys([own, *ensemble(label)])) if captions else (own,)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from clapboard.clap import ClapEncoder
 from clapboard.errors import AudioError
-from clapboard.scoring import Array, mean_direction
+from clapboard.scoring import Array
 from training.benchmarks.benchmark import BenchmarkClip
 from training.benchmarks.cache import EmbeddingCache, FileState
 from training.manifest import Unreadable
@@ -96,11 +96,11 @@ def _begin(
     known = cache.get(file)
     if known is not None:
         return lambda: known
-    future = pool.submit(encoder.embed_file, clip.path)
+    future = pool.submit(encoder.embed_recording, clip.path)
 
     def finish() -> Outcome:
         try:
-            embedding = mean_direction(future.result())
+            embedding = future.result()
         except AudioError as error:
             return error
         cache.put(file, embedding)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +31,15 @@ class Classification:
     strengths: Mapping[str, float] = field(default_factory=dict)  # of the probe, as each fold or split chose it
 
 
-def zero_shot(benchmark: Benchmark, embedded: EmbeddedClips, embed_texts: EmbedTexts) -> Classification | None:
+def zero_shot(
+    benchmark: Benchmark, embedded: EmbeddedClips, embed_texts: EmbedTexts, *, captions: bool = False
+) -> Classification | None:
     """How well the labels' texts alone tell the tested clips apart; None if none of them could be heard."""
     rows = _places(embedded, [clip.part for clip in benchmark.tested])
     if not rows.size:
         return None
-    weights = np.stack([mean_direction(embed_texts(benchmark.prompts(label))) for label in benchmark.labels])  # [L, D]
+    prompts = [benchmark.prompts(label, captions=captions) for label in benchmark.labels]
+    weights = np.stack([mean_direction(embed_texts(texts)) for texts in prompts])  # [L, D]
     scores, truth = embedded.embeddings[rows] @ weights.T, _truth(benchmark, embedded)[rows]
     return _classification(benchmark, scores, truth, np.array([embedded.clips[row].part for row in rows]))
 
@@ -45,7 +48,8 @@ def supervised(benchmark: Benchmark, embedded: EmbeddedClips) -> Classification 
     """How well a linear probe does that learnt from the training folds or splits alone; None if they aren't there.
 
     Its regularisation is chosen on part of the training clips: on the fold that follows the tested one, on the
-    validation split, or on every tenth clip. Then it learns from them all.
+    validation split, or on every tenth clip. Then it learns from them all. Over folds the score is the mean of theirs,
+    as the authors of ESC-50 and UrbanSound8K ask for, whose folds differ in size.
     """
     truth = _truth(benchmark, embedded)
     parts = np.array([clip.part for clip in embedded.clips])
@@ -63,7 +67,8 @@ def supervised(benchmark: Benchmark, embedded: EmbeddedClips) -> Classification 
         scores[test] = probe.fit(x[learnt], truth[learnt], strength, exclusive=exclusive).logits(x[test])
         strengths[name] = strength
     tested = np.concatenate([test for _, _, test in trials.values()])
-    return _classification(benchmark, scores[tested], truth[tested], parts[tested], strengths)
+    found = _classification(benchmark, scores[tested], truth[tested], parts[tested], strengths)
+    return replace(found, score=float(np.mean([*found.by_fold.values()]))) if found.by_fold else found
 
 
 def retrieve(embedded: EmbeddedClips, embed_texts: EmbedTexts) -> Retrieval | None:
@@ -73,6 +78,14 @@ def retrieve(embedded: EmbeddedClips, embed_texts: EmbedTexts) -> Retrieval | No
     captions = [caption for clip in embedded.clips for caption in clip.captions]
     owners = np.repeat(np.arange(len(embedded.clips)), [len(clip.captions) for clip in embedded.clips])
     return retrieval(embedded.embeddings, embed_texts(captions), owners)
+
+
+def top_k_accuracy(scores: Array, truth: Truth, k: int) -> float:
+    """The share of clips `[N, L]` whose label is among the k highest; of equal scores, the first labels count."""
+    own = scores[truth][:, None]  # [N, 1]
+    earlier = np.arange(scores.shape[1]) < truth.argmax(axis=1)[:, None]
+    above = (scores > own).sum(axis=1) + ((scores == own) & earlier).sum(axis=1)
+    return float((above < k).mean())
 
 
 Rows = npt.NDArray[np.int64]
@@ -115,14 +128,6 @@ def _classification(
     folds = sorted(set(parts.tolist()), key=lambda fold: (len(fold), fold)) if benchmark.folds else []
     by_fold = {fold: _accuracy(scores[parts == fold], truth[parts == fold]) for fold in folds}
     return Classification(_accuracy(scores, truth), len(scores), top_k_accuracy(scores, truth, 5), by_fold, chosen)
-
-
-def top_k_accuracy(scores: Array, truth: Truth, k: int) -> float:
-    """The share of clips `[N, L]` whose label is among the k highest; of equal scores, the first labels count."""
-    own = scores[truth][:, None]  # [N, 1]
-    earlier = np.arange(scores.shape[1]) < truth.argmax(axis=1)[:, None]
-    above = (scores > own).sum(axis=1) + ((scores == own) & earlier).sum(axis=1)
-    return float((above < k).mean())
 
 
 def _accuracy(scores: Array, truth: Truth) -> float:

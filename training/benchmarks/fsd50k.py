@@ -20,7 +20,7 @@ def _read(folder: Path) -> Benchmark:
     labels = tuple(row[1] for row in read_rows(tables / "vocabulary.csv", 2))
     dev, evaluation = AudioFiles(folder / "FSD50K.dev_audio"), AudioFiles(folder / "FSD50K.eval_audio")
     clips = [
-        _clip(row, dev, _SPLITS.get(row["split"], TRAIN))
+        _clip(row, dev, _split(tables / "dev.csv", row))
         for row in read_table(tables / "dev.csv", ("fname", "labels", "split"))
     ]
     clips += [_clip(row, evaluation, TEST) for row in read_table(tables / "eval.csv", ("fname", "labels"))]
@@ -32,6 +32,14 @@ def _read(folder: Path) -> Benchmark:
 
 def _clip(row: dict[str, str], files: AudioFiles, part: str) -> BenchmarkClip:
     return BenchmarkClip(row["fname"], files.find(row["fname"]), part, tuple(row["labels"].split(",")))
+
+
+def _split(table: Path, row: dict[str, str]) -> str:
+    if row["split"] not in _SPLITS:
+        raise TrainingError(
+            f"Table {table} has “{row['split']}” at {row['fname']}, not train or val: download it anew."
+        )
+    return _SPLITS[row["split"]]
 
 
 def _is_in(folder: Path) -> bool:

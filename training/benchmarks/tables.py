@@ -110,11 +110,12 @@ def evaluate(
     cache: EmbeddingCache,
     *,
     with_probe: bool,
+    captions: bool = False,
     on_clip: Callable[[], None] = lambda: None,
 ) -> Result:
-    """The benchmark's result by that encoder; `on_clip` hears of each clip that is done.
+    """The benchmark's result by that encoder, its labels read in one template or in an ensemble of captions.
 
-    Raises `TrainingError` if the cache can't be used.
+    `on_clip` hears of each clip that is done. Raises `TrainingError` if the cache can't be used.
     """
     clips = needed_clips(benchmark, with_probe=with_probe)
     embedded = embed_clips(encoder, clips, cache, on_clip=on_clip)
@@ -122,4 +123,5 @@ def evaluate(
     if benchmark.kind == "captions":
         return Result(*heard, retrieval=retrieve(embedded, encoder.embed_texts))
     probe = supervised(benchmark, embedded) if with_probe else None
-    return Result(*heard, zero_shot=zero_shot(benchmark, embedded, encoder.embed_texts), supervised=probe)
+    by_text = zero_shot(benchmark, embedded, encoder.embed_texts, captions=captions)
+    return Result(*heard, zero_shot=by_text, supervised=probe)

@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from clapboard.audio import SAMPLE_RATE, blocks
-from clapboard.errors import AudioError, SourceError
+from clapboard.errors import AudioError, SourceError, TrainingError
 from clapboard.sources import SourceFile
 from training.corpus.filters import Pcm, Reason, Rules
 from training.corpus.pairs import Pair
@@ -83,7 +83,10 @@ class Ear:
         if fault := self._rules.sound_fault(pcm, duration_s):
             return Heard(pair, fault, dropped_captions=dropped)
         file = self._folder / f"{number:09}.flac"
-        soundfile.write(file, pcm, SAMPLE_RATE, subtype="PCM_16", format="FLAC")
+        try:
+            soundfile.write(file, pcm, SAMPLE_RATE, subtype="PCM_16", format="FLAC")
+        except (soundfile.LibsndfileError, OSError) as error:
+            raise TrainingError(f"{self._folder} can't be written: make room on its disk, then build again.") from error
         return Heard(pair, None, "", sha256_of(pcm), duration_s, file, dropped)
 
     def _hear_set_aside(self, pair: Pair) -> Heard:

@@ -60,6 +60,26 @@ def test_the_option_names_the_model_before_the_environment(clapboard: Clapboard,
     assert done.exit_code == 0
 
 
+def test_a_file_is_heard_as_a_whole_where_the_option_or_the_environment_says_so(
+    clapboard: Clapboard, tmp_path: Path, tiny_fused_clap: Path
+) -> None:
+    (tmp_path / "long.wav").write_bytes(wav(3, 23))
+    asked = ["predict", str(tmp_path / "long.wav"), "--labels", "dog,rain", "--json"]
+    ((windows,), (whole,)) = (
+        lines(clapboard(*asked, option, model=tiny_fused_clap)) for option in ("--windows", "--fusion")
+    )
+    assert windows["model_version"] != whole["model_version"]
+    assert windows["scores"] != whole["scores"]
+    assert lines(clapboard(*asked, model=tiny_fused_clap)) == [windows]
+    assert lines(clapboard(*asked, model=tiny_fused_clap, fusion=True)) == [whole]
+
+
+def test_fusion_is_refused_where_the_checkpoint_has_none(clapboard: Clapboard, clip: Path, tiny_clap: Path) -> None:
+    done = clapboard("predict", str(clip), "--labels", "dog", "--fusion", model=tiny_clap)
+    assert isinstance(done.exception, ModelError)
+    assert "has learnt no feature fusion" in str(done.exception)
+
+
 def test_people_get_the_best_labels_first(clapboard: Clapboard, clip: Path, tiny_clap: Path) -> None:
     (scores,) = (
         one["scores"] for one in lines(clapboard("predict", "clip.wav", "--labels", "a,b,c", "--json", model=tiny_clap))

@@ -99,6 +99,15 @@ def test_without_a_probe_the_training_clips_are_not_asked_for(
     assert [Path(one["path"]).name for one in sets["vggsound"]["unreadable"]] == ["-v_111_000041.flac"]
 
 
+def test_labels_may_be_read_in_captions(clapboard: Clapboard, tmp_path: Path, tiny_clap: Path) -> None:
+    layouts.esc10(tmp_path / "data")
+    arguments = ("evaluate", "tables", "--data", str(tmp_path / "data"), "--sets", "esc10", "--json")
+    found = [lines(clapboard(*arguments, *way, model=tiny_clap))[0] for way in ((), ("--prompts", "captions"))]
+    assert [one["prompts"] for one in found] == ["template", "captions"]
+    assert by_key(found[0])["esc10"]["supervised"] == by_key(found[1])["esc10"]["supervised"]
+    assert clapboard(*arguments, "--prompts", "poems", model=tiny_clap).exit_code == 2
+
+
 def test_the_next_run_hears_nothing_anew(
     clapboard: Clapboard, tmp_path: Path, tiny_clap: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +117,7 @@ def test_the_next_run_hears_nothing_anew(
     first = clapboard(*arguments, model=tiny_clap)
     assert first.exit_code == 0, first.stderr
     assert (cache / "embeddings.db").is_file()
-    monkeypatch.delattr(ClapEncoder, "embed_file")
+    monkeypatch.delattr(ClapEncoder, "embed_recording")
     assert lines(clapboard(*arguments, model=tiny_clap)) == lines(first)
 
 

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
+from clapboard.audio import Waveform
 from clapboard.clap import ClapEncoder, EncoderIdentity
 from clapboard.errors import TrainingError
 from clapboard.scoring import Array, mean_direction
+from tests.recordings import sweep
 from tests.training import benchmark_layouts as layouts
 from training.benchmarks.benchmark import BenchmarkClip
 from training.benchmarks.cache import EmbeddingCache, FileState
@@ -22,11 +25,12 @@ class Listener(ClapEncoder):
     heard: list[str]
     dies_at = ""
 
-    def embed_file(self, path: Path) -> Array:
-        if path.name == self.dies_at:
+    def embed_recording(self, recording: Path | Waveform) -> Array:
+        assert isinstance(recording, Path)
+        if recording.name == self.dies_at:
             raise KeyboardInterrupt
-        self.heard.append(path.name)
-        return super().embed_file(path)
+        self.heard.append(recording.name)
+        return super().embed_recording(recording)
 
 
 @pytest.fixture
@@ -55,6 +59,15 @@ def test_embeddings_are_those_that_are_served_in_the_tables_order(encoder: Liste
     assert found.clips == tuple(clips)
     expected = [mean_direction(encoder.embed_file(one.path)) for one in clips if one.path]
     assert np.array_equal(found.embeddings, np.stack(expected))
+
+
+def test_a_fused_checkpoint_hears_each_recording_as_a_whole(tiny_fused_clap: Path, tmp_path: Path) -> None:
+    encoder = ClapEncoder.load(str(tiny_fused_clap), device="cpu", engine="torch")
+    path = tmp_path / "long.wav"
+    soundfile.write(path, sweep(12.0, layouts.RATE_HZ), layouts.RATE_HZ)
+    (row,) = embedded(encoder, [clip(path)], tmp_path / "cache").embeddings
+    assert np.array_equal(row, encoder.embed_recording(path))
+    assert not np.allclose(row, mean_direction(encoder.embed_file(path)), atol=1e-3)
 
 
 def test_missing_and_damaged_clips_are_counted_and_leave_their_neighbours_alone(

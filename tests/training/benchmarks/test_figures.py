@@ -10,6 +10,8 @@ from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from torchmetrics.classification import MultilabelAveragePrecision
 
+from clapboard.captions import ensemble
+from clapboard.prompts import prompts_for
 from clapboard.scoring import Array
 from training.benchmarks.benchmark import Benchmark, BenchmarkClip, Kind
 from training.benchmarks.embedding import EmbeddedClips
@@ -111,6 +113,20 @@ def test_zero_shot_is_about_the_test_split_alone() -> None:
     assert (found.score, found.num_clips) == (1.0, 10)
 
 
+@pytest.mark.parametrize("captions", [False, True])
+def test_labels_are_read_in_captions_where_they_are_asked_for(captions: bool) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def embed(texts: Sequence[str]) -> Array:
+        asked.append(tuple(texts))
+        return np.eye(DIM, dtype=np.float32)[np.zeros(len(texts), int)]
+
+    benchmark = single(20, ["1"] * 20)
+    assert zero_shot(benchmark, heard(benchmark, 0.1), embed, captions=captions) is not None
+    assert asked == [ensemble(label) if captions else prompts_for(label) for label in LABELS]
+    assert all((len(texts) > 1) is captions for texts in asked)
+
+
 def reference(x: Array, right: np.ndarray[tuple[int], np.dtype[np.int64]], strength: float) -> LogisticRegression:
     return LogisticRegression(C=strength, tol=1e-6, max_iter=5000).fit(x, right)
 
@@ -133,8 +149,17 @@ def test_the_probe_of_folds_is_what_scikit_learn_makes_of_them() -> None:
         assert found.strengths[fold] == strength
         learnt = reference(x[folds != fold], right[folds != fold], strength)
         assert found.by_fold[fold] == pytest.approx(learnt.score(x[folds == fold], right[folds == fold]))
-    assert found.score == pytest.approx(np.mean(list(found.by_fold.values())))  # folds of one size
     assert found.num_clips == 200
+
+
+def test_a_probes_score_is_the_mean_of_its_folds_whatever_their_size() -> None:
+    parts = ["1"] * 90 + ["2"] * 20 + ["3"] * 50
+    benchmark = single(160, parts)
+    found = supervised(benchmark, heard(benchmark, 0.9))
+    assert found is not None
+    assert found.score == pytest.approx(sum(found.by_fold.values()) / 3)
+    pooled = (90 * found.by_fold["1"] + 20 * found.by_fold["2"] + 50 * found.by_fold["3"]) / 160
+    assert abs(found.score - pooled) > 1e-3
 
 
 def test_the_clips_that_are_tested_on_choose_nothing() -> None:

@@ -59,6 +59,9 @@ def test_gtzan_lists_all_thousand_clips_whether_there_or_not(tmp_path: Path) -> 
     assert [clip.part for clip in there] == [str(fold) for fold in range(10)] * 2
     assert {clip.path.suffix for clip in there if clip.path} == {".wav", ".au"}
     assert found.prompts("hiphop") == ("This is a hiphop song.",)
+    in_captions = found.prompts("jazz", captions=True)
+    assert in_captions[0] == "This is a jazz song."
+    assert len(in_captions) == len(set(in_captions)) > 5
     # Neighbours are often by one artist, so they lie in one fold.
     assert {clip.part for clip in found.clips if clip.name in {"pop.00030", "pop.00039"}} == {"3"}
 
@@ -110,6 +113,7 @@ def test_clotho_has_five_captions_a_clip(tmp_path: Path) -> None:
         ("vggsound", layouts.vggsound, "vggsound.csv", "abc,x,dog,train\n", "“x”, “train” at abc"),
         ("vggsound", layouts.vggsound, "vggsound.csv", "abc,3,dog,dev\n", "“3”, “dev” at abc"),
         ("fsd50k", layouts.fsd50k, "FSD50K.ground_truth/vocabulary.csv", "0,Bark,/m/0\n", "has no label Male_speech"),
+        ("fsd50k", layouts.fsd50k, "FSD50K.ground_truth/dev.csv", "fname,labels,split\n7,Bark,test\n", "“test” at 7"),
         ("clotho", layouts.clotho, "clotho_captions_evaluation.csv", "file_name,caption_1\n", "no column “caption_2”"),
     ],
 )

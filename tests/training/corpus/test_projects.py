@@ -18,7 +18,7 @@ from tests.audio_server import AudioServer
 from tests.fake_label_studio import TOKEN, FakeLabelStudio
 from tests.fixtures_label_studio import settings_for
 from training.corpus.build import Plan, build
-from training.corpus.filters import Reason
+from training.corpus.filters import Reason, Rules
 from training.corpus.pairs import Pair
 from training.corpus.projects import LabelStudioAccess, project_pairs
 from training.corpus.sources import open_source
@@ -78,7 +78,8 @@ def test_captions_and_agreed_choices_of_each_annotated_task(office: Office) -> N
         recording="garden",
     )
     office.task(2)  # nobody has said anything
-    office.task(3, annotation(4, caption("a remark", control="remark", start=0.0, end=1.0), task=3))
+    of_a_second = [caption("a remark", control=control, start=0.0, end=1.0) for control in ("remark", "caption")]
+    office.task(3, annotation(4, *of_a_second, task=3))
     found = office.pairs()
     assert list(found) == ["task 1", "task 3"]
     assert found["task 1"].captions == ("a dog barks", "twice", "barking")
@@ -131,7 +132,7 @@ def test_tasks_that_are_set_aside_are_left_out_with_their_sound(office: Office, 
         "task 3": "",
     }
     source = open_source(f"project:{PROJECT}", lambda: office.access)
-    (manifest,) = build([source], tmp_path / "set", Plan())
+    (manifest,) = build([source], tmp_path / "set", Plan(Rules(languages=())))
     assert (manifest.samples, manifest.dropped) == (1, {"set_aside": 2})
 
 
@@ -150,7 +151,9 @@ def test_a_task_whose_audio_can_not_be_had_takes_no_other_along(office: Office, 
     office.task(3, annotation(3, caption("wind howls"), task=3))
     office.fake.tasks[PROJECT][4] = {}
     office.fake.annotations[4] = annotation(4, caption("no address"), task=4)
-    (manifest,) = build([open_source(f"project:{PROJECT}", lambda: office.access)], tmp_path / "set", Plan())
+    (manifest,) = build(
+        [open_source(f"project:{PROJECT}", lambda: office.access)], tmp_path / "set", Plan(Rules(languages=()))
+    )
     assert (manifest.samples, manifest.dropped) == (1, {"unreadable": 3})
     errors = {one.name: one.error for one in manifest.unreadable}
     assert list(errors) == [f"project:{PROJECT}: task {number}" for number in (1, 2, 4)]

@@ -1,0 +1,146 @@
+"""`clapboard pretrain`: from a folder of sounds to a checkpoint that predicts, through kills and in two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clapboard.clap import ClapEncoder
+from clapboard.errors import ModelError, SettingsError, TrainingError
+from tests.clapboard.cli.conftest import Clapboard
+from tests.training.corpus.recorded import data_set
+from training.corpus.stream import PairStream
+
+ROOT = Path(__file__).parents[3]
+SIZES = {
+    "projection_dim": 16,
+    "audio_sizes": {
+        "patch_embeds_hidden_size": 8,
+        "depths": [1, 1, 1, 1],
+        "num_attention_heads": [1, 1, 2, 4],
+        "hidden_size": 64,
+    },
+    "text_sizes": {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 80,
+    },
+}
+COMMAND = ("pretrain", "--data", "set", "--sizes", "sizes.json", "--batch-size", "4", "--warmup", "1")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a data set of 13 sounds, and the sizes of a model that learns it in seconds."""
+    data_set(tmp_path, 13, duration_s=0.1)
+    (tmp_path / "sizes.json").write_text(json.dumps(SIZES))
+    return tmp_path
+
+
+def started(folder: Path, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
+    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
+    return subprocess.Popen(
+        [sys.executable, *(torchrun if processes > 1 else []), "-m", "clapboard", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CLAPBOARD_DEVICE": "cpu"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=250)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    return out
+
+
+def test_a_killed_run_ends_with_the_weights_of_one_that_wasnt(folder: Path) -> None:
+    everything = (*COMMAND, "--epochs", "8", "--portion", "3", "--save-every", "2")
+    whole, broken = started(folder, *everything, "--out", "whole"), started(folder, *everything, "--out", "broken")
+    while not (folder / "broken" / "state.pt").exists():
+        assert broken.poll() is None, broken.communicate()
+        time.sleep(0.01)
+    broken.send_signal(signal.SIGKILL)
+    broken.communicate()
+    saved = torch.load(folder / "broken" / "state.pt", weights_only=True)["next_step"]
+    assert 0 < saved < 8 * 3
+    assert "checkpoint is ready" in finished(started(folder, *everything, "--out", "broken"))
+    finished(whole)
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (folder / "broken" / "checkpoint" / name).read_bytes() == (
+            folder / "whole" / "checkpoint" / name
+        ).read_bytes()
+
+
+def test_two_processes_train_a_checkpoint_together(folder: Path) -> None:
+    finished(started(folder, *COMMAND, "--epochs", "2", "--out", "run", processes=2))
+    state = torch.load(folder / "run" / "state.pt", weights_only=True)
+    assert state["next_step"] == 2 * 3
+    assert ClapEncoder.load(str(folder / "run" / "checkpoint"), device="cpu", engine="torch").identity.dim == 16
+
+
+@pytest.mark.parametrize("towers", ["cnn14+roberta", "htsat+bert", "cnn14+clip"])
+def test_any_towers_learn(clapboard: Clapboard, folder: Path, towers: str) -> None:
+    sizes = dict(SIZES)
+    if towers.startswith("cnn14"):
+        sizes["audio_sizes"] = {"widths": [2, 4, 4, 8, 8, 16]}
+    (folder / "sizes.json").write_text(json.dumps(sizes))
+    done = clapboard(*COMMAND, "--towers", towers, "--epochs", "2", "--out", "run", device="cpu", torch_threads=1)
+    assert done.exit_code == 0, done.stderr
+    encoder = ClapEncoder.load(str(folder / "run" / "checkpoint"), device="cpu", engine="torch")
+    assert encoder.embed_texts(["sound number 3"]).shape == (1, 16)
+
+
+def test_training_goes_on_from_a_checkpoint_and_is_measured(clapboard: Clapboard, folder: Path, tiny_clap: str) -> None:
+    arguments = ("--data", "set", "--validation", "set", "--batch-size", "6", "--epochs", "12", "--rate", "3e-3")
+    plain = ("--no-augment", "--averaging", "0", "--warmup", "0", "--evaluate-every", "12")
+    done = clapboard(
+        "pretrain", *arguments, *plain, "--model", tiny_clap, "--out", "run", device="cpu", torch_threads=1
+    )
+    assert done.exit_code == 0, done.stderr
+    before, after = (
+        ClapEncoder.load(model, device="cpu", engine="torch")
+        for model in (tiny_clap, str(folder / "run" / "checkpoint"))
+    )
+    samples = list(PairStream(folder / "set", seed=0).epoch(0))
+    windows = np.stack([np.resize(sample.waveform, 480_000) for sample in samples])
+
+    def right(encoder: ClapEncoder) -> float:
+        texts = encoder.embed_texts([sample.captions[0] for sample in samples])
+        return float(np.mean((encoder.embed_windows(windows) * texts).sum(axis=1)))
+
+    assert right(after) > right(before)
+    assert after.log_mel.filters.equal(before.log_mel.filters)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        (("--towers", "htsat+gpt"), SettingsError, r"write htsat or cnn14, a \+, and roberta, bert or clip"),
+        (("--sizes", "nowhere.json"), SettingsError, r"nowhere\.json can't be read as JSON"),
+        (("--data", "nowhere"), TrainingError, "no complete data set"),
+        (("--batch-size", "64"), TrainingError, "choose a smaller one"),
+        (("--model", "./nowhere"), ModelError, "doesn't exist"),
+    ],
+)
+def test_what_cant_be_trained_is_said_in_a_sentence(
+    clapboard: Clapboard, folder: Path, arguments: tuple[str, ...], error: type[Exception], said: str
+) -> None:
+    done = clapboard(*COMMAND, "--epochs", "1", "--out", "run", *arguments, device="cpu")
+    assert isinstance(done.exception, error)
+    assert re.search(said, str(done.exception))
+    assert not (folder / "run" / "checkpoint").exists()

@@ -1,0 +1,106 @@
+"""What each part of the embedded checkpoint's recipe gives: `python -m training.ablation --esc10 DIR --out DIR`.
+
+Every variant leaves out, or adds, one part, and takes as many steps as the recipe does. They are measured on a fold
+that none of them learns from, and which isn't the one that the checkpoint itself is reported on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from clapboard.audio import Waveform, window_waveform
+from clapboard.clap import ClapEncoder, Embeddings
+from clapboard.scoring import mean_direction
+from training.card import PARAPHRASES
+from training.dataset import Mixing, Recording, lengthened, load_recordings, read_manifest
+from training.evaluate import zero_shot
+from training.mini import Recipe, make
+from training.pretrain import Schedule
+
+FIGURES = ("by name", "by paraphrase", "in 12–30 s, windows", "in 12–30 s, whole")
+
+
+def variants(recipe: Recipe, num_real: int) -> dict[str, Recipe]:
+    """Each by its name in the table, the recipe first."""
+    epochs = round(recipe.schedule.epochs * (num_real + recipe.synthetic_per_epoch) / num_real)
+    real_alone = replace(recipe.schedule, epochs=epochs, evaluate_every=epochs)
+    return {
+        "the recipe": recipe,
+        "without keyword-to-caption": replace(recipe, captions=False),
+        "without SpecAugment": replace(recipe, spec_augment=False),
+        "without mixtures": replace(recipe, mixing=Mixing(0.0, 0.0)),
+        "without synthetic sound": replace(recipe, synthetic_per_kind=0, schedule=real_alone),
+        "with fusion": replace(recipe, fused=True, mixing=replace(recipe.mixing, lengthened=0.4)),
+    }
+
+
+def measure(checkpoint: Path, held_out: Sequence[Recording]) -> dict[str, float]:
+    """Zero-shot top-1 on recordings, by name, by paraphrase, and where each lies somewhere in a longer recording."""
+    encoder = ClapEncoder.load(str(checkpoint), device="cpu", engine="torch")
+    alone = [{kind: (texts[index],) for kind, texts in PARAPHRASES.items()} for index in range(3)]
+    rng = np.random.default_rng(0)
+    longer = [Recording(one.kind, lengthened(one.waveform, rng)) for one in held_out]
+    figures = (
+        zero_shot(encoder, held_out).accuracy,
+        float(np.mean([zero_shot(encoder, held_out, texts).accuracy for texts in alone])),
+        zero_shot(_ByWindows(encoder), longer).accuracy,
+        zero_shot(encoder, longer).accuracy,
+    )
+    return dict(zip(FIGURES, figures, strict=True))
+
+
+class _ByWindows:
+    """An encoder that hears a recording window by window, fused or not."""
+
+    def __init__(self, encoder: ClapEncoder) -> None:
+        self.logit_scale = encoder.logit_scale
+        self.embed_texts = encoder.embed_texts
+        self._encoder = encoder
+
+    def embed_recording(self, recording: Waveform, /) -> Embeddings:
+        return mean_direction(self._encoder.embed_windows(window_waveform(recording)))
+
+
+def table(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """The figures in Markdown, a row a variant."""
+    lines = [f"| | {' | '.join(FIGURES)} |", "|---" * (len(FIGURES) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(f'{row[figure]:.3f}' for figure in FIGURES)} |" for name, row in figures.items()]
+    return "\n".join(lines)
+
+
+def main(
+    esc10: Annotated[Path, typer.Option(help="folder with esc10.csv and audio/")],
+    out: Annotated[Path, typer.Option(help="folder for the runs, and ablation.json")],
+    train_folds: Annotated[str, typer.Option(help="comma-separated folds to learn from")] = "1,2",
+    held_out_fold: Annotated[int, typer.Option(help="fold that is measured on")] = 3,
+    epochs: Annotated[int, typer.Option(min=1)] = 30,
+    seed: Annotated[int, typer.Option()] = 0,
+    only: Annotated[str, typer.Option(help="variants whose names have this in them")] = "",
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Trains every variant and prints the table. What is finished is kept; a run that was killed goes on."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(threads)
+    real = load_recordings(read_manifest(esc10, [int(fold) for fold in train_folds.split(",")]))
+    held_out = load_recordings(read_manifest(esc10, [held_out_fold]))
+    figures = {}
+    recipe = Recipe(schedule=Schedule(epochs=epochs, seed=seed, evaluate_every=epochs))
+    for name, variant in variants(recipe, len(real)).items():
+        if only in name:
+            figures[name] = measure(make(variant, real, [], out / name.replace(" ", "-")), held_out)
+            logging.info("%s: %s", name, figures[name])
+    (out / "ablation.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    typer.echo(table(figures))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,89 @@
+"""A data set's pairs → batches: a caption of each sound, its own or one made of its tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from clapboard.audio import SAMPLE_RATE, WINDOW_S, Waveform
+from clapboard.captions import Captioner
+from clapboard.errors import TrainingError
+from training.corpus.stream import PairStream, Sample
+from training.dataset import Batch, respelt
+from training.loss import Meaning
+from training.processes import ALONE, Processes
+
+
+class PairBatches:
+    """Each sound of a data set once an epoch; what doesn't fill a batch waits for the next one.
+
+    What is longer than a window is cropped to one at random, and for models that fuse four mels to `max_s`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        captioner: Captioner,
+        *,
+        batch_size: int,
+        seed: int,
+        max_s: float = WINDOW_S,
+        threads: int = 1,
+        processes: Processes = ALONE,
+    ) -> None:
+        """Raises `TrainingError` if the data set can't be used, fills no batch, or the processes can't share one."""
+        if batch_size % processes.count:
+            raise TrainingError(
+                f"A batch of {batch_size} can't be shared by {processes.count} processes: choose a multiple."
+            )
+        self._stream = PairStream(folder, seed=seed, rank=processes.rank, world_size=processes.count, threads=threads)
+        self._captioner = captioner
+        self._here = batch_size // processes.count
+        self._seed = seed
+        self._max_samples = round(max_s * SAMPLE_RATE)
+        self._rank = processes.rank
+        self.num_batches = self._stream.num_samples // batch_size
+        if not self.num_batches:
+            raise TrainingError(
+                f"Data set {folder} has {self._stream.num_samples} pairs, less than a batch of {batch_size}: choose a "
+                "smaller one."
+            )
+
+    def epoch(self, number: int, *, skip: int = 0) -> Iterator[Batch]:
+        """The epoch's batches in its own random order, without the first `skip`."""
+        samples = self._stream.epoch(number, skip=skip * self._here)
+        for index in range(skip, self.num_batches):
+            rng = np.random.default_rng([self._seed, number, index, self._rank])
+            yield self._batch([next(samples) for _ in range(self._here)], rng)
+
+    def _batch(self, samples: list[Sample], rng: np.random.Generator) -> Batch:
+        captions = [self._caption(sample, rng) for sample in samples]
+        meanings = [meaning(sample, caption) for sample, caption in zip(samples, captions, strict=True)]
+        return Batch(
+            sounds=[crop(sample.waveform, self._max_samples, rng) for sample in samples],
+            meanings=meanings,
+            captions=[respelt(caption, rng) for caption in captions],
+            caption_meanings=meanings,
+        )
+
+    def _caption(self, sample: Sample, rng: np.random.Generator) -> str:
+        if sample.captions:
+            return sample.captions[int(rng.integers(len(sample.captions)))]
+        return self._captioner.caption(sample.tags, rng)
+
+
+def meaning(sample: Sample, caption: str) -> Meaning:
+    """The sample's tags in equal shares; without any, its caption: what is called the same is the same."""
+    if sample.tags:
+        return {tag: 1 / len(sample.tags) for tag in sample.tags}
+    return {caption.lower().rstrip("."): 1.0}
+
+
+def crop(waveform: Waveform, max_samples: int, rng: np.random.Generator) -> Waveform:
+    """The waveform, or a random piece of it, `[t]`, t ≤ `max_samples`."""
+    if waveform.size <= max_samples:
+        return waveform
+    start = int(rng.integers(waveform.size - max_samples + 1))
+    return waveform[start : start + max_samples]

@@ -1,0 +1,173 @@
+"""A data set and the name of a model, or of two towers → a checkpoint, as `clapboard pretrain` does it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clapboard.audio import WINDOW_S
+from clapboard.captions import Captioner
+from clapboard.clap import ClapEncoder
+from clapboard.features import LogMel
+from clapboard.pretrained import (
+    AudioTowerName,
+    Clap,
+    TextTowerName,
+    checkpoint_folder,
+    load_log_mel,
+    load_model,
+    load_tokenizer,
+    new_model,
+    tokenizer_folder,
+)
+from clapboard.scoring import Array
+from training.audio_input import AudioInput
+from training.augment import Augment
+from training.checkpoint import publish
+from training.contrastive import Contrastive
+from training.corpus.batches import PairBatches
+from training.corpus.stream import PairStream
+from training.corpus.texts import captions_of
+from training.pretrain import Schedule, pretrain
+from training.processes import Processes
+from training.retrieval import retrieval
+from training.tokenizer import train_tokenizer
+from training.trainer import training_dtype
+
+FUSED_S = 30.0
+"""What a model that fuses four mels hears of a recording in training at most."""
+
+_VOCABULARY = 8000
+_MAX_TOKENS = 77
+
+log = logging.getLogger("training.pretrain")
+
+
+@dataclass(frozen=True)
+class Towers:
+    """Two towers to begin with random weights. What isn't said of their sizes is as in transformers' configs."""
+
+    audio: AudioTowerName = "htsat"
+    text: TextTowerName = "roberta"
+    projection_dim: int = 512
+    audio_sizes: Mapping[str, Any] = field(default_factory=dict)
+    text_sizes: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None  # hub id or folder; None: one is learnt from the captions
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained on what, and how."""
+
+    data: Path
+    out: Path
+    start: str | Towers  # a checkpoint to go on from, or towers
+    captioner: Captioner
+    schedule: Schedule
+    batch_size: int
+    portion: int = 0  # clips that go through the model at once; 0: all of a process's part of a batch
+    validation: Path | None = None
+    augment: bool = True
+    device: str = "cpu"
+    dtype: str = "auto"
+    threads: int = 2  # that decode ahead
+
+
+def run(plan: Plan) -> Path:
+    """Trains by the plan, from where its folder stands, and returns the checkpoint's folder.
+
+    Raises `ModelError` and `TrainingError` for a model or data set that can't be used.
+    """
+    device = torch.device(plan.device)
+    processes = Processes.join(device)
+    dtype = training_dtype(plan.dtype, device)
+    torch.manual_seed(plan.schedule.seed)
+    model, tokenizer, log_mel = _begin(plan)
+    model.to(device)
+    audio = AudioInput(model, log_mel.to(device), augment=Augment() if plan.augment else None, dtype=dtype)
+    batches = PairBatches(
+        plan.data,
+        plan.captioner,
+        batch_size=plan.batch_size,
+        seed=plan.schedule.seed,
+        threads=plan.threads,
+        processes=processes,
+        max_s=FUSED_S if audio.is_fused else WINDOW_S,
+    )
+    folder = plan.out / "checkpoint"
+    base = checkpoint_folder(plan.start) if isinstance(plan.start, str) else None
+    log.info("%d batches of %d an epoch, on %s in %s", batches.num_batches, plan.batch_size, device, dtype)
+
+    def evaluate(_model: Clap) -> Mapping[str, float]:
+        if plan.validation is None:
+            return {}
+        return retrieval_figures(ClapEncoder.load(str(folder), device=str(device)), plan.validation)
+
+    try:
+        pretrain(
+            Contrastive(model, tokenizer, audio, dtype=dtype, portion=plan.portion, processes=processes),
+            batches,
+            plan.schedule,
+            plan.out,
+            publish=lambda averaged: publish(averaged, tokenizer, folder, base=base),
+            evaluate=evaluate,
+            processes=processes,
+        )
+    finally:
+        processes.leave()
+    return folder
+
+
+def retrieval_figures(encoder: ClapEncoder, folder: Path) -> dict[str, float]:
+    """How well the data set's sounds and captions find each other; sounds without a caption are left out."""
+    sounds: list[Array] = []
+    texts: list[str] = []
+    owners: list[int] = []
+    for sample in PairStream(folder, seed=0).epoch(0):
+        if sample.captions:
+            owners += [len(sounds)] * len(sample.captions)
+            sounds.append(encoder.embed_recording(sample.waveform))
+            texts += sample.captions
+    if not sounds:
+        return {}
+    found = retrieval(np.stack(sounds), encoder.embed_texts(texts), np.array(owners))
+    return {
+        "text to audio R@1": found.text_to_audio.recall_1,
+        "text to audio R@10": found.text_to_audio.recall_10,
+        "audio to text R@1": found.audio_to_text.recall_1,
+        "audio to text R@10": found.audio_to_text.recall_10,
+    }
+
+
+def _begin(plan: Plan) -> tuple[Clap, Any, LogMel]:
+    """Model, tokenizer and features, of the checkpoint or anew."""
+    if isinstance(plan.start, str):
+        folder = checkpoint_folder(plan.start)
+        model = load_model(plan.start, folder)
+        return model, load_tokenizer(plan.start, folder), load_log_mel(plan.start, model, folder)
+    towers = plan.start
+    if towers.tokenizer is None:
+        captions = captions_of(plan.data, plan.captioner, plan.schedule.seed)
+        tokenizer = train_tokenizer(captions, _VOCABULARY, max_tokens=_MAX_TOKENS)
+    else:
+        tokenizer = load_tokenizer(towers.tokenizer, tokenizer_folder(towers.tokenizer))
+    words = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    model = new_model(
+        towers.audio,
+        towers.text,
+        projection_dim=towers.projection_dim,
+        audio_sizes=towers.audio_sizes,
+        text_sizes=words | dict(towers.text_sizes),
+    )
+    return model, tokenizer, LogMel("htk" if model.config.audio_config.enable_fusion else "slaney")
