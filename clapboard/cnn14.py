@@ -29,15 +29,31 @@ class Cnn14(nn.Module):
             self.add_module(name, ConvBlock(before, width))
         self.fc1 = nn.Linear(widths[-1], widths[-1])
 
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks there are."""
+        return len(self._names)
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.pooled(self.through(self.image(features)))
+
+    def image(self, features: torch.Tensor) -> torch.Tensor:
+        """Log-mel `[B, T, 64]` → the first block's input `[B, 1, T, 64]`."""
         # As rows: of other strides, torch 2.11's BatchNorm has a wrong gradient on CPUs.
-        image = self.bn0(features.reshape(-1, NUM_MELS, 1, 1)).view(features.shape)[:, None]  # [B, 1, T, 64]
-        for name in self._names:
+        return self.bn0(features.reshape(-1, NUM_MELS, 1, 1)).view(features.shape)[:, None]
+
+    def through(self, image: torch.Tensor, first: int = 0, stop: int | None = None) -> torch.Tensor:
+        """What the blocks from `first` to before `stop` make of `[B, C, T, F]`."""
+        for name in self._names[first:stop]:
             image = self.get_submodule(name)(image)
             if name != self._names[-1]:
                 image = functional.avg_pool2d(image, 2)
             image = functional.dropout(image, self.block_dropout, self.training)
-        frames = image.mean(dim=3)  # [B, C, T / 32, 2] → [B, C, T / 32]
+        return image
+
+    def pooled(self, image: torch.Tensor) -> torch.Tensor:
+        """The last block's output `[B, C, T, F]` → `[B, C]`."""
+        frames = image.mean(dim=3)
         pooled = functional.dropout(frames.amax(dim=2) + frames.mean(dim=2), self.dropout, self.training)
         return functional.dropout(self.fc1(pooled).relu(), self.dropout, self.training)
 

@@ -33,7 +33,8 @@ from training.hidden import HiddenStates, compute_hidden_states, remove_hidden_s
 from training.labelled import LabelledClip, count_labels, targets_of
 from training.ladder import choose_rung
 from training.memory import Portion
-from training.tower import Rung, Tower
+from training.stages import Rung
+from training.tower import Tower
 from training.trainer import ALPHAS, FinetuneConfig, Indices, Trainer, Validation, training_dtype
 
 _RECIPE = 2

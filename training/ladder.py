@@ -5,7 +5,7 @@ from __future__ import annotations
 from clapboard.errors import TrainingError
 from clapboard.labels import Control, LabelSpace
 from training.labelled import Counts
-from training.tower import Rung
+from training.stages import Rung
 from training.trainer import FinetuneConfig
 
 

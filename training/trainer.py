@@ -22,7 +22,8 @@ from training.hidden import HiddenStates
 from training.labelled import LabelledClip, Targets, balanced_order, targets_of
 from training.loss import label_loss
 from training.memory import Portion
-from training.tower import BELOW, PROJECTION, STAGE_3, STAGE_4, Rung, Tower
+from training.stages import BELOW, PROJECTION, STAGE_3, STAGE_4, Rung
+from training.tower import Tower
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """How much of the tuned weights may be in the result."""

@@ -54,8 +54,8 @@ def convert(file: Path, out: Path, *, tokenizer: str | None = None) -> Conversio
     """Write the checkpoint `file` into the new folder `out`, with the tokenizer of a folder or hub id.
 
     Without `tokenizer`, it is the one that the text tower was pretrained with, from the hub. Raises `SettingsError` if
-    `out` is there already, and `ModelError` if something can't be read, is no LAION-CLAP, is left over or missing, or
-    if the result gives other embeddings than the original; then nothing is written.
+    `out` is there already or can't be written, and `ModelError` if something can't be read, is no LAION-CLAP, is left
+    over or missing, or if the result gives other embeddings than the original; then nothing is written.
     """
     if out.exists():
         raise SettingsError(f"{out} is there already: name a folder that isn't, or delete it first.")
@@ -70,26 +70,16 @@ def convert(file: Path, out: Path, *, tokenizer: str | None = None) -> Conversio
     )
     unneeded = fill(clap, file.name, state, towers)
     source = tokenizer_folder(tokenizer or _USUAL_TOKENIZERS[towers.text])
-    building = out.with_name(f"{out.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
+    building = _new_folder(out.with_name(f"{out.name}.building"))
     try:
-        building.mkdir(parents=True)
         _write(clap, source, building)
-        audio_distance, text_distance = check(building, file.name, state, towers)
+        distances = check(building, file.name, state, towers)
         building.replace(out)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     num_parameters = sum(parameter.numel() for parameter in clap.parameters())
-    return Conversion(
-        towers.audio,
-        towers.text,
-        towers.is_fused,
-        towers.projection_dim,
-        num_parameters,
-        audio_distance,
-        text_distance,
-        tuple(unneeded),
-    )
+    kind = towers.audio, towers.text, towers.is_fused, towers.projection_dim
+    return Conversion(*kind, num_parameters, *distances, tuple(unneeded))
 
 
 def check(folder: Path, name: str, state: State, towers: Towers) -> tuple[float, float]:
@@ -111,6 +101,15 @@ def check(folder: Path, name: str, state: State, towers: Towers) -> tuple[float,
                 "length, so it differs from LAION's CLAP in something that its weights don't say."
             )
     return distances["audio"], distances["text"]
+
+
+def _new_folder(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise SettingsError(f"Folder {folder} can't be written ({error.strerror}): name another folder.") from None
+    return folder
 
 
 def _write(clap: Clap, source: Path, folder: Path) -> None:

@@ -16,7 +16,8 @@ from tests.bench.rows import Case, Figures, Goal
 from tests.bench.sections import Effort, Outcome, Section
 from tests.bench.timing import median_seconds
 from training.loss import label_loss
-from training.tower import Rung, Tower
+from training.stages import Rung
+from training.tower import Tower
 
 BATCH = 8
 STAGE_4: Rung = "stage4"

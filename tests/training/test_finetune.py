@@ -18,6 +18,7 @@ from clapboard.audio import read, window_waveform
 from clapboard.clap import ClapEncoder
 from clapboard.errors import TrainingError
 from clapboard.labels import LabelSpace
+from tests.tower_checkpoints import save_pair
 from tests.training.labelled_sounds import KINDS, label_space, labelled_sounds
 from training.finetune import Candidate, FinetuneConfig, Progress, finetune
 from training.labelled import LabelledClip
@@ -68,6 +69,18 @@ def test_a_rung_tunes_its_part_and_nothing_else(
     assert not any(name.startswith(("text_", "audio_model.audio_encoder.layers.0", "logit_scale")) for name in changed)
     assert any(".layers.2." in name for name in changed) is (rung == "stages34")
     assert {name.split(".weight")[0] for name in changed} >= {"audio_projection.linear1", "audio_projection.linear2"}
+
+
+def test_pann_is_tuned_by_its_last_block(clips: list[LabelledClip], tmp_path: Path) -> None:
+    base = save_pair(tmp_path / "base", "cnn14", "clip")
+    candidate = run(base, clips, tmp_path / "out", replace(QUICK, rung="stage4"))
+    before, after = weights_of(base), weights_of(candidate.folder)
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    tuned = "audio_projection.", "audio_model.audio_encoder.conv_block6.", "audio_model.audio_encoder.fc1."
+    assert candidate.alpha > 0
+    assert {part for part in tuned if any(name.startswith(part) for name in changed)} == {*tuned}
+    assert all(name.startswith(tuned) and ".running_" not in name for name in changed)
+    assert ClapEncoder.load(str(candidate.folder), device="cpu").identity.version == candidate.encoder_version
 
 
 @pytest.mark.parametrize("checkpoint", ["tiny_clap", "tiny_fused_clap"])

@@ -6,7 +6,10 @@ import pytest
 import torch
 from transformers import ClapModel
 
-from training.tower import Rung, Tower
+from clapboard.pretrained import Clap
+from tests.tower_checkpoints import make_model
+from training.stages import Rung
+from training.tower import Tower
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -14,8 +17,10 @@ RUNGS: tuple[Rung, ...] = ("projection", "stage4", "stages34")
 RATES = {"projection": 3.0, "stage 4": 2.0, "stage 3": 1.0}
 
 
-@pytest.fixture(params=["tiny_clap", "tiny_fused_clap"])
-def model(request: pytest.FixtureRequest) -> ClapModel:
+@pytest.fixture(params=["tiny_clap", "tiny_fused_clap", "pann"])
+def model(request: pytest.FixtureRequest) -> Clap:
+    if request.param == "pann":
+        return make_model("cnn14", "bert")[0]
     return ClapModel.from_pretrained(Path(request.getfixturevalue(request.param)))
 
 
@@ -24,7 +29,7 @@ def features() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("rung", RUNGS)
-def test_both_parts_in_a_row_are_the_model(model: ClapModel, rung: Rung) -> None:
+def test_both_parts_in_a_row_are_the_model(model: Clap, rung: Rung) -> None:
     tower = Tower(model, rung)
     channels = features()[:, None].expand(-1, 4 if model.config.audio_config.enable_fusion else 1, -1, -1)
     with torch.no_grad():
@@ -38,6 +43,24 @@ def test_the_lower_part_ends_where_learning_begins(tiny_clap: Path, rung: Rung, 
     tower = Tower(ClapModel.from_pretrained(tiny_clap), rung)
     with torch.no_grad():
         assert tower.lower(features()).shape == (2, *shape)
+
+
+@pytest.mark.parametrize(("rung", "shape"), [("projection", (64,)), ("stage4", (32, 31, 2)), ("stages34", (16, 62, 4))])
+def test_panns_lower_part_ends_where_learning_begins(rung: Rung, shape: tuple[int, ...]) -> None:
+    tower = Tower(make_model("cnn14", "bert")[0], rung)
+    assert tower.lower(features()).shape == (2, *shape)
+
+
+def test_gradients_reach_of_pann_what_learns_and_nothing_else() -> None:
+    model = make_model("cnn14", "bert")[0]
+    tower = Tower(model, "stage4")
+    tower.upper(tower.lower(features())).sum().backward()
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name for name, parameter in model.named_parameters() if parameter.grad is not None} == learning
+    assert {".".join(name.split(".")[:3]) for name in learning if not name.startswith("audio_projection")} == {
+        "audio_model.audio_encoder.conv_block6",
+        "audio_model.audio_encoder.fc1",
+    }
 
 
 def test_gradients_reach_what_learns_and_nothing_else(tiny_clap: Path) -> None:

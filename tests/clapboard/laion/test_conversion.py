@@ -23,6 +23,7 @@ Kind = tuple[AudioTowerName, TextTowerName, bool]
 KINDS: list[Kind] = [
     *((audio, text, False) for audio, text in itertools.product(("htsat", "cnn14"), TEXT_TOWERS)),  # type: ignore[misc]
     ("htsat", "roberta", True),
+    ("htsat", "bert", True),
 ]
 
 
@@ -114,6 +115,12 @@ def test_a_folder_that_is_there_is_left_alone(pann: tuple[State, str], tmp_path:
     (tmp_path / "out").mkdir()
     with pytest.raises(SettingsError, match="is there already"):
         convert(save_original(tmp_path / "original.pt", pann[0]), tmp_path / "out", tokenizer=pann[1])
+
+
+def test_a_folder_that_cannot_be_written_is_said(pann: tuple[State, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="can't be written"):
+        convert(save_original(tmp_path / "original.pt", pann[0]), tmp_path / "file" / "out", tokenizer=pann[1])
 
 
 def test_a_weight_too_few_is_named(pann: tuple[State, str], tmp_path: Path) -> None:
