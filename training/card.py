@@ -65,8 +65,9 @@ with soft targets (clips of one kind are no negatives of each other).
 ## How it was made
     {command}
 
-{wall_time} The averaged weights of the schedule's end were taken: fold 4 selected nothing, and neither recipe nor seed
-was changed after it had been measured. The same command gives the same file again, on the same kind of processor.
+{wall_time}
+The averaged weights of the schedule's end were taken: fold 4 selected nothing, and neither recipe nor seed was changed
+after it had been measured. The same command gives the same file again, on the same kind of processor.
 
 ## Figures
 Zero-shot, by the prompt «This is a sound of …» and the name of each kind; top-1 among the kinds of the set.
