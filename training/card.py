@@ -56,7 +56,7 @@ Kinds: {kind_names}.
   authors are named below. The clips themselves are not part of this project.
 - {synthetic} synthetic recordings of all {kinds} kinds, made by `training/sounds/` (numpy) and, for speech, by
   espeak-ng.
-- Captions from the keywords, by `clapboard/captions.py`.
+- Captions from the keywords, by `clapboard/captions/`.
 
 Excerpts of random length (1–10 s) under the very window policy that serves, mixtures of two sounds, SpecAugment,
 random gain, speed and equaliser; the text tower first learns from captions alone; then a symmetric contrastive loss
@@ -78,7 +78,7 @@ Zero-shot, by the prompt «This is a sound of …» and the name of each kind; t
 
 Recall on ESC-10 fold 4: {recall}.
 
-Text → audio on ESC-10 fold 4, by {num_captions} captions made of the names (`clapboard/captions.py`): in {recall_1:.3f}
+Text → audio on ESC-10 fold 4, by {num_captions} captions made of the names (`clapboard/captions/`): in {recall_1:.3f}
 of them the first of the 80 clips is of that kind (R@1), in {recall_5:.3f} one of the first five.
 
 ## Limits

@@ -10,7 +10,7 @@ from clapboard.captions import RULES, Captioner, Relation
 from clapboard.cli.output import AsJson, errors_console, write_json
 
 if TYPE_CHECKING:
-    from clapboard.t5_captions import T5Captioner
+    from clapboard.captions.t5 import T5Captioner
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def caption(
 
 
 def _by_model(model: str, num_variants: int, seed: int) -> T5Captioner:
-    from clapboard.t5_captions import T5Captioner
-    from clapboard.text_generator import TextGenerator
+    from clapboard.captions.t5 import T5Captioner
+    from clapboard.captions.text_generator import TextGenerator
 
     return T5Captioner(TextGenerator.load(model), num_variants=num_variants, seed=seed)

@@ -113,8 +113,8 @@ def _captioner(captions: str, t5: str | None) -> Captioner:
     from clapboard.captions import RULES, KeywordsAlone
 
     if t5:
-        from clapboard.t5_captions import T5Captioner
-        from clapboard.text_generator import TextGenerator
+        from clapboard.captions.t5 import T5Captioner
+        from clapboard.captions.text_generator import TextGenerator
 
         return T5Captioner(TextGenerator.load(t5))
     return RULES if captions == "rules" else KeywordsAlone()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from clapboard import grammar
+from clapboard.captions import grammar
 
 
 @pytest.mark.parametrize(

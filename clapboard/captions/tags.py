@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
+from clapboard.captions.grammar import article, infinitive, is_gerund, is_mass, is_plural, participle, split_head
+from clapboard.captions.wordings import Wording
 from clapboard.errors import ClapboardError
-from clapboard.grammar import article, infinitive, is_gerund, is_mass, is_plural, participle, split_head
 from clapboard.prompts import spoken
-from clapboard.wordings import Wording
 
 _GENRES = {
     name: f"{name} music"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from clapboard.captions.tags import determined, wording_of
+from clapboard.captions.wordings import Wording
 from clapboard.errors import ClapboardError
-from clapboard.tags import determined, wording_of
-from clapboard.wordings import Wording
 
 
 def countable(*names: str) -> Wording:

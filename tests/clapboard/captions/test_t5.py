@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from clapboard.captions import RULES
-from clapboard.t5_captions import T5Captioner
-from clapboard.text_generator import TextGenerator
+from clapboard.captions.t5 import T5Captioner
+from clapboard.captions.text_generator import TextGenerator
 from tests.text_models import save_random_t5, save_taught_t5
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from clapboard.captions import RULES, Captioner, Relation, keywords_of, sentence
-from clapboard.grammar import plural, stem
+from clapboard.captions.grammar import plural, stem
+from clapboard.captions.rules import RULES, Captioner, Relation, keywords_of, sentence
+from clapboard.captions.tags import names_of
+from clapboard.captions.text_generator import TextGenerator
 from clapboard.prompts import spoken
-from clapboard.tags import names_of
-from clapboard.text_generator import TextGenerator
 
 PREFIX = "generate a sentence: "
 

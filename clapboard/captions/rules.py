@@ -1,7 +1,4 @@
-"""Keywords → captions: a tag says what is heard, a caption says it as people do, in one of many ways.
-
-Pretraining draws captions, so that a paraphrase is understood; prompt ensembles of zero-shot are made of the same.
-"""
+"""Captions by rule: names from the table of wordings, or from the tag's own form, in frames that grammar fills."""
 
 from __future__ import annotations
 
@@ -11,11 +8,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from clapboard.captions.grammar import NUMBERS, article, is_plural, plural
+from clapboard.captions.tags import wording_of
+from clapboard.captions.wordings import WORDINGS, Wording
 from clapboard.errors import ClapboardError
-from clapboard.grammar import NUMBERS, article, is_plural, plural
 from clapboard.prompts import TEMPLATE, prompts_for, spoken
-from clapboard.tags import wording_of
-from clapboard.wordings import WORDINGS, Wording
 
 Relation = Literal["together", "sequence", "background"]
 """How the sounds of several keywords lie: at once, one after the other, or the first before all others."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from clapboard.wordings import WORDINGS
+from clapboard.captions.wordings import WORDINGS
 from training.sounds.synthesis import KINDS
 
 

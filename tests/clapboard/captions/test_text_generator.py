@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from clapboard.captions.text_generator import TextGenerator
 from clapboard.errors import ModelError
-from clapboard.text_generator import TextGenerator
 from tests.clap_checkpoints import save_tiny
 from tests.text_models import CAPTIONS, save_random_t5, save_taught_t5
 

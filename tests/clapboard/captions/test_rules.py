@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from clapboard.captions import RULES, Captioner, KeywordsAlone, Relation, RuleCaptioner, ensemble, raw
+from clapboard.captions.t5 import T5Captioner
+from clapboard.captions.text_generator import TextGenerator
+from clapboard.captions.wordings import WORDINGS, Wording
 from clapboard.errors import ClapboardError
 from clapboard.prompts import TEMPLATE, prompts_for
-from clapboard.t5_captions import T5Captioner
-from clapboard.text_generator import TextGenerator
-from clapboard.wordings import WORDINGS, Wording
 from tests.text_models import save_random_t5
 
 MANY = 300
