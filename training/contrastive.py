@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from clapboard.pretrained import max_tokens
 from training.audio_input import AudioInput, Prepared
-from training.dataset import Batch
+from training.batch import Batch
 from training.loss import affinity, contrastive_loss
 from training.processes import ALONE, Processes
 

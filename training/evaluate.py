@@ -16,7 +16,7 @@ from clapboard.head import ControlHead, scores_of_all
 from clapboard.labels import Control
 from clapboard.prompts import prompts_for
 from clapboard.scoring import Array
-from training.dataset import Recording
+from training.recordings import Recording
 
 Truth = npt.NDArray[np.bool_]
 """Which labels hold, `[N, L]`: exactly one in a row where labels exclude each other."""

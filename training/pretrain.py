@@ -18,10 +18,10 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from clapboard.errors import TrainingError
+from training.batch import Batch
 from training.checkpoint import load_state, save_state
 from training.contrastive import Contrastive
 from training.curves import Curves
-from training.dataset import Batch
 from training.optimiser import Optimiser, OptimiserName, cosine_rate
 from training.processes import ALONE, Processes
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-import numpy as np
 from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaTokenizer
 
-from clapboard.captions import Captioner
-from clapboard.prompts import NEGATIVES
-
 MAX_TOKENS = 62
 _SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # RoBERTa's order: <s> is 0, <pad> 1, </s> 2
-_CAPTIONS_PER_KIND = 400
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1500, *, max_tokens: int = MAX_TOKENS) -> RobertaTokenizer:
@@ -26,10 +21,3 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1500, *, max_tokens:
     return RobertaTokenizer(
         vocab=model["vocab"], merges=merges, add_prefix_space=True, model_max_length=max_tokens, padding_side="right"
     )
-
-
-def caption_corpus(kinds: Iterable[str], captioner: Captioner, seed: int) -> list[str]:
-    """Many captions of each kind, and the neutral ones: what the tokenizer learns from."""
-    rng = np.random.default_rng(seed)
-    corpus = [captioner.caption([kind], rng) for kind in kinds for _ in range(_CAPTIONS_PER_KIND)]
-    return [*corpus, *(text.lower() for text in corpus[::3]), *NEGATIVES]

@@ -15,12 +15,15 @@ from clapboard.captions import RULES
 from clapboard.features import LogMel
 from training.audio_input import AudioInput
 from training.augment import Augment
+from training.batch import Batch
 from training.contrastive import MAX_SCALE, Contrastive
-from training.dataset import Batch, BatchMaker, Recording
-from training.mini import new_model
+from training.mini.batches import BatchMaker
+from training.mini.recipe import new_model
+from training.mini.texts import caption_corpus
 from training.processes import ALONE, Processes
+from training.recordings import Recording
 from training.sounds.synthesis import synthesise
-from training.tokenizer import caption_corpus, train_tokenizer
+from training.tokenizer import train_tokenizer
 
 KINDS = ("bell", "rain", "siren")
 PORTIONS = (0, 2)

@@ -10,8 +10,8 @@ from sklearn import metrics
 
 from clapboard.head import ControlHead
 from clapboard.labels import label_space_of
-from training.dataset import Recording
 from training.evaluate import Report, Truth, head_scores, report, zero_shot
+from training.recordings import Recording
 
 LABELS = ["dog", "rain", "clock", "bell"]
 

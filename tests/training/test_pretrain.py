@@ -16,13 +16,16 @@ from clapboard.errors import TrainingError
 from clapboard.features import LogMel
 from training.audio_input import AudioInput
 from training.augment import Augment
+from training.batch import Batch
 from training.checkpoint import publish
 from training.contrastive import Contrastive
-from training.dataset import Batch, BatchMaker, Recording
-from training.mini import new_model
+from training.mini.batches import BatchMaker
+from training.mini.recipe import new_model
+from training.mini.texts import caption_corpus
 from training.pretrain import Schedule, ahead, pretrain
+from training.recordings import Recording
 from training.sounds.synthesis import synthesise
-from training.tokenizer import caption_corpus, train_tokenizer
+from training.tokenizer import train_tokenizer
 
 KINDS = ("bell", "rain")
 TINY = Schedule(epochs=2, seed=3, warmup_epochs=0.5, averaging=0.5, save_every=1)

@@ -10,8 +10,8 @@ import numpy as np
 from clapboard.audio import SAMPLE_RATE, WINDOW_S, Waveform
 from clapboard.captions import Captioner
 from clapboard.errors import TrainingError
+from training.batch import Batch, respelt
 from training.corpus.stream import PairStream, Sample
-from training.dataset import Batch, respelt
 from training.loss import Meaning
 from training.processes import ALONE, Processes
 

@@ -12,8 +12,8 @@ from clapboard.clap import ClapEncoder
 from clapboard.errors import SettingsError, TrainingError
 from tests.clapboard.cli.conftest import Clapboard, lines
 from tests.training import benchmark_layouts as layouts
-from training.dataset import load_recordings, read_manifest
 from training.evaluate import zero_shot
+from training.recordings import load_recordings, read_manifest
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -14,8 +14,8 @@ import typer
 from clapboard.captions import RULES
 from clapboard.clap import ClapEncoder
 from clapboard.prompts import prompts_for
-from training.dataset import Clip, Recording, load_recordings, read_manifest
 from training.evaluate import Report, zero_shot
+from training.recordings import Clip, Recording, load_recordings, read_manifest
 from training.sounds.synthesis import KINDS, synthesise
 
 PARAPHRASES = {

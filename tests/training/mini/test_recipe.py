@@ -11,14 +11,15 @@ from transformers import AutoProcessor, ClapModel, pipeline
 
 from clapboard.clap import ClapEncoder
 from clapboard.prompts import TEMPLATE, prompts_for
-from training.card import PARAPHRASES, held_out_synthetic
-from training.dataset import Mixing, Recording, load_recordings, read_manifest
 from training.evaluate import zero_shot
-from training.mini import Recipe, make
+from training.mini.batches import Mixing
+from training.mini.card import PARAPHRASES, held_out_synthetic
+from training.mini.recipe import Recipe, make
 from training.pretrain import Schedule
+from training.recordings import Recording, load_recordings, read_manifest
 from training.sounds.synthesis import KINDS, synthesise
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MINI = ROOT / "clapboard" / "models" / "mini"
 ESC10 = ROOT.parent / "shared" / "esc10"
 

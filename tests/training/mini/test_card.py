@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.card import PARAPHRASES, attributions
-from training.dataset import Clip
+from training.mini.card import PARAPHRASES, attributions
+from training.recordings import Clip
 from training.sounds.synthesis import KINDS
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -10,11 +10,19 @@ from transformers import ClapModel, RobertaTokenizer
 
 from clapboard.captions import Captioner
 from clapboard.prompts import NEGATIVES
-from training.dataset import respelt
+from training.batch import respelt
 from training.loss import contrastive_loss
 
 _CAPTIONS_OF_A_KIND = 2
+_CAPTIONS_PER_KIND = 400
 _PEAK_RATE = 1e-3
+
+
+def caption_corpus(kinds: Iterable[str], captioner: Captioner, seed: int) -> list[str]:
+    """Many captions of each kind, and the neutral ones: what the tokenizer learns from."""
+    rng = np.random.default_rng(seed)
+    corpus = [captioner.caption([kind], rng) for kind in kinds for _ in range(_CAPTIONS_PER_KIND)]
+    return [*corpus, *(text.lower() for text in corpus[::3]), *NEGATIVES]
 
 
 def pretrain_texts(

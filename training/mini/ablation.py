@@ -1,4 +1,4 @@
-"""What each part of the embedded checkpoint's recipe gives: `python -m training.ablation --esc10 DIR --out DIR`.
+"""What each part of the embedded checkpoint's recipe gives: `python -m training.mini.ablation --esc10 DIR --out DIR`.
 
 Every variant leaves out, or adds, one part, and takes as many steps as the recipe does. They are measured on a fold
 that none of them learns from, and which isn't the one that the checkpoint itself is reported on.
@@ -20,11 +20,12 @@ import typer
 from clapboard.audio import Waveform, window_waveform
 from clapboard.clap import ClapEncoder, Embeddings
 from clapboard.scoring import mean_direction
-from training.card import PARAPHRASES
-from training.dataset import Mixing, Recording, lengthened, load_recordings, read_manifest
 from training.evaluate import zero_shot
-from training.mini import Recipe, make
+from training.mini.batches import Mixing, lengthened
+from training.mini.card import PARAPHRASES
+from training.mini.recipe import Recipe, make
 from training.pretrain import Schedule
+from training.recordings import Recording, load_recordings, read_manifest
 
 FIGURES = ("by name", "by paraphrase", "in 12–30 s, windows", "in 12–30 s, whole")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from training.ablation import FIGURES, measure, table, variants
-from training.dataset import Recording
-from training.mini import Recipe
+from training.mini.ablation import FIGURES, measure, table, variants
+from training.mini.recipe import Recipe
 from training.pretrain import Schedule
+from training.recordings import Recording
 from training.sounds.synthesis import synthesise
 
 

@@ -1,4 +1,4 @@
-"""The embedded checkpoint: its shape, its recipe, and its making, `python -m training.mini --esc10 DIR --out DIR`."""
+"""The embedded checkpoint's shape and recipe, and its making."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import typer
 from transformers import ClapConfig, ClapModel
 
 from clapboard.captions import Captioner, KeywordsAlone, RuleCaptioner
@@ -19,11 +17,12 @@ from training.audio_input import AudioInput
 from training.augment import Augment
 from training.checkpoint import publish
 from training.contrastive import Contrastive
-from training.dataset import BatchMaker, Mixing, Recording, load_recordings, read_manifest, synthetic_recordings
 from training.evaluate import zero_shot
+from training.mini.batches import BatchMaker, Mixing, synthetic_recordings
+from training.mini.texts import caption_corpus, pretrain_texts
 from training.pretrain import Schedule, pretrain
-from training.texts import pretrain_texts
-from training.tokenizer import MAX_TOKENS, caption_corpus, train_tokenizer
+from training.recordings import Recording
+from training.tokenizer import MAX_TOKENS, train_tokenizer
 
 log = logging.getLogger("training.mini")
 
@@ -127,24 +126,3 @@ def new_model(
                 # transformers' own start is so small that all texts begin at a cosine of 0.9
                 torch.nn.init.xavier_uniform_(module.weight)
     return model
-
-
-def main(
-    esc10: Annotated[Path, typer.Option(help="folder with esc10.csv and audio/")],
-    out: Annotated[Path, typer.Option(help="folder for state.pt, curves/ and the checkpoint, mini/")],
-    epochs: Annotated[int, typer.Option(min=1)] = 120,
-    seed: Annotated[int, typer.Option()] = 0,
-    train_folds: Annotated[str, typer.Option(help="comma-separated folds to learn from")] = "1,2,3",
-    validation_fold: Annotated[int, typer.Option(help="fold that is only measured on")] = 4,
-    threads: Annotated[int, typer.Option(min=1)] = 1,
-) -> None:
-    """Trains the embedded checkpoint and publishes it in OUT/mini. The same seed and threads give the same weights."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(threads)
-    recipe = Recipe(schedule=Schedule(epochs=epochs, seed=seed))
-    real = load_recordings(read_manifest(esc10, [int(fold) for fold in train_folds.split(",")]))
-    make(recipe, real, load_recordings(read_manifest(esc10, [validation_fold])), out)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -11,21 +11,10 @@ import soundfile
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
 from clapboard.captions import RULES, KeywordsAlone
 from clapboard.errors import ClapboardError
-from training.dataset import (
-    NEUTRAL,
-    NEUTRAL_SHARE,
-    BatchMaker,
-    Mixing,
-    Recording,
-    excerpt,
-    level,
-    load_recordings,
-    mix,
-    read_manifest,
-    respelt,
-    synthetic_recordings,
-)
+from training.batch import respelt
+from training.mini.batches import NEUTRAL, NEUTRAL_SHARE, BatchMaker, Mixing, excerpt, level, mix, synthetic_recordings
 from training.processes import ALONE, Processes
+from training.recordings import Recording, load_recordings, read_manifest
 from training.sounds.synthesis import synthesise
 
 

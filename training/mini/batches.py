@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, read
+from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
 from clapboard.captions import Captioner, Relation
-from clapboard.errors import ClapboardError
 from clapboard.prompts import NEGATIVES
+from training.batch import Batch, respelt
 from training.loss import Meaning
 from training.processes import ALONE, Processes
+from training.recordings import Recording
 from training.sounds import speech
 from training.sounds.synthesis import KINDS, synthesise
 
@@ -26,67 +25,6 @@ _MIN_EXCERPT_S = 1.0
 _SYNTHETIC_LENGTH_S = (1.5, 10.0)
 _LENGTHENED_S = (12.0, 30.0)
 _NOISE_DB = (-75.0, -50.0)
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A row of ESC-10's table: one file, its fold and kind, and whom to name for it."""
-
-    path: Path
-    fold: int
-    kind: str
-    freesound_id: str
-    licence: str
-    author: str
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Decoded sound of one kind, `[T]` at 48 kHz."""
-
-    kind: str
-    waveform: Waveform
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one training step hears and reads in this process. The captions that all processes share come last."""
-
-    sounds: list[Waveform]  # B of them, [T] each
-    meanings: list[Meaning]
-    captions: list[str]  # one of each sound
-    caption_meanings: list[Meaning]
-    shared_captions: list[str] = field(default_factory=list)  # of kinds that may not be in the batch, and neutral ones
-    shared_meanings: list[Meaning] = field(default_factory=list)
-
-
-def read_manifest(esc10: Path, folds: Iterable[int]) -> list[Clip]:
-    """The clips of the given folds, as the folder's `esc10.csv` lists them.
-
-    Raises `ClapboardError` if the folder holds no such table.
-    """
-    table = esc10 / "esc10.csv"
-    if not table.is_file():
-        raise ClapboardError(f"Folder {esc10} has no esc10.csv: give the folder that holds ESC-10's table and audio/.")
-    wanted = set(folds)
-    with table.open(newline="", encoding="utf-8") as rows:
-        return [
-            Clip(
-                esc10 / "audio" / row["filename"],
-                int(row["fold"]),
-                row["category"],
-                row["freesound_id"],
-                row["licence"],
-                row["author"],
-            )
-            for row in csv.DictReader(rows)
-            if int(row["fold"]) in wanted
-        ]
-
-
-def load_recordings(clips: Iterable[Clip]) -> list[Recording]:
-    """The clips decoded. Raises `AudioError` for one that can't be."""
-    return [Recording(clip.kind, read(clip.path)) for clip in clips]
 
 
 def synthetic_recordings(per_kind: int, seed: int, kinds: Sequence[str] = tuple(KINDS)) -> list[Recording]:
@@ -274,9 +212,3 @@ def level(waveform: Waveform) -> Waveform:
     """The waveform at an RMS of 0.1, or as it is where there is next to nothing."""
     rms = float(np.sqrt(np.mean(np.square(waveform))))
     return waveform * np.float32(0.1 / rms) if rms > 1e-5 else waveform
-
-
-def respelt(text: str, rng: np.random.Generator) -> str:
-    """The text, at times in small letters or without its full stop: people write both."""
-    draw = rng.random()
-    return text.lower() if draw < 0.25 else text.rstrip(".") if draw < 0.4 else text

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from clapboard.captions import RULES
-from training.mini import new_model
-from training.texts import pretrain_texts
-from training.tokenizer import caption_corpus, train_tokenizer
+from training.mini.recipe import new_model
+from training.mini.texts import caption_corpus, pretrain_texts
+from training.tokenizer import train_tokenizer
 
 KINDS = ("bell", "rain")
 

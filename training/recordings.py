@@ -1,0 +1,60 @@
+"""Recordings in memory, each of one kind: those of ESC-10's table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clapboard.audio import Waveform, read
+from clapboard.errors import ClapboardError
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A row of ESC-10's table: one file, its fold and kind, and whom to name for it."""
+
+    path: Path
+    fold: int
+    kind: str
+    freesound_id: str
+    licence: str
+    author: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Decoded sound of one kind, `[T]` at 48 kHz."""
+
+    kind: str
+    waveform: Waveform
+
+
+def read_manifest(esc10: Path, folds: Iterable[int]) -> list[Clip]:
+    """The clips of the given folds, as the folder's `esc10.csv` lists them.
+
+    Raises `ClapboardError` if the folder holds no such table.
+    """
+    table = esc10 / "esc10.csv"
+    if not table.is_file():
+        raise ClapboardError(f"Folder {esc10} has no esc10.csv: give the folder that holds ESC-10's table and audio/.")
+    wanted = set(folds)
+    with table.open(newline="", encoding="utf-8") as rows:
+        return [
+            Clip(
+                esc10 / "audio" / row["filename"],
+                int(row["fold"]),
+                row["category"],
+                row["freesound_id"],
+                row["licence"],
+                row["author"],
+            )
+            for row in csv.DictReader(rows)
+            if int(row["fold"]) in wanted
+        ]
+
+
+def load_recordings(clips: Iterable[Clip]) -> list[Recording]:
+    """The clips decoded. Raises `AudioError` for one that can't be."""
+    return [Recording(clip.kind, read(clip.path)) for clip in clips]
