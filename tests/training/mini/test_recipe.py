@@ -39,7 +39,7 @@ def test_the_checkpoint_is_at_most_16_mb() -> None:
 
 def test_the_model_card_names_data_command_and_figures() -> None:
     card = (MINI / "README.md").read_text("utf-8")
-    for part in ("ESC-10", "Karol J. Piczak", "CC0", "CC-BY", "python -m training.pretrain", "| ESC-10 fold 4 |"):
+    for part in ("ESC-10", "Karol J. Piczak", "CC0", "CC-BY", "python -m training.mini", "| ESC-10 fold 4 |"):
         assert part in card
     assert all(kind in card for kind in KINDS)
 
