@@ -119,7 +119,7 @@ def test_a_long_recording_is_embedded_window_by_window_between_short_ones(
     identity = world.encoder.identity
     assert world.store.embeddings.get([recording], identity.version, identity.dtype)[recording.sha256].shape == (9, 4)
     assert sum(world.encoder.batches) == 11
-    assert max(world.encoder.batches) == 4
+    assert max(world.encoder.batches) <= 4  # how full they get depends on how fast windows come
 
 
 def test_batching_does_not_change_an_embedding(
