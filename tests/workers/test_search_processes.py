@@ -53,9 +53,9 @@ def worker(house: Installation) -> Running:
 @pytest.fixture(scope="module")
 def backend(house: Installation, worker: Running) -> Backend:
     """One whose project is embedded."""
-    backend = house.serve()
     house.store.catalog.put_project(PROJECT, CHOICES, "v1")
     house.store.catalog.set_connected(PROJECT)
+    backend = house.serve()  # afterwards, since it remembers for a second which projects are connected
     tasks = [{"id": n, "data": {"audio": data_uri(flac(kind, n))}} for n, kind in enumerate(KINDS, 1)]
     wait_for(lambda: all(backend.results(CHOICES, tasks, f"{PROJECT}.1")), "the tasks aren't embedded")
     known = house.store.tasks.get(PROJECT, [SET_ASIDE])[SET_ASIDE]

@@ -45,7 +45,7 @@ def test_a_checkpoint_is_measured_by_all_figures(checkpoint: str, request: pytes
     assert tuple(found) == FIGURES
     assert all(0 <= value <= 1 for value in found.values())
     if checkpoint == "mini":
-        assert found["by name"] == 1.0
+        assert found["by name"] >= 0.8
 
 
 def test_the_table_has_a_row_for_each_variant() -> None:
