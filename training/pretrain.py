@@ -64,15 +64,17 @@ def pretrain(
     schedule: Schedule,
     out: Path,
     *,
+    identity: str,
     publish: Callable[[Any], None],
     evaluate: Evaluate = lambda _model: {},
     processes: Processes = ALONE,
 ) -> None:
     """Runs the schedule from where `out/state.pt` stands, and publishes the averaged weights.
 
+    `identity` says what else decides the result, model and data: nobody goes on with another one's state.
     Raises `TrainingError` if what was saved belongs to another schedule, or if the loss is no number any more.
     """
-    run = Run(task, schedule, batches.num_batches)
+    run = Run(task, schedule, batches.num_batches, identity)
     step = run.resume(out / "state.pt")
     with Curves(out / "curves", step, run.num_steps, batches.num_batches, quiet=processes.rank > 0) as curves:
         while step < run.num_steps:
@@ -101,9 +103,10 @@ def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
 class Run:
     """Task, optimiser and averaged weights: one step changes them, and all of them are saved."""
 
-    def __init__(self, task: Contrastive, schedule: Schedule, steps_an_epoch: int) -> None:
+    def __init__(self, task: Contrastive, schedule: Schedule, steps_an_epoch: int, identity: str) -> None:
         self.num_steps = schedule.epochs * steps_an_epoch
         self._task, self._schedule = task, schedule
+        self._key = f"{sorted(asdict(schedule).items())} {steps_an_epoch} {identity}"
         self._warmup_steps = round(schedule.warmup_epochs * steps_an_epoch)
         self._optimiser = Optimiser(task.model, schedule.optimiser, schedule.weight_decay)
         average = get_ema_multi_avg_fn(schedule.averaging)  # type: ignore[no-untyped-call]
@@ -130,14 +133,14 @@ class Run:
         """Writes all that `resume` needs, complete or not at all."""
         file.parent.mkdir(parents=True, exist_ok=True)
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        save_state(file, {"key": self._key(), "next_step": next_step} | parts)
+        save_state(file, {"key": self._key, "next_step": next_step} | parts)
 
     def resume(self, file: Path) -> int:
         """The step to go on with: 0 if nothing was saved.
 
         Raises `TrainingError` if what was saved belongs to another schedule.
         """
-        state = load_state(file, self._key())
+        state = load_state(file, self._key)
         if state is None:
             if file.is_file():
                 raise TrainingError(
@@ -147,9 +150,6 @@ class Run:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         return int(state["next_step"])
-
-    def _key(self) -> str:
-        return repr(sorted(asdict(self._schedule).items())) + str(self.num_steps)
 
     def _parts(self) -> dict[str, Any]:
         return {"model": self._task.model, "averaged": self._averaged, "optimiser": self._optimiser}

@@ -20,6 +20,7 @@ from clapboard.pretrained import (
     Clap,
     TextTowerName,
     checkpoint_folder,
+    fingerprint,
     load_log_mel,
     load_model,
     load_tokenizer,
@@ -32,6 +33,7 @@ from training.augment import Augment
 from training.checkpoint import publish
 from training.contrastive import Contrastive
 from training.corpus.batches import PairBatches
+from training.corpus.manifest import read_manifest
 from training.corpus.stream import PairStream
 from training.corpus.texts import captions_of
 from training.pretrain import Schedule, pretrain
@@ -115,6 +117,7 @@ def run(plan: Plan) -> Path:
             batches,
             plan.schedule,
             plan.out,
+            identity=_identity(plan),
             publish=lambda averaged: publish(averaged, tokenizer, folder, base=base),
             evaluate=evaluate,
             processes=processes,
@@ -143,6 +146,12 @@ def retrieval_figures(encoder: ClapEncoder, folder: Path) -> dict[str, float]:
         "audio to text R@1": found.audio_to_text.recall_1,
         "audio to text R@10": found.audio_to_text.recall_10,
     }
+
+
+def _identity(plan: Plan) -> str:
+    shards = [shard.sha256 for shard in read_manifest(plan.data).shards]
+    start = fingerprint(checkpoint_folder(plan.start)) if isinstance(plan.start, str) else plan.start
+    return repr((shards, start, type(plan.captioner).__name__, plan.batch_size, plan.augment))
 
 
 def _begin(plan: Plan) -> tuple[Clap, Any, LogMel]:

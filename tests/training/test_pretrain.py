@@ -68,12 +68,19 @@ class InterruptedAt:
             yield batch
 
 
-def run(out: Path, tokenizer: RobertaTokenizer, batches: BatchMaker | InterruptedAt, schedule: Schedule = TINY) -> None:
+def run(
+    out: Path,
+    tokenizer: RobertaTokenizer,
+    batches: BatchMaker | InterruptedAt,
+    schedule: Schedule = TINY,
+    identity: str = "tiny",
+) -> None:
     pretrain(
         tiny_task(tokenizer),
         batches,
         schedule,
         out,
+        identity=identity,
         publish=lambda model: publish(model, tokenizer, out / "mini"),
         evaluate=lambda model: {"logit scale": model.logit_scale_a.exp().item()},
     )
@@ -111,6 +118,8 @@ def test_a_state_of_another_schedule_is_refused_in_a_sentence(tmp_path: Path, to
     run(tmp_path, tokenizer, batch_maker())
     with pytest.raises(TrainingError, match=r"another schedule or other data: choose another --out, or delete it\."):
         run(tmp_path, tokenizer, batch_maker(), replace(TINY, peak_rate=1e-4))
+    with pytest.raises(TrainingError, match="other data"):
+        run(tmp_path, tokenizer, batch_maker(), identity="another data set")
 
 
 def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path: Path, tokenizer: RobertaTokenizer) -> None:

@@ -81,6 +81,7 @@ def make(recipe: Recipe, real: Sequence[Recording], validation: Sequence[Recordi
         batches,
         schedule,
         out,
+        identity=repr((recipe, [(one.kind, one.waveform.size) for one in real])),
         publish=lambda averaged: publish(averaged, tokenizer, folder, dtype=torch.float16),
         evaluate=evaluate,
     )
