@@ -1,8 +1,9 @@
 """Finetunes a CLAP's audio tower on labelled clips: dataset → loop → validation → a candidate for `training.gate`.
 
 A clip is classified by its embedding's cosines to the labels' texts and to what the labels add to them (the head that
-serves); the text tower stays as it is, so that labels added later go on working. «validation» chooses for how many
-epochs and how much (WiSE-FT); then all clips are learnt from in that way, because labels are few.
+serves); the text tower stays as it is, so that labels added later go on working. «validation» says how much of what
+was learnt to keep (WiSE-FT), and not when to stop: of a dozen clips, one epoch or another is best by luck. Then all
+clips are learnt from in that way, because labels are few.
 
 A run that is killed goes on from its last epoch when it is started again with the same arguments, and ends with the
 very same weights.
@@ -35,9 +36,9 @@ from training.ladder import choose_rung
 from training.memory import Portion
 from training.stages import Rung
 from training.tower import Tower
-from training.trainer import ALPHAS, FinetuneConfig, Indices, Trainer, Validation, training_dtype
+from training.trainer import FinetuneConfig, Indices, Trainer, training_dtype
 
-_RECIPE = 2
+_RECIPE = 3
 """Counted up when a saved state wouldn't fit any more."""
 
 __all__ = ["Candidate", "FinetuneConfig", "LabelledClip", "Progress", "choose_rung", "finetune"]
@@ -96,7 +97,7 @@ def finetune(
         return _candidate(out / "candidate", finished)
     out.mkdir(parents=True, exist_ok=True)
 
-    loop = partial(_loop, key=key, on_progress=on_progress)
+    loop = partial(_loop, epochs=config.epochs, key=key, on_progress=on_progress)
     tower, portion, hidden = _listen(encoder, clips, config, out, key, on_progress)
     train, validation = _readable(clips, hidden)
     zero_shot = zero_shot_head(
@@ -107,11 +108,12 @@ def finetune(
     )
 
     choosing = trainer(learn=train, validate=validation)
-    loop(choosing, out / "choosing.pt", config.epochs, before=0)
-    alpha, after = _best_alpha(choosing)
+    loop(choosing, out / "choosing.pt", epochs_to_come=config.epochs)
+    alpha, after = choosing.choose_alpha()
     final = trainer(learn=np.sort(np.concatenate([train, validation])), validate=validation[:0])
-    loop(final, out / "final.pt", choosing.best_epoch, before=choosing.epoch)
-    final.interpolate(alpha)
+    if alpha > 0:
+        loop(final, out / "final.pt", epochs_before=config.epochs)
+    final.keep(alpha)
 
     manifest = {
         "key": key,
@@ -119,7 +121,6 @@ def finetune(
         "base_version": encoder.identity.version,
         "rung": config.rung,
         "alpha": alpha,
-        "epochs": choosing.best_epoch,
         "before": asdict(choosing.before),
         "after": asdict(after),
         "curve": choosing.curve,
@@ -136,39 +137,33 @@ def finetune(
 def _loop(
     trainer: Trainer,
     file: Path,
-    epochs: int,
     *,
-    before: int,
+    epochs: int,
     key: str,
     on_progress: Callable[[Progress], None],
+    epochs_before: int = 0,
+    epochs_to_come: int = 0,
 ) -> None:
-    """Trains from where `file` stands, for so many epochs at most; `before` are those of the loop before this."""
+    """Trains from where `file` stands; the epochs of the loops before and after this are told along."""
     if state := checkpoint.load_state(file, key):
         trainer.load_state(state)
-    while trainer.goes_on and trainer.epoch < epochs:
+    while trainer.epoch < epochs:
         started = time.monotonic()
         trainer.train_epoch()
         checkpoint.save_state(file, trainer.state() | {"key": key})
-        left = epochs - trainer.epoch + (0 if before else trainer.epoch)
+        left = epochs - trainer.epoch + epochs_to_come
         point = trainer.curve[-1]
         on_progress(
             Progress(
-                epoch=before + trainer.epoch,
-                epochs=before + trainer.epoch + left,
+                epoch=epochs_before + trainer.epoch,
+                epochs=epochs_before + epochs + epochs_to_come,
                 clips_heard=trainer.num_clips,
                 clips=trainer.num_clips,
                 loss=point["loss"],
-                validation=None if before else point["figure"],
+                validation=None if epochs_before else point["figure"],
                 eta_s=left * (time.monotonic() - started),
             )
         )
-
-
-def _best_alpha(trainer: Trainer) -> tuple[float, Validation]:
-    """The mixture of original and tuned weights that validation credits most, the lesser change in a tie."""
-    found = {alpha: trainer.interpolate(alpha) for alpha in ALPHAS}
-    alpha = max(ALPHAS, key=lambda alpha: found[alpha].credit)
-    return alpha, found[alpha]
 
 
 def _answered(label_space: LabelSpace, clips: Sequence[LabelledClip]) -> list[LabelledClip]:

@@ -1,4 +1,4 @@
-"""The loop's parts: a step, an epoch, a validation, the best weights so far, and what has to be saved of all that."""
+"""The loop's parts: a step, an epoch, a validation, how much of it all to keep, and what has to be saved of it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ class FinetuneConfig:
     stage4_labels: int = 16
     stages34_labels: int = 32
     epochs: int = 20
-    patience: int = 6  # epochs without a better validation
     batch_size: int = 32
     min_steps: int = 8  # in an epoch: with few clips, batches are smaller
     projection_rate: float = 3e-4
@@ -70,7 +69,7 @@ class Validation:
 
 
 class Trainer:
-    """Tower, optimiser and clips, and the best weights so far.
+    """Tower, optimiser and clips.
 
     The tower learns under the head that its untuned embeddings would be served with (Kumar et al. 2022: first a head,
     then the features), and each embedding is held near what it was: so texts go on fitting, those of labels that nobody
@@ -91,7 +90,7 @@ class Trainer:
         device: torch.device,
         portion: Portion,
     ) -> None:
-        self.epoch = self.best_epoch = 0
+        self.epoch = 0
         self.curve: list[dict[str, float]] = []
         self._tower, self._controls, self._hidden, self._config = tower, label_space.predicted, hidden, config
         self._device, self._portion = device, portion
@@ -108,24 +107,15 @@ class Trainer:
         rates[BELOW] = config.below_rate
         self._optimiser = torch.optim.AdamW(tower.parameter_groups(rates, config.weight_decay), fused=True)
         self._peak_rates = [group["lr"] for group in self._optimiser.param_groups]
-        self.before = self.best = self.validate()
-        self._best_weights = tower.weights()
+        self.before = self.validate()
 
     @property
     def num_clips(self) -> int:
         """Clips that are learnt from."""
         return len(self._learn)
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether another epoch may make it better."""
-        return self.epoch < self._config.epochs and self.epoch - self.best_epoch < self._config.patience
-
     def train_epoch(self) -> None:
-        """One pass over the clips to learn from, a validation, and a point of the curve.
-
-        Without clips to validate on, the last weights are the best.
-        """
+        """One pass over the clips to learn from, a validation, and a point of the curve."""
         rng = np.random.default_rng([self._config.seed, self.epoch])
         batches = self._batches(rng)
         losses = []
@@ -133,15 +123,21 @@ class Trainer:
             self._set_rates(self.epoch + step / len(batches))
             losses.append(self._step(clips, rng))
         self.epoch += 1
-        found = self.validate()
-        self.curve.append({"epoch": self.epoch, "loss": float(np.mean(losses)), **asdict(found)})
-        if not len(self._validate) or found.credit > self.best.credit:
-            self.best, self.best_epoch, self._best_weights = found, self.epoch, self._tower.weights()
+        self.curve.append({"epoch": self.epoch, "loss": float(np.mean(losses)), **asdict(self.validate())})
 
-    def interpolate(self, alpha: float) -> Validation:
-        """Puts (1 − α) · original + α · best weights in place; their validation."""
-        self._tower.set_weights(self._best_weights, alpha)
-        return self.validate()
+    def choose_alpha(self) -> tuple[float, Validation]:
+        """How much of what was learnt validation credits most, the lesser change in a tie, and that validation."""
+        tuned, found = self._tower.weights(), {}
+        for alpha in ALPHAS:
+            self._tower.set_weights(tuned, alpha)
+            found[alpha] = self.validate()
+        self._tower.set_weights(tuned)
+        alpha = max(ALPHAS, key=lambda alpha: found[alpha].credit)
+        return alpha, found[alpha]
+
+    def keep(self, alpha: float) -> None:
+        """Puts (1 − α) · original + α · what was learnt in place."""
+        self._tower.set_weights(self._tower.weights(), alpha)
 
     def validate(self) -> Validation:
         """How the weights as they are do on the validation clips, by the rule that serves."""
@@ -167,17 +163,12 @@ class Trainer:
             "curve": self.curve,
             "weights": self._tower.weights(),
             "optimiser": self._optimiser.state_dict(),
-            "best": asdict(self.best),
-            "best_epoch": self.best_epoch,
-            "best_weights": self._best_weights,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Goes back to where `state` was taken."""
-        self.epoch, self.curve, self.best_epoch = state["epoch"], list(state["curve"]), state["best_epoch"]
-        self.best = Validation(**state["best"])
+        self.epoch, self.curve = state["epoch"], list(state["curve"])
         self._tower.set_weights(state["weights"])
-        self._best_weights = {name: value.to(self._device) for name, value in state["best_weights"].items()}
         self._optimiser.load_state_dict(state["optimiser"])
 
     def _labelled(self, embeddings: Sequence[Array]) -> dict[str, LabelledEmbeddings]:

@@ -26,7 +26,7 @@ from training.labelled import LabelledClip
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 REPOSITORY = Path(__file__).parents[2]
-QUICK = FinetuneConfig(rung="projection", epochs=4, patience=4, num_views=1, mixup=0.0, projection_rate=1e-3)
+QUICK = FinetuneConfig(rung="projection", epochs=4, num_views=1, mixup=0.0, projection_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_progress_goes_from_listening_to_the_last_epoch(
     candidate = run(tiny_clap, clips, tmp_path, on_progress=told.append)
     assert [p.clips_heard for p in told if p.epoch == 0] == list(range(1, 31))
     trained = [p for p in told if p.epoch]
-    assert [p.epoch for p in trained] == list(range(1, 5 + candidate.manifest["epochs"]))
+    assert [p.epoch for p in trained] == list(range(1, 9))
     assert all(p.epoch <= p.epochs and p.loss and p.eta_s is not None for p in trained)
     assert [p.validation for p in trained[:4]] == [point["figure"] for point in candidate.manifest["curve"]]
     assert trained[-1].epoch == trained[-1].epochs

@@ -87,7 +87,7 @@ class Project:
         self.stopping.clear()
         file = self.folder(job) / "run.json"
         said: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        quick = {"epochs": 3, "patience": 3, "num_views": 1, "min_steps": 1, "rung": "projection"}
+        quick = {"epochs": 3, "num_views": 1, "min_steps": 1, "rung": "projection"}
         file.write_text(json.dumps(said | {"config": quick | config}), "utf-8")
         return said
 
@@ -218,7 +218,7 @@ def check_candidate(project: Project, job: Job, found: Finetuned) -> None:
 def test_a_worker_that_stops_takes_the_process_along_and_leaves_the_run_to_the_next(project: Project) -> None:
     project.say(*LEARNT, *TEST)
     job = project.job()
-    project.prepare(job, epochs=500, patience=500)
+    project.prepare(job, epochs=500)
 
     def stop() -> None:
         wait_for(lambda: project.progress(job).startswith("epoch "), "no epoch ends", 60)
