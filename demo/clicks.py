@@ -26,7 +26,7 @@ from demo.clapboard_up import ClapboardUp
 from demo.clips import make_machine_clips
 from demo.label_studio_server import LabelStudioServer
 from demo.learning import Annotator, LearningProject
-from training.chart import line_chart
+from training.evaluation.chart import line_chart
 
 PICTURE = Path(__file__).parent.parent / "docs" / "clicks.svg"
 _STEP = 20

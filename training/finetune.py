@@ -30,13 +30,13 @@ from clapboard.head import zero_shot_head
 from clapboard.labels import LabelSpace
 from clapboard.prediction import compute_class_weights, space_id
 from training import checkpoint
-from training.hidden import HiddenStates, compute_hidden_states, remove_hidden_states
-from training.labelled import LabelledClip, count_labels, targets_of
-from training.ladder import choose_rung
-from training.memory import Portion
-from training.stages import Rung
-from training.tower import Tower
-from training.trainer import FinetuneConfig, Indices, Trainer, training_dtype
+from training.finetuning.hidden import HiddenStates, compute_hidden_states, remove_hidden_states
+from training.finetuning.labelled import LabelledClip, count_labels, targets_of
+from training.finetuning.ladder import choose_rung
+from training.finetuning.memory import Portion
+from training.finetuning.stages import Rung
+from training.finetuning.tower import Tower
+from training.finetuning.trainer import FinetuneConfig, Indices, Trainer, training_dtype
 
 _RECIPE = 3
 """Counted up when a saved state wouldn't fit any more."""

@@ -1,4 +1,4 @@
-"""Trains a CLAP on pairs of sounds and captions, from scratch or from a checkpoint: `python -m training.pretrain`.
+"""Trains a CLAP on pairs of sounds and captions, from scratch or from a checkpoint.
 
 The loop is `pretrain`, for any model and any batches. A run that was killed goes on from where it last saved when it is
 started again with the same arguments, and ends with the same weights, to the bit. Several processes share each batch
@@ -18,14 +18,14 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from clapboard.errors import TrainingError
-from training.batch import Batch
 from training.checkpoint import load_state, save_state
-from training.contrastive import Contrastive
-from training.curves import Curves
-from training.optimiser import Optimiser, OptimiserName, cosine_rate
-from training.processes import ALONE, Processes
+from training.pretraining.batch import Batch
+from training.pretraining.contrastive import Contrastive
+from training.pretraining.curves import Curves
+from training.pretraining.optimiser import Optimiser, OptimiserName, cosine_rate
+from training.pretraining.processes import ALONE, Processes
 
-log = logging.getLogger("training.pretrain")
+log = logging.getLogger(__name__)
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 """A model → figures by name."""

@@ -33,7 +33,7 @@ from clapboard.store import Store
 from clapboard.store.jobs import Job
 from clapboard.store.tasks import KnownTask
 from clapboard.store.versions import Version
-from training.run import HEAD, OUTCOME, RUN, SERVED_HEAD, ClipSpec, Outcome, RunSpec
+from training.finetuning.run import HEAD, OUTCOME, RUN, SERVED_HEAD, ClipSpec, Outcome, RunSpec
 from workers.encoders import load_encoder
 
 _FETCHES_AT_ONCE = 8
@@ -161,7 +161,7 @@ class Finetuner:
 
     def _train(self, folder: Path, report: Callable[[str], None]) -> None:
         """Run the process to its end. Raises `InternalError` if it dies without an outcome."""
-        command = [sys.executable, "-m", "training.run", str(folder)]
+        command = [sys.executable, "-m", "training.finetuning.run", str(folder)]
         with (
             (folder / "stderr.log").open("wb") as errors,
             subprocess.Popen(

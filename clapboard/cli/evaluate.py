@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from clapboard.clap import ClapEncoder
     from clapboard.settings import Settings
     from training.evaluate import Report
-    from training.fewshot import Point
-    from training.manifest import EmbeddedClips, ListedClip, Unreadable
+    from training.evaluation.fewshot import Point
+    from training.evaluation.listed_clips import EmbeddedClips, ListedClip, Unreadable
 
 Manifest = Annotated[Path, typer.Option(help="CSV with the columns path, label, group and, optionally, fold.")]
 Prompts = Annotated[
@@ -46,8 +46,8 @@ def zero_shot(
     from clapboard.captions import ensemble
     from clapboard.prediction import model_version
     from clapboard.prompts import prompts_for
-    from training.fewshot import zero_shot_report
-    from training.manifest import read_clips
+    from training.evaluation.fewshot import zero_shot_report
+    from training.evaluation.listed_clips import read_clips
 
     listed = read_clips(manifest)
     encoder = load_encoder(settings_with(model=model))
@@ -77,9 +77,9 @@ def few_shot(
     Without folds, each seed tests on half of the groups and draws labels from the other half.
     """
     from clapboard.prompts import prompts_for
-    from training import fewshot
-    from training.contenders import Finetuner
-    from training.manifest import read_clips
+    from training.evaluation import fewshot
+    from training.evaluation.contenders import Finetuner
+    from training.evaluation.listed_clips import read_clips
 
     numbers = _numbers(shots)
     settings = settings_with(model=model)
@@ -115,7 +115,7 @@ def _check_writable(file: Path) -> None:
 
 def _curve(points: Sequence[Point], shots: Sequence[int]) -> str:
     """Each method's means, one step to the right for each number of labels."""
-    from training.chart import line_chart
+    from training.evaluation.chart import line_chart
 
     place = {number: float(index) for index, number in enumerate(shots)}
     lines: dict[str, list[tuple[float, float]]] = {}
@@ -157,7 +157,7 @@ def _embedded(
     encoder: ClapEncoder, listed: Sequence[ListedClip], prompts_of: Callable[[str], tuple[str, ...]]
 ) -> tuple[EmbeddedClips, list[Unreadable]]:
     from clapboard.labels import label_space_of
-    from training.manifest import embed_clips
+    from training.evaluation.listed_clips import embed_clips
 
     label_space = label_space_of(sorted({clip.label for clip in listed}), prompts_of)
     with progress_bar() as bar:

@@ -15,7 +15,7 @@ from clapboard.errors import SettingsError
 
 if TYPE_CHECKING:
     from clapboard.captions import Captioner
-    from training.pretraining import Towers
+    from training.pretraining.run import Towers
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -56,7 +56,7 @@ def pretrain(
 
     from clapboard.clap import find_device
     from training.pretrain import Schedule
-    from training.pretraining import Plan, run
+    from training.pretraining.run import Plan, run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = settings_with()
@@ -89,7 +89,7 @@ def pretrain(
 
 
 def _towers(names: str, sizes: Path | None, tokenizer: str | None) -> Towers:
-    from training.pretraining import Towers
+    from training.pretraining.run import Towers
 
     audio, _, text = names.partition("+")
     if audio not in {"htsat", "cnn14"} or text not in {"roberta", "bert", "clip"}:

@@ -15,9 +15,9 @@ from tests.bench.peers import TRANSFORMERS
 from tests.bench.rows import Case, Figures, Goal
 from tests.bench.sections import Effort, Outcome, Section
 from tests.bench.timing import median_seconds
-from training.loss import label_loss
-from training.stages import Rung
-from training.tower import Tower
+from training.finetuning.loss import label_loss
+from training.finetuning.stages import Rung
+from training.finetuning.tower import Tower
 
 BATCH = 8
 STAGE_4: Rung = "stage4"

@@ -12,7 +12,7 @@ from clapboard.audio import SAMPLE_RATE
 from demo import interlock, machines
 from demo.clicks import picture
 from demo.clips import write_manifest
-from training.manifest import read_clips
+from training.evaluation.listed_clips import read_clips
 
 
 @pytest.mark.parametrize("state", machines.STATES)

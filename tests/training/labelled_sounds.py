@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from clapboard.labels import Control, LabelSpace, label_space_of
-from training.labelled import LabelledClip, Split
+from training.finetuning.labelled import LabelledClip, Split
 
 KINDS = ("low hum", "high hum", "hiss")
 RATE_HZ = 16_000

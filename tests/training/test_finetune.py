@@ -21,7 +21,7 @@ from clapboard.labels import LabelSpace
 from tests.tower_checkpoints import save_pair
 from tests.training.labelled_sounds import KINDS, label_space, labelled_sounds
 from training.finetune import Candidate, FinetuneConfig, Progress, finetune
-from training.labelled import LabelledClip
+from training.finetuning.labelled import LabelledClip
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

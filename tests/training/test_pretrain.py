@@ -14,18 +14,18 @@ from clapboard.captions import RULES
 from clapboard.clap import ClapEncoder
 from clapboard.errors import TrainingError
 from clapboard.features import LogMel
-from training.audio_input import AudioInput
 from training.augment import Augment
-from training.batch import Batch
 from training.checkpoint import publish
-from training.contrastive import Contrastive
 from training.mini.batches import BatchMaker
 from training.mini.recipe import new_model
 from training.mini.texts import caption_corpus
 from training.pretrain import Schedule, ahead, pretrain
+from training.pretraining.audio_input import AudioInput
+from training.pretraining.batch import Batch
+from training.pretraining.contrastive import Contrastive
+from training.pretraining.tokenizer import train_tokenizer
 from training.recordings import Recording
 from training.sounds.synthesis import synthesise
-from training.tokenizer import train_tokenizer
 
 KINDS = ("bell", "rain")
 TINY = Schedule(epochs=2, seed=3, warmup_epochs=0.5, averaging=0.5, save_every=1)

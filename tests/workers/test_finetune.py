@@ -27,8 +27,8 @@ from clapboard.store.tasks import KnownTask
 from tests.audio_server import AudioServer
 from tests.fake_label_studio import CHOICES
 from tests.processes import wait_for
-from training.run import Outcome, RunSpec
-from training.run import run as training_run
+from training.finetuning.run import Outcome, RunSpec
+from training.finetuning.run import run as training_run
 from workers.encoders import announce, load_encoder
 from workers.finetune import Finetuned, Finetuner
 
@@ -138,7 +138,7 @@ def during(work: Callable[[], Any], watch: Callable[[], None]) -> Any:
 def children() -> list[int]:
     listings = Path("/proc/self/task").glob("*/children")
     numbers = [int(number) for listing in listings for number in listing.read_text().split()]
-    return [number for number in numbers if "training.run" in Path(f"/proc/{number}/cmdline").read_text()]
+    return [number for number in numbers if "training.finetuning.run" in Path(f"/proc/{number}/cmdline").read_text()]
 
 
 def test_what_was_set_aside_is_the_test_and_what_owes_to_a_suggestion_is_no_part_of_it(project: Project) -> None:

@@ -15,7 +15,7 @@ from clapboard.errors import AudioError
 from clapboard.scoring import Array
 from training.benchmarks.benchmark import BenchmarkClip
 from training.benchmarks.cache import EmbeddingCache, FileState
-from training.manifest import Unreadable
+from training.evaluation.listed_clips import Unreadable
 
 _MAX_THREADS = 16
 _AHEAD = 4  # files a thread has before it, so that none waits for the table's order

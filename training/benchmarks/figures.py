@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from clapboard.scoring import Array, mean_direction
-from training import probe
 from training.benchmarks.benchmark import TEST, TRAIN, VALIDATION, Benchmark
 from training.benchmarks.embedding import EmbeddedClips
 from training.evaluate import Truth, mean_average_precision
-from training.retrieval import Retrieval, retrieval
+from training.evaluation import probe
+from training.evaluation.retrieval import Retrieval, retrieval
 
 EmbedTexts = Callable[[Sequence[str]], Array]
 

@@ -12,8 +12,8 @@ from training.benchmarks.cache import EmbeddingCache
 from training.benchmarks.embedding import embed_clips
 from training.benchmarks.figures import Classification, retrieve, supervised, zero_shot
 from training.benchmarks.published import RETRIEVAL, SUPERVISED, ZERO_SHOT
-from training.manifest import Unreadable
-from training.retrieval import Retrieval
+from training.evaluation.listed_clips import Unreadable
+from training.evaluation.retrieval import Retrieval
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 from clapboard.audio import SAMPLE_RATE, WINDOW_S, Waveform
 from clapboard.captions import Captioner
 from clapboard.errors import TrainingError
-from training.batch import Batch, respelt
 from training.corpus.stream import PairStream, Sample
-from training.loss import Meaning
-from training.processes import ALONE, Processes
+from training.pretraining.batch import Batch, respelt
+from training.pretraining.loss import Meaning
+from training.pretraining.processes import ALONE, Processes
 
 
 class PairBatches:

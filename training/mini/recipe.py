@@ -13,16 +13,16 @@ from transformers import ClapConfig, ClapModel
 from clapboard.captions import Captioner, KeywordsAlone, RuleCaptioner
 from clapboard.clap import ClapEncoder
 from clapboard.features import LogMel
-from training.audio_input import AudioInput
 from training.augment import Augment
 from training.checkpoint import publish
-from training.contrastive import Contrastive
 from training.evaluate import zero_shot
 from training.mini.batches import BatchMaker, Mixing, synthetic_recordings
 from training.mini.texts import caption_corpus, pretrain_texts
 from training.pretrain import Schedule, pretrain
+from training.pretraining.audio_input import AudioInput
+from training.pretraining.contrastive import Contrastive
+from training.pretraining.tokenizer import MAX_TOKENS, train_tokenizer
 from training.recordings import Recording
-from training.tokenizer import MAX_TOKENS, train_tokenizer
 
 log = logging.getLogger("training.mini")
 

@@ -10,8 +10,8 @@ from transformers import ClapModel, RobertaTokenizer
 
 from clapboard.captions import Captioner
 from clapboard.prompts import NEGATIVES
-from training.batch import respelt
-from training.loss import contrastive_loss
+from training.pretraining.batch import respelt
+from training.pretraining.loss import contrastive_loss
 
 _CAPTIONS_OF_A_KIND = 2
 _CAPTIONS_PER_KIND = 400

@@ -17,7 +17,7 @@ from training.benchmarks.benchmark import Benchmark, BenchmarkClip, Kind
 from training.benchmarks.embedding import EmbeddedClips
 from training.benchmarks.figures import retrieve, supervised, top_k_accuracy, zero_shot
 from training.evaluate import mean_average_precision
-from training.probe import STRENGTHS
+from training.evaluation.probe import STRENGTHS
 
 LABELS = ("bark", "hum", "rain", "siren", "tick", "wind")
 DIM = 8

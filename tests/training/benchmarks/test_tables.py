@@ -8,7 +8,7 @@ from training.benchmarks.figures import Classification
 from training.benchmarks.published import PUBLISHED, RETRIEVAL, SUPERVISED, ZERO_SHOT
 from training.benchmarks.registry import SOURCES
 from training.benchmarks.tables import Result, layouts
-from training.retrieval import Recalls, Retrieval
+from training.evaluation.retrieval import Recalls, Retrieval
 
 KEYS = {source.key for source in SOURCES}
 

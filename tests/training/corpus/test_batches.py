@@ -9,15 +9,15 @@ import pytest
 from clapboard.captions import RULES, KeywordsAlone
 from clapboard.errors import TrainingError
 from tests.training.corpus.recorded import data_set, no_label_studio, noise, record
-from training.batch import Batch
 from training.corpus.batches import PairBatches, crop, meaning
 from training.corpus.build import Plan, build
 from training.corpus.filters import Rules
 from training.corpus.sources import open_source
 from training.corpus.stream import Sample
 from training.corpus.texts import captions_of
-from training.loss import affinity
-from training.processes import ALONE, Processes
+from training.pretraining.batch import Batch
+from training.pretraining.loss import affinity
+from training.pretraining.processes import ALONE, Processes
 
 NUM_SAMPLES = 14
 

@@ -11,9 +11,9 @@ import soundfile
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
 from clapboard.captions import RULES, KeywordsAlone
 from clapboard.errors import ClapboardError
-from training.batch import respelt
 from training.mini.batches import NEUTRAL, NEUTRAL_SHARE, BatchMaker, Mixing, excerpt, level, mix, synthetic_recordings
-from training.processes import ALONE, Processes
+from training.pretraining.batch import respelt
+from training.pretraining.processes import ALONE, Processes
 from training.recordings import Recording, load_recordings, read_manifest
 from training.sounds.synthesis import synthesise
 

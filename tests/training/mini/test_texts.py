@@ -6,7 +6,7 @@ import torch
 from clapboard.captions import RULES
 from training.mini.recipe import new_model
 from training.mini.texts import caption_corpus, pretrain_texts
-from training.tokenizer import train_tokenizer
+from training.pretraining.tokenizer import train_tokenizer
 
 KINDS = ("bell", "rain")
 

@@ -8,8 +8,8 @@ import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMAP, RetrievalRecall
 
 from clapboard.scoring import Array
-from training import retrieval as module
-from training.retrieval import Places, Recalls, average_precision, ranks, retrieval
+from training.evaluation import retrieval as module
+from training.evaluation.retrieval import Places, Recalls, average_precision, ranks, retrieval
 
 
 def unit(rng: np.random.Generator, *shape: int) -> Array:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from clapboard.errors import TrainingError
 from clapboard.labels import Control, LabelSpace
-from training.labelled import Counts
-from training.stages import Rung
-from training.trainer import FinetuneConfig
+from training.finetuning.labelled import Counts
+from training.finetuning.stages import Rung
+from training.finetuning.trainer import FinetuneConfig
 
 
 def choose_rung(label_space: LabelSpace, counts: Counts, config: FinetuneConfig) -> Rung:

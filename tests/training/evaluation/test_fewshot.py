@@ -11,9 +11,9 @@ import pytest
 from clapboard.errors import TrainingError
 from clapboard.head import ControlHead, Head
 from clapboard.labels import label_space_of
-from training.contenders import Draw, accuracies
-from training.fewshot import Plan, choose_test_fold, draws, few_shot, split_off, zero_shot_report
-from training.manifest import EmbeddedClips, ListedClip
+from training.evaluation.contenders import Draw, accuracies
+from training.evaluation.fewshot import Plan, choose_test_fold, draws, few_shot, split_off, zero_shot_report
+from training.evaluation.listed_clips import EmbeddedClips, ListedClip
 
 LABELS = ("bell", "dog", "rain")
 DIM = 16

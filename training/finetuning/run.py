@@ -1,4 +1,4 @@
-"""One training run from a file: `python -m training.run FOLDER`, a process of its own that a worker looks after.
+"""One finetuning, `python -m training.finetuning.run FOLDER`: a process of its own that a worker looks after.
 
 FOLDER/run.json says what to learn from. Progress goes to standard output, a JSON line at a time; what came of it stands
 in FOLDER/outcome.json, written last. Started again in the same folder, it goes on where it was killed.
@@ -25,9 +25,9 @@ from clapboard.labels import LabelSpace, parse_label_config
 from clapboard.prediction import compute_class_weights
 from clapboard.scoring import Array, mean_direction
 from training.finetune import FinetuneConfig, Progress, finetune
+from training.finetuning.labelled import LabelledClip, split_clips, targets_of
 from training.gate import Rules, Trial, judge
 from training.head import LabelledEmbeddings, fit_head
-from training.labelled import LabelledClip, split_clips, targets_of
 
 RUN, OUTCOME, HEAD, SERVED_HEAD = "run.json", "outcome.json", "head.npz", "served-head.npz"
 

@@ -9,7 +9,7 @@ from clapboard.clap import ClapEncoder
 from clapboard.errors import TrainingError
 from clapboard.labels import label_space_of
 from tests.audio_server import wav
-from training.manifest import ListedClip, embed_clips, read_clips
+from training.evaluation.listed_clips import ListedClip, embed_clips, read_clips
 
 
 def written(folder: Path, text: str, *names: str) -> Path:

@@ -16,10 +16,10 @@ import torch
 from torch.nn.functional import normalize
 
 from clapboard.pretrained import max_tokens
-from training.audio_input import AudioInput, Prepared
-from training.batch import Batch
-from training.loss import affinity, contrastive_loss
-from training.processes import ALONE, Processes
+from training.pretraining.audio_input import AudioInput, Prepared
+from training.pretraining.batch import Batch
+from training.pretraining.loss import affinity, contrastive_loss
+from training.pretraining.processes import ALONE, Processes
 
 MAX_SCALE = 100.0
 """Cosines count a hundredfold at most: where a temperature may fall without bound, training gets unstable."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from clapboard.captions import RULES
 from training.mini.texts import caption_corpus
-from training.tokenizer import train_tokenizer
+from training.pretraining.tokenizer import train_tokenizer
 
 
 def test_the_tokenizer_gives_back_any_text() -> None:

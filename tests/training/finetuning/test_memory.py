@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clapboard.errors import TrainingError
-from training.memory import Portion
+from training.finetuning.memory import Portion
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clapboard.errors import TrainingError
-from training.contenders import METHODS, ZERO_SHOT, Draw, Finetune, accuracies
 from training.evaluate import Report, head_scores, report
-from training.manifest import EmbeddedClips, ListedClip
+from training.evaluation.contenders import METHODS, ZERO_SHOT, Draw, Finetune, accuracies
+from training.evaluation.listed_clips import EmbeddedClips, ListedClip
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.optimiser import Optimiser, OptimiserName, cosine_rate
+from training.pretraining.optimiser import Optimiser, OptimiserName, cosine_rate
 
 
 def test_the_rate_rises_in_a_line_and_falls_by_a_cosine() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clapboard.labels import label_space_of, parse_label_config
-from training.labelled import LabelledClip, Targets, balanced_order, count_labels, split_clips, targets_of
+from training.finetuning.labelled import LabelledClip, Targets, balanced_order, count_labels, split_clips, targets_of
 
 TWO_CONTROLS = """
 <View>

@@ -6,9 +6,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from clapboard.scoring import Array
-from training import probe as module
 from training.evaluate import Truth
-from training.probe import STRENGTHS, fit, tune
+from training.evaluation import probe as module
+from training.evaluation.probe import STRENGTHS, fit, tune
 
 
 def clips(seed: int, num_clips: int = 120, num_labels: int = 3, *, exclusive: bool) -> tuple[Array, Truth]:

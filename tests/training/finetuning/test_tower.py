@@ -8,8 +8,8 @@ from transformers import ClapModel
 
 from clapboard.pretrained import Clap
 from tests.tower_checkpoints import make_model
-from training.stages import Rung
-from training.tower import Tower
+from training.finetuning.stages import Rung
+from training.finetuning.tower import Tower
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -22,7 +22,7 @@ from clapboard.audio import windows
 from clapboard.errors import AudioError, TrainingError
 from clapboard.features import LogMel
 from training.augment import Augment
-from training.labelled import LabelledClip
+from training.finetuning.labelled import LabelledClip
 
 LogMels = torch.Tensor
 _DECODED_AHEAD = 8

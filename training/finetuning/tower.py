@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from clapboard.pretrained import Clap
-from training.stages import PROJECTION, Rung, named, stages_of
+from training.finetuning.stages import PROJECTION, Rung, named, stages_of
 
 Weights = dict[str, torch.Tensor]
 

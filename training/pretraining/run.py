@@ -28,19 +28,19 @@ from clapboard.pretrained import (
     tokenizer_folder,
 )
 from clapboard.scoring import Array
-from training.audio_input import AudioInput
 from training.augment import Augment
 from training.checkpoint import publish
-from training.contrastive import Contrastive
 from training.corpus.batches import PairBatches
 from training.corpus.manifest import read_manifest
 from training.corpus.stream import PairStream
 from training.corpus.texts import captions_of
+from training.evaluation.retrieval import retrieval
+from training.finetuning.trainer import training_dtype
 from training.pretrain import Schedule, pretrain
-from training.processes import Processes
-from training.retrieval import retrieval
-from training.tokenizer import train_tokenizer
-from training.trainer import training_dtype
+from training.pretraining.audio_input import AudioInput
+from training.pretraining.contrastive import Contrastive
+from training.pretraining.processes import Processes
+from training.pretraining.tokenizer import train_tokenizer
 
 FUSED_S = 30.0
 """What a model that fuses four mels hears of a recording in training at most."""
@@ -48,7 +48,7 @@ FUSED_S = 30.0
 _VOCABULARY = 8000
 _MAX_TOKENS = 77
 
-log = logging.getLogger("training.pretrain")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

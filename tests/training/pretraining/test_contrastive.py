@@ -13,17 +13,17 @@ from transformers import RobertaTokenizer
 
 from clapboard.captions import RULES
 from clapboard.features import LogMel
-from training.audio_input import AudioInput
 from training.augment import Augment
-from training.batch import Batch
-from training.contrastive import MAX_SCALE, Contrastive
 from training.mini.batches import BatchMaker
 from training.mini.recipe import new_model
 from training.mini.texts import caption_corpus
-from training.processes import ALONE, Processes
+from training.pretraining.audio_input import AudioInput
+from training.pretraining.batch import Batch
+from training.pretraining.contrastive import MAX_SCALE, Contrastive
+from training.pretraining.processes import ALONE, Processes
+from training.pretraining.tokenizer import train_tokenizer
 from training.recordings import Recording
 from training.sounds.synthesis import synthesise
-from training.tokenizer import train_tokenizer
 
 KINDS = ("bell", "rain", "siren")
 PORTIONS = (0, 2)
@@ -120,10 +120,10 @@ def test_temperatures_have_a_limit() -> None:
 
 
 def test_two_processes_have_the_loss_gradients_and_statistics_of_one(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     done = subprocess.run(
-        [*torchrun, str(root / "tests" / "training" / "one_of_two.py"), str(tmp_path)],
+        [*torchrun, str(root / "tests" / "training" / "pretraining" / "one_of_two.py"), str(tmp_path)],
         cwd=root,
         env=os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}", "OMP_NUM_THREADS": "1"},
         capture_output=True,

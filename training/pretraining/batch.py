@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clapboard.audio import Waveform
-from training.loss import Meaning
+from training.pretraining.loss import Meaning
 
 
 @dataclass(frozen=True)

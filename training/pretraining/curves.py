@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-log = logging.getLogger("training.pretrain")
+log = logging.getLogger(__name__)
 
 
 class Curves:

@@ -16,12 +16,12 @@ from clapboard.errors import TrainingError
 from clapboard.head import ControlHead
 from clapboard.scoring import Array
 from training.evaluate import head_scores
+from training.evaluation.listed_clips import EmbeddedClips, embed_clips
 from training.finetune import choose_rung, finetune
+from training.finetuning.labelled import LabelledClip, count_labels, split_clips
+from training.finetuning.trainer import FinetuneConfig
 from training.gate import Trial, judge
 from training.head import LabelledEmbeddings, fit_head
-from training.labelled import LabelledClip, count_labels, split_clips
-from training.manifest import EmbeddedClips, embed_clips
-from training.trainer import FinetuneConfig
 
 ZERO_SHOT = "zero-shot"
 CENTRED = "centred zero-shot"

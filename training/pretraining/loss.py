@@ -1,11 +1,11 @@
-"""The symmetric contrastive loss, aware of several right answers, and the loss of labels."""
+"""The symmetric contrastive loss, aware of several right answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch.nn.functional import log_softmax, logsigmoid, normalize
+from torch.nn.functional import log_softmax, normalize
 
 Meaning = Mapping[str, float]
 """What is heard, or said: the share of each kind of sound; of what has no kind, the caption or the clip's own name."""
@@ -44,13 +44,3 @@ def _cross_entropy(logits: torch.Tensor, fit: torch.Tensor) -> torch.Tensor:
     answered = total[:, 0] > 0
     targets = fit[answered] / total[answered]
     return -(targets * log_softmax(logits[answered], dim=1)).sum(dim=1).mean()
-
-
-def label_loss(logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor, *, multiple: bool) -> torch.Tensor:
-    """The summed cross-entropy of a batch: of the softmax, or the mean of each label's; unknown parts weigh nothing.
-
-    `truth` `[B, L]` and `known` `[B, 1]` may be shares, as mixup makes them; truth is 0 where nothing is known.
-    """
-    if multiple:
-        return -(truth * logsigmoid(logits) + (known - truth) * logsigmoid(-logits)).mean(dim=1).sum()
-    return -(truth * log_softmax(logits, dim=1)).sum()

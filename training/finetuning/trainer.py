@@ -17,13 +17,13 @@ from clapboard.head import Head
 from clapboard.labels import LabelSpace
 from clapboard.scoring import Array
 from training.evaluate import Truth, head_scores, report
+from training.finetuning.hidden import HiddenStates
+from training.finetuning.labelled import LabelledClip, Targets, balanced_order, targets_of
+from training.finetuning.loss import label_loss
+from training.finetuning.memory import Portion
+from training.finetuning.stages import BELOW, PROJECTION, STAGE_3, STAGE_4, Rung
+from training.finetuning.tower import Tower
 from training.head import LabelledEmbeddings, fit_head
-from training.hidden import HiddenStates
-from training.labelled import LabelledClip, Targets, balanced_order, targets_of
-from training.loss import label_loss
-from training.memory import Portion
-from training.stages import BELOW, PROJECTION, STAGE_3, STAGE_4, Rung
-from training.tower import Tower
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """How much of the tuned weights may be in the result."""

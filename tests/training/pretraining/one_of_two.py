@@ -10,7 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from test_contrastive import PORTIONS, batch, gradients, task
 
-from training.processes import Processes
+from training.pretraining.processes import Processes
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

@@ -6,9 +6,9 @@ import pytest
 
 from clapboard.errors import TrainingError
 from clapboard.labels import Control, LabelSpace, label_space_of
-from training.labelled import LabelledClip, Split, count_labels
-from training.ladder import choose_rung
-from training.trainer import FinetuneConfig
+from training.finetuning.labelled import LabelledClip, Split, count_labels
+from training.finetuning.ladder import choose_rung
+from training.finetuning.trainer import FinetuneConfig
 
 SPACE = label_space_of(["a", "b", "c"])
 

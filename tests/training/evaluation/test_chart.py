@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.dom import minidom
 
-from training.chart import line_chart
+from training.evaluation.chart import line_chart
 
 
 def test_every_line_is_drawn_to_scale_and_named() -> None:
