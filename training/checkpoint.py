@@ -53,13 +53,9 @@ def write_candidate(
             shutil.copyfile(file, building / file.name)
     _write_json(building / CONFIG, config)
     served = ClapEncoder.load(str(building), device="cpu", engine="reference", fusion=encoder.fusion)
-    for file in building.iterdir():
-        _to_disk(file)
     complete = dict(manifest) | {"encoder_version": served.identity.version}
     _write_json(building / MANIFEST, complete)
-    shutil.rmtree(folder, ignore_errors=True)
-    building.replace(folder)
-    _to_disk(folder.parent)
+    _put_in_place(building, folder)
     return complete
 
 
@@ -80,10 +76,7 @@ def publish(
     for name in FEATURE_FILES:
         if base and (base / name).is_file():
             shutil.copyfile(base / name, building / name)
-    for file in building.iterdir():
-        _to_disk(file)
-    shutil.rmtree(folder, ignore_errors=True)
-    building.replace(folder)
+    _put_in_place(building, folder)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -93,9 +86,21 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return content
 
 
+def _put_in_place(building: Path, folder: Path) -> None:
+    """The folder that is complete, in place of the one before, which goes only when this one is on the disk."""
+    for file in building.iterdir():
+        _to_disk(file)
+    before = folder.with_name(f"{folder.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        folder.replace(before)
+    building.replace(folder)
+    _to_disk(folder.parent)
+    shutil.rmtree(before, ignore_errors=True)
+
+
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    _to_disk(file)
 
 
 def _to_disk(path: Path) -> None:

@@ -7,15 +7,15 @@ when `torchrun` starts them. The schedule is fixed and its end is what is publis
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from clapboard.errors import TrainingError
 from training.checkpoint import load_state, save_state
@@ -25,15 +25,13 @@ from training.pretraining.curves import Curves
 from training.pretraining.optimiser import Optimiser, OptimiserName, cosine_rate
 from training.pretraining.processes import ALONE, Processes
 
-log = logging.getLogger(__name__)
-
-Evaluate = Callable[[Any], Mapping[str, float]]
-"""A model → figures by name."""
+_START_HORIZONS = 5.0
+"""Averaging forgets the start as e^−5 at least, 0.7 %, however short the run is."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What decides the result, apart from model and data."""
+    """What decides the result, apart from model and data, and stands in its `repr`; and how often it is looked at."""
 
     epochs: int
     seed: int = 0
@@ -42,9 +40,9 @@ class Schedule:
     optimiser: OptimiserName = "muon"
     weight_decay: float = 0.05
     max_gradient_norm: float = 1.0
-    averaging: float = 0.997  # of the weights that are published, from step to step; 0: the last ones are
-    evaluate_every: int = 10  # epochs
-    save_every: int = 500  # steps; each epoch's end is saved too
+    averaging: float = 0.997  # of the weights that are published, from step to step, at most; 0: the last ones are
+    evaluate_every: int = field(default=10, repr=False)  # epochs
+    save_every: int = field(default=500, repr=False)  # steps; each epoch's end is saved too
 
 
 class Batches(Protocol):
@@ -66,10 +64,10 @@ def pretrain(
     *,
     identity: str,
     publish: Callable[[Any], None],
-    evaluate: Evaluate = lambda _model: {},
+    evaluate: Callable[[], Mapping[str, float]] = dict,
     processes: Processes = ALONE,
 ) -> None:
-    """Runs the schedule from where `out/state.pt` stands, and publishes the averaged weights.
+    """Runs the schedule from where `out/state.pt` stands, and publishes the averaged weights, which are then evaluated.
 
     `identity` says what else decides the result, model and data: nobody goes on with another one's state.
     Raises `TrainingError` if what was saved belongs to another schedule, or if the loss is no number any more.
@@ -77,18 +75,20 @@ def pretrain(
     run = Run(task, schedule, batches.num_batches, identity)
     step = run.resume(out / "state.pt")
     with Curves(out / "curves", step, run.num_steps, batches.num_batches, quiet=processes.rank > 0) as curves:
-        while step < run.num_steps:
+        while True:
             epoch, done = divmod(step, batches.num_batches)
+            is_due = step == run.num_steps or (step > 0 and done == 0 and epoch % schedule.evaluate_every == 0)
+            if processes.rank == 0 and is_due:  # after a resume too: a kill may have come between saving and this
+                publish(run.published)
+                curves.figures(step, evaluate())
+            processes.wait()
+            if step == run.num_steps:
+                break
             for batch in ahead(batches.epoch(epoch, skip=done)):
                 curves.step(step, run.step(batch, step))
                 step += 1
                 if processes.rank == 0 and (step % schedule.save_every == 0 or step % batches.num_batches == 0):
                     run.save(out / "state.pt", step)
-            is_last = step == run.num_steps
-            if processes.rank == 0 and (is_last or (epoch + 1) % schedule.evaluate_every == 0):
-                publish(run.published)
-                curves.figures(step, evaluate(run.published))
-            processes.wait()
 
 
 def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -106,11 +106,11 @@ class Run:
     def __init__(self, task: Contrastive, schedule: Schedule, steps_an_epoch: int, identity: str) -> None:
         self.num_steps = schedule.epochs * steps_an_epoch
         self._task, self._schedule = task, schedule
-        self._key = f"{sorted(asdict(schedule).items())} {steps_an_epoch} {identity}"
+        self._key = f"{schedule!r} {steps_an_epoch} {identity}"
         self._warmup_steps = round(schedule.warmup_epochs * steps_an_epoch)
         self._optimiser = Optimiser(task.model, schedule.optimiser, schedule.weight_decay)
-        average = get_ema_multi_avg_fn(schedule.averaging)  # type: ignore[no-untyped-call]
-        self._averaged = AveragedModel(task.model, multi_avg_fn=average, use_buffers=True)
+        decay = max(0.0, min(schedule.averaging, 1 - _START_HORIZONS / self.num_steps))
+        self._averaged = AveragedModel(task.model, multi_avg_fn=partial(_average, decay), use_buffers=True)
 
     @property
     def published(self) -> Any:
@@ -153,3 +153,12 @@ class Run:
 
     def _parts(self) -> dict[str, Any]:
         return {"model": self._task.model, "averaged": self._averaged, "optimiser": self._optimiser}
+
+
+@torch.no_grad()
+def _average(decay: float, averaged: list[torch.Tensor], current: list[torch.Tensor], _num_averaged: Any) -> None:
+    """decay · averaged + (1 − decay) · current, of tensors of one dtype; whole numbers are indices, and copied."""
+    if averaged[0].is_floating_point():
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+    else:
+        torch._foreach_copy_(averaged, current)

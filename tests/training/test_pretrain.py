@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import RobertaTokenizer
 
@@ -54,15 +56,15 @@ def tiny_task(tokenizer: RobertaTokenizer, seed: int = 0) -> Contrastive:
 
 
 class InterruptedAt:
-    """Batches that break off, once, before a given one of the second epoch."""
+    """Batches that break off, once, before a given one of an epoch, the second by default."""
 
-    def __init__(self, batch: int) -> None:
-        self._batches, self._interrupt_at = batch_maker(), batch
+    def __init__(self, batch: int, epoch: int = 1) -> None:
+        self._batches, self._interrupt_at, self._epoch = batch_maker(), batch, epoch
         self.num_batches = self._batches.num_batches
 
     def epoch(self, number: int, *, skip: int = 0) -> Iterator[Batch]:
         for index, batch in enumerate(self._batches.epoch(number, skip=skip), start=skip):
-            if number == 1 and index == self._interrupt_at:
+            if number == self._epoch and index == self._interrupt_at:
                 self._interrupt_at = -1
                 raise KeyboardInterrupt
             yield batch
@@ -74,6 +76,7 @@ def run(
     batches: BatchMaker | InterruptedAt,
     schedule: Schedule = TINY,
     identity: str = "tiny",
+    publish_to: Callable[[Any], None] | None = None,
 ) -> None:
     pretrain(
         tiny_task(tokenizer),
@@ -81,8 +84,8 @@ def run(
         schedule,
         out,
         identity=identity,
-        publish=lambda model: publish(model, tokenizer, out / "mini"),
-        evaluate=lambda model: {"logit scale": model.logit_scale_a.exp().item()},
+        publish=publish_to or (lambda model: publish(model, tokenizer, out / "mini")),
+        evaluate=lambda: {"files": len(list((out / "mini").glob("*")))},
     )
 
 
@@ -103,6 +106,41 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     run(broken, tokenizer, batches)
     expected = weights(whole)
     assert all(torch.equal(value, expected[name]) for name, value in weights(broken).items())
+    published = (load_file(out / "mini" / "model.safetensors") for out in (whole, broken))
+    assert all(torch.equal(*pair) for pair in zip(*(one.values() for one in published), strict=True))
+
+
+def test_what_a_kill_kept_from_being_published_is_published_by_the_next_start(
+    tmp_path: Path, tokenizer: RobertaTokenizer
+) -> None:
+    def killed(_model: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, tokenizer, batch_maker(), publish_to=killed)
+    run(tmp_path, tokenizer, batch_maker())
+    assert (tmp_path / "mini" / "model.safetensors").is_file()
+    events = EventAccumulator(str(tmp_path / "curves")).Reload()
+    assert [event.step for event in events.Scalars("files")] == [4]
+
+
+def test_indices_are_published_as_they_are_and_not_averaged(tmp_path: Path, tokenizer: RobertaTokenizer) -> None:
+    found: dict[str, torch.Tensor] = {}
+    run(tmp_path, tokenizer, batch_maker(), publish_to=lambda model: found.update(model.state_dict()))
+    learnt = torch.load(tmp_path / "state.pt", weights_only=True)["model"]
+    whole_numbers = [name for name, value in learnt.items() if not value.is_floating_point()]
+    assert any(name.endswith("relative_position_index") for name in whole_numbers)
+    assert all(torch.equal(found[name], learnt[name]) for name in whole_numbers)
+
+
+def test_a_short_runs_average_forgets_the_random_start(tmp_path: Path, tokenizer: RobertaTokenizer) -> None:
+    found: dict[str, torch.Tensor] = {}
+    schedule = replace(TINY, averaging=0.997)
+    run(tmp_path, tokenizer, batch_maker(), schedule, publish_to=lambda model: found.update(model.state_dict()))
+    learnt, start = torch.load(tmp_path / "state.pt", weights_only=True)["model"], tiny_task(tokenizer).model
+    name = "audio_projection.linear1.weight"
+    to_learnt, to_start = ((found[name] - other).norm() for other in (learnt[name], start.state_dict()[name]))
+    assert to_learnt < 0.1 * to_start
 
 
 def test_the_published_folder_is_what_the_encoder_loads(tmp_path: Path, tokenizer: RobertaTokenizer) -> None:
@@ -120,6 +158,7 @@ def test_a_state_of_another_schedule_is_refused_in_a_sentence(tmp_path: Path, to
         run(tmp_path, tokenizer, batch_maker(), replace(TINY, peak_rate=1e-4))
     with pytest.raises(TrainingError, match="other data"):
         run(tmp_path, tokenizer, batch_maker(), identity="another data set")
+    run(tmp_path, tokenizer, batch_maker(), replace(TINY, save_every=7, evaluate_every=3))  # decides nothing
 
 
 def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path: Path, tokenizer: RobertaTokenizer) -> None:
@@ -127,17 +166,28 @@ def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path: Path, tok
         run(tmp_path, tokenizer, batch_maker(), replace(TINY, peak_rate=float("nan")))
 
 
+@pytest.mark.parametrize(("interrupted_at", "save_every"), [(0, 1), (1, 1), (1, 9)])
 def test_curves_are_written_once_a_step_however_often_the_run_was_interrupted(
-    tmp_path: Path, tokenizer: RobertaTokenizer
+    tmp_path: Path, tokenizer: RobertaTokenizer, interrupted_at: int, save_every: int
 ) -> None:
-    batches = InterruptedAt(1)
+    batches = InterruptedAt(interrupted_at)
+    schedule = replace(TINY, evaluate_every=1, save_every=save_every)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, tokenizer, batches)
-    run(tmp_path, tokenizer, batches)
+        run(tmp_path, tokenizer, batches, schedule)
+    run(tmp_path, tokenizer, batches, schedule)
     events = EventAccumulator(str(tmp_path / "curves")).Reload()
     for name in ("loss", "rate", "gradient norm", "scale"):
         assert [event.step for event in events.Scalars(name)] == [0, 1, 2, 3]
-    assert [event.step for event in events.Scalars("logit scale")] == [4]
+    assert [event.step for event in events.Scalars("files")] == [2, 4]
+
+
+def test_a_run_that_broke_off_before_it_saved_leaves_no_step_twice(tmp_path: Path, tokenizer: RobertaTokenizer) -> None:
+    batches, schedule = InterruptedAt(1, epoch=0), replace(TINY, save_every=9)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, tokenizer, batches, schedule)
+    run(tmp_path, tokenizer, batches, schedule)
+    events = EventAccumulator(str(tmp_path / "curves")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [0, 1, 2, 3]
 
 
 def test_batches_are_made_ahead_and_none_is_lost() -> None:

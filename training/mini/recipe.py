@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ def make(recipe: Recipe, real: Sequence[Recording], validation: Sequence[Recordi
     log_mel = LogMel("htk" if recipe.fused else "slaney")
     audio = AudioInput(model, log_mel, augment=augment, dtype=torch.bfloat16)
 
-    def evaluate(_model: ClapModel) -> Mapping[str, float]:
+    def evaluate() -> Mapping[str, float]:
         encoder = ClapEncoder.load(str(folder), device="cpu", engine="torch")
         return {"validation accuracy": zero_shot(encoder, validation).accuracy} if validation else {}
 
@@ -81,11 +82,20 @@ def make(recipe: Recipe, real: Sequence[Recording], validation: Sequence[Recordi
         batches,
         schedule,
         out,
-        identity=repr((recipe, [(one.kind, one.waveform.size) for one in real])),
+        identity=f"{recipe!r} {_fingerprint(real)}",
         publish=lambda averaged: publish(averaged, tokenizer, folder, dtype=torch.float16),
         evaluate=evaluate,
     )
     return folder
+
+
+def _fingerprint(recordings: Sequence[Recording]) -> str:
+    """Hex digits over what the recordings are called and how they sound."""
+    digest = hashlib.sha256()
+    for one in recordings:
+        digest.update(one.kind.encode())
+        digest.update(one.waveform.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def new_model(

@@ -27,7 +27,7 @@ class Curves:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self._bar = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
         self._steps = self._bar.add_task("steps", total=num_steps, completed=first_step)
-        self._writer = None if quiet else SummaryWriter(folder, purge_step=first_step or None)
+        self._writer = None if quiet else SummaryWriter(folder, purge_step=first_step)
         self._steps_an_epoch = steps_an_epoch
         self._losses: list[float] = []
         self._began = time.monotonic()

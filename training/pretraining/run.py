@@ -106,7 +106,7 @@ def run(plan: Plan) -> Path:
     base = checkpoint_folder(plan.start) if isinstance(plan.start, str) else None
     log.info("%d batches of %d an epoch, on %s in %s", batches.num_batches, plan.batch_size, device, dtype)
 
-    def evaluate(_model: Clap) -> Mapping[str, float]:
+    def evaluate() -> Mapping[str, float]:
         if plan.validation is None:
             return {}
         return retrieval_figures(ClapEncoder.load(str(folder), device=str(device)), plan.validation)
