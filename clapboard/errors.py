@@ -18,9 +18,9 @@
     ├── InternalError             something unforeseen; another try may go well (retryable)
     └── NotFoundError             a project, job or version that doesn't exist
 
-Each class says whether the same call may succeed later (`retryable`) and which HTTP status it becomes. The
-message is one sentence for a person: what is wrong with which subject, and what to do. It never holds a token,
-nor the query of a URL, which may be a signature.
+Each class says whether the same call may succeed later (`retryable`), which HTTP status it becomes and with what code
+a command exits. The message is one sentence for a person: what is wrong with which subject, and what to do. It never
+holds a token, nor the query of a URL, which may be a signature.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class ClapboardError(Exception):
 
     retryable = False
     http_status = 500
+    exit_code = 2  # of a command; 3: something needed isn't there
 
     @property
     def code(self) -> str:
@@ -68,6 +69,7 @@ class SourceUnavailable(SourceError):
 
     retryable = True
     http_status = 503
+    exit_code = 3
 
 
 class AudioError(ClapboardError):
@@ -79,6 +81,8 @@ class AudioError(ClapboardError):
 class ModelError(ClapboardError):
     """A checkpoint can't be found or read."""
 
+    exit_code = 3
+
 
 class TrainingError(ClapboardError):
     """There is nothing to train on, or training can't go on."""
@@ -89,6 +93,7 @@ class NoWorkerError(ClapboardError):
 
     retryable = True
     http_status = 503
+    exit_code = 3
 
 
 class BusyError(ClapboardError):
@@ -102,6 +107,7 @@ class LabelStudioError(ClapboardError):
     """Label Studio refused a request."""
 
     http_status = 502
+    exit_code = 3
 
 
 class LabelStudioUnreachable(LabelStudioError):

@@ -29,14 +29,7 @@ from clapboard.cli import (
     tables,
 )
 from clapboard.cli.output import errors_console
-from clapboard.errors import (
-    ClapboardError,
-    LabelConfigError,
-    LabelStudioError,
-    ModelError,
-    NoWorkerError,
-    SourceUnavailable,
-)
+from clapboard.errors import ClapboardError
 
 app = typer.Typer(
     name="clapboard",
@@ -64,8 +57,6 @@ for module in (
 ):
     module.add_commands(app)
 
-_MISSING = (LabelStudioError, ModelError, NoWorkerError, SourceUnavailable)
-
 
 def main() -> None:
     """Run the command line; an error that was foreseen is one sentence and an exit code."""
@@ -76,5 +67,4 @@ def main() -> None:
             sys.stdout.write(json.dumps({"error": error.code, "detail": str(error)}) + "\n")
         else:
             errors_console().print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
-        code = 3 if isinstance(error, _MISSING) else 1 if isinstance(error, LabelConfigError) else 2
-        raise SystemExit(code) from None
+        raise SystemExit(error.exit_code) from None

@@ -133,6 +133,7 @@ def test_a_long_recordings_scores_are_the_mean_of_its_windows(
 def test_a_model_that_is_not_there_is_told_before_anything_is_read(clapboard: Clapboard, clip: Path) -> None:
     done = clapboard("predict", str(clip), "--labels", "a", model="/nowhere/clap")
     assert isinstance(done.exception, ModelError)
+    assert done.exception.exit_code == 3
     assert "/nowhere/clap doesn't exist" in str(done.exception)
 
 
@@ -140,6 +141,7 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_read(clapboard: Cl
 def test_labels_that_are_none_are_refused(clapboard: Clapboard, clip: Path, labels: str) -> None:
     done = clapboard("predict", str(clip), "--labels", labels, model="/nowhere/clap")
     assert isinstance(done.exception, LabelConfigError)
+    assert done.exception.exit_code == 2
 
 
 def test_files_and_labels_are_asked_for(clapboard: Clapboard, clip: Path) -> None:
