@@ -127,9 +127,11 @@ class DualEncoder(PreTrainedModel):  # type: ignore[misc]
         """The text tower's output for tokens `[B, N]`; `pooler_output` is unit-norm `[B, D]`.
 
         What is projected is what LAION's code takes: RoBERTa's and BERT's pooled first token, CLIP's normalised state
-        at the end-of-text token. `token_type_ids`, which tokenizers give along, are all the same and not needed.
+        at the text's last token. `token_type_ids`, which tokenizers give along, are all the same and not needed.
         """
         output = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
+        if self.config.text_config.model_type == "clip_text_model":
+            output.pooler_output = _at_the_end(output.last_hidden_state, attention_mask)
         output.pooler_output = functional.normalize(self.text_projection(output.pooler_output), dim=-1)
         return output
 
@@ -157,6 +159,18 @@ class Projection(nn.Module):
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.linear2(self.activation(self.linear1(pooled)))
+
+
+def _at_the_end(states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """States `[B, N, C]` → `[B, C]`: each text's last one, before its padding.
+
+    transformers looks for a token of CLIP's own number, which other tokenizers don't have, or have for something else.
+    """
+    if attention_mask is None:
+        return states[:, -1]
+    places = torch.arange(states.shape[1], device=states.device)
+    last = (attention_mask * places).argmax(dim=1)
+    return states[torch.arange(len(states), device=states.device), last]
 
 
 def _tower_config(given: Any, known: dict[str, tuple[Any, Any]], usual: str) -> Any:

@@ -79,15 +79,18 @@ def tokenizer_folder(name: str) -> Path:
 
 
 def load_tokenizer(model: str, folder: Path) -> Any:
-    """The tokenizer of the checkpoint's texts. Raises `ModelError` if there is none."""
+    """The tokenizer of the checkpoint's texts. Raises `ModelError` if there is none, or one that can't pad texts."""
     try:
         # Where these files are missing, transformers makes up a tokenizer without words.
         if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
             for name in ("vocab.json", "merges.txt"):
                 (folder / name).read_bytes()
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # of any class, as above
         raise ModelError(f"Model {model} has no tokenizer that can be read: copy all its files.") from error
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"The tokenizer of {model} has no token to pad texts with: choose another one.")
+    return tokenizer
 
 
 def load_log_mel(model: str, clap: Any, folder: Path) -> LogMel:

@@ -35,8 +35,8 @@ def new_model(
 ) -> Clap:
     """A model of these two towers with random weights; what isn't said of their sizes is as in transformers' configs.
 
-    HTSAT beside RoBERTa is transformers' own `ClapModel`, all else a `DualEncoder`. CLIP's `text_sizes` have to name
-    the tokenizer's `eos_token_id`, unless it is CLIP's own. Raises `ModelError` for sizes that a tower refuses.
+    HTSAT beside RoBERTa is transformers' own `ClapModel`, all else a `DualEncoder`. Raises `ModelError` for sizes that
+    a tower refuses.
     """
     audio_config = {**(audio_sizes or {}), "model_type": _AUDIO_TYPES[audio]}
     text_config = {**(text_sizes or {}), "model_type": _TEXT_TYPES[text]}

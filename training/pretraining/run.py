@@ -177,6 +177,6 @@ def _begin(plan: Plan) -> tuple[Clap, Any, LogMel]:
         towers.text,
         projection_dim=towers.projection_dim,
         audio_sizes=towers.audio_sizes,
-        text_sizes=words | dict(towers.text_sizes),
+        text_sizes={name: value for name, value in words.items() if value is not None} | dict(towers.text_sizes),
     )
     return model, tokenizer, LogMel("htk" if model.config.audio_config.enable_fusion else "slaney")

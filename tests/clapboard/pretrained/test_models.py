@@ -9,15 +9,23 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import ClapModel
+from transformers import ClapModel, GPT2Tokenizer
 
 from clapboard.errors import ModelError
 from clapboard.pretrained import DualEncoder, load_model, load_tokenizer, max_tokens, new_model
 from clapboard.pretrained.models import AudioTowerName, TextTowerName
 from tests.tower_checkpoints import AUDIO_TOWERS, MAX_TOKENS, SENTENCES, TEXT_TOWERS, make_model, save_pair
+from training.pretraining.tokenizer import train_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
+TINY_TEXT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": MAX_TOKENS,
+}
 PAIRS = [*itertools.product(AUDIO_TOWERS, TEXT_TOWERS)]
 BESIDE_CLAP = [pair for pair in PAIRS if pair != ("htsat", "roberta")]
 
@@ -113,6 +121,30 @@ def test_clip_is_pooled_where_the_text_ends() -> None:
             torch.testing.assert_close(model.get_text_features(**tokens).pooler_output, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("words", ["ours", "bert"])
+def test_clip_reads_texts_to_their_end_whatever_the_tokenizer(words: str) -> None:
+    texts = ["a dog barks loudly in the rain", "a dog barks loudly"]
+    ours = train_tokenizer([*texts, *SENTENCES], vocab_size=300, max_tokens=MAX_TOKENS)
+    tokenizer = ours if words == "ours" else make_model("cnn14", "bert")[1]
+    model = new_model("cnn14", "clip", text_sizes=TINY_TEXT | {"vocab_size": len(tokenizer)}).eval()
+    with torch.no_grad():
+        both = model.get_text_features(**tokenizer(texts, padding=True, return_tensors="pt")).pooler_output
+        alone = model.get_text_features(**tokenizer(texts[1], return_tensors="pt")).pooler_output
+    torch.testing.assert_close(both[1:], alone, atol=1e-6, rtol=0)
+    assert (both[0] - both[1]).norm() > 0.01
+
+
+def test_clips_own_tokenizer_is_pooled_as_transformers_does_it() -> None:
+    model, tokenizer = make_model("cnn14", "clip")
+    texts = [*SENTENCES, "dog", "a dog " * 40]
+    for length in (MAX_TOKENS, 6):
+        tokens = tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
+        with torch.no_grad():
+            theirs = model.text_projection(model.text_model(**tokens).pooler_output)
+            found = model.get_text_features(**tokens).pooler_output
+        torch.testing.assert_close(found, torch.nn.functional.normalize(theirs, dim=-1), atol=0, rtol=0)
+
+
 def test_real_sizes_are_those_of_the_originals() -> None:
     with torch.device("meta"):
         model = new_model("cnn14", "bert")
@@ -169,3 +201,10 @@ def test_each_tokenizer_is_loaded_from_its_folder_alone(text: TextTowerName, tmp
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match="has no tokenizer"):
         load_tokenizer("checkpoint", folder)
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: Path) -> None:
+    words = make_model("cnn14", "roberta")[1].get_vocab()
+    GPT2Tokenizer(vocab=words, merges=[]).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"no token to pad texts with: choose another"):
+        load_tokenizer("checkpoint", tmp_path)
