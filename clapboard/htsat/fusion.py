@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+_NUM_LOCAL = 3
+
 
 @dataclass(frozen=True, eq=False)
 class Fusion:
@@ -44,7 +46,7 @@ class Fusion:
 
     def _local(self, images: torch.Tensor, batch: int, *, side: int) -> torch.Tensor:
         """`[B · 3, 256, 256]` → `[B, C, G, S]`; what columns the grid lacks on its right are zeros."""
-        strips = torch.unflatten(self.kernel(images[:, None]), 0, (batch, -1))
+        strips = torch.unflatten(self.kernel(images[:, None]), 0, (batch, _NUM_LOCAL))
         grid = strips.permute(0, 2, 3, 1, 4).flatten(3)  # [B, 3, C, 64, 21] → [B, C, 64, 63]
         grid = functional.pad(grid, (0, side - grid.shape[-1]))
         groups = torch.unflatten(torch.unflatten(grid, 3, (-1, self.group_side)), 2, (-1, self.group_side))
@@ -55,10 +57,10 @@ def _through(layers: Any, values: torch.Tensor) -> torch.Tensor:
     """The layers one after the other.
 
     A BatchNorm that trains goes by its stored statistics where it sees one value a channel, as of the averages over a
-    batch's only long clip: one value has no variance.
+    batch's only long clip: one value has no variance. One that sees other processes' values too decides by itself.
     """
     for layer in layers:
-        if isinstance(layer, torch.nn.BatchNorm2d) and layer.training and values.numel() == values.shape[1]:
+        if type(layer) is torch.nn.BatchNorm2d and layer.training and values.numel() == values.shape[1]:
             values = functional.batch_norm(
                 values, layer.running_mean, layer.running_var, layer.weight, layer.bias, eps=layer.eps
             )

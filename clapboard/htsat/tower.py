@@ -87,13 +87,18 @@ class Htsat:
         """
         return self.tokens_of(self.normalised(features), is_longer)
 
-    def tokens_of(self, normalised: torch.Tensor, is_longer: torch.Tensor | None = None) -> Tokens:
-        """The same of what `normalised` gave."""
+    def tokens_of(
+        self, normalised: torch.Tensor, is_longer: torch.Tensor | None = None, *, fuse_none: bool = False
+    ) -> Tokens:
+        """The same of what `normalised` gave.
+
+        With `fuse_none`, fusion is gone through where no clip is longer too: its BatchNorms may meet other processes.
+        """
         if normalised.ndim == 3:
             return self.embed(self.cut(normalised))
         stem = self._stem()
         tokens = stem.tokens(self.cut(normalised[:, 0]))
-        if is_longer is not None and is_longer.any():
+        if is_longer is not None and (fuse_none or is_longer.any()):
             if stem.fusion is None:
                 raise ValueError("four mels are for checkpoints with feature fusion, which this one lacks")
             longer = is_longer.nonzero()[:, 0]

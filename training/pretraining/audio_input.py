@@ -59,12 +59,12 @@ class AudioInput:
                 features = self._augment(features)
         return Prepared(self._htsat.normalised(features) if self._htsat else features, is_longer)
 
-    def pooled(self, prepared: Prepared) -> torch.Tensor:
-        """Any portion of what `prepare` gave → `[B, C]` float32."""
+    def pooled(self, prepared: Prepared, *, shared: bool = False) -> torch.Tensor:
+        """Any portion of what `prepare` gave → `[B, C]` float32; `shared`: other processes go through one meanwhile."""
         if self._cnn14:
             return self._cnn14(prepared.features)
         assert self._htsat
-        tokens = self._htsat.tokens_of(prepared.features, prepared.is_longer)
+        tokens = self._htsat.tokens_of(prepared.features, prepared.is_longer, fuse_none=shared)
         return self._htsat.pooled(self._htsat.through(tokens))
 
     def _features(self, sounds: Sequence[Waveform]) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -2,13 +2,15 @@
 
 The loop knows neither model nor loss. A batch that is too large for the memory goes through in portions (GradCache, Gao
 et al. 2021, arXiv 2101.06983): all embeddings first, without a graph; the loss's gradient in them; then each portion
-again, with its part of that gradient. So the loss is that of the whole batch all the same.
+again, with its part of that gradient. So the loss is that of the whole batch all the same, but to BatchNorms within the
+tower, fusion's and PANN-14's: these normalise by a portion's own mean and variance, and learn from each in turn.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -93,7 +95,7 @@ class Contrastive:
         audio_parts = [partial(self._embed_audio, part) for part in leaf.split(self._portion)]
         text_parts = [partial(self._embed_text, part) for part in self._token_parts(tokens)]
         embeds = [_repeatable(embed, (seed, index)) for index, embed in enumerate((*audio_parts, *text_parts))]
-        with torch.no_grad():
+        with torch.no_grad(), _statistics_held(self.model):
             rows = [embed() for embed in embeds]
         audio = torch.cat(rows[: len(audio_parts)]).requires_grad_()
         text = torch.cat(rows[len(audio_parts) :]).requires_grad_()
@@ -110,7 +112,8 @@ class Contrastive:
 
     def _embed_audio(self, prepared: Prepared) -> torch.Tensor:
         """`[B, D]` float32."""
-        return normalize(self.model.audio_projection(self._audio.pooled(prepared)).float(), dim=-1)
+        pooled = self._audio.pooled(prepared, shared=self._processes.count > 1)
+        return normalize(self.model.audio_projection(pooled).float(), dim=-1)
 
     def _embed_text(self, tokens: Tokens) -> torch.Tensor:
         """`[T, D]` float32."""
@@ -126,6 +129,19 @@ class Contrastive:
     def _token_parts(self, tokens: Tokens) -> list[Tokens]:
         parts = zip(*(torch.split(rows, self._portion) for rows in tokens.values()), strict=True)
         return [dict(zip(tokens, part, strict=True)) for part in parts]
+
+
+@contextmanager
+def _statistics_held(model: torch.nn.Module) -> Iterator[None]:
+    """BatchNorms learn nothing meanwhile: what goes through will do so again."""
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def _repeatable(embed: Callable[[], torch.Tensor], seed: tuple[int, int]) -> Callable[[], torch.Tensor]:

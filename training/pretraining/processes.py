@@ -84,7 +84,11 @@ ALONE = Processes()
 
 
 class _SharedBatchNorm(torch.nn.BatchNorm2d):
-    """BatchNorm over all processes' clips, on CPUs too, where torch's own SyncBatchNorm doesn't go."""
+    """BatchNorm over all processes' clips, on CPUs too, where torch's own SyncBatchNorm doesn't go.
+
+    All have to come here, those with no clip at all too. Where they have but one value a channel together, which has no
+    variance, it goes by the stored statistics.
+    """
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
         """Any number of dimensions is fine."""
@@ -99,14 +103,18 @@ class _SharedBatchNorm(torch.nn.BatchNorm2d):
         values = input.float()
         here = torch.full((values.shape[1],), values.numel() / values.shape[1], device=values.device)
         total, count = _summed(torch.stack([values.sum(others), here]))
-        mean = total / count
+        is_enough = count > 1  # decided without waiting for a GPU's answer
         shape = [1, -1] + [1] * (input.ndim - 2)
-        variance = _summed((values - mean.view(shape)).square().sum(others)) / count
-        with torch.no_grad():
-            share = self.momentum or 0.1
-            self.running_mean.lerp_(mean, share)
-            self.running_var.lerp_(variance * count / (count - 1), share)
-            self.num_batches_tracked += 1
+        mean = total / count.clamp(min=1)
+        variance = _summed((values - mean.view(shape)).square().sum(others)) / count.clamp(min=1)
+        mean = torch.where(is_enough, mean, self.running_mean)
+        variance = torch.where(is_enough, variance, self.running_var)
+        if self.track_running_stats:
+            with torch.no_grad():
+                share = is_enough * (self.momentum or 0.1)
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), share)
+                self.num_batches_tracked += is_enough[0]
         scale = (self.weight * torch.rsqrt(variance + self.eps)).view(shape)
         return ((values - mean.view(shape)) * scale + self.bias.view(shape)).to(input.dtype)
 

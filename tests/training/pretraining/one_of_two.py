@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_contrastive import PORTIONS, batch, gradients, task
+from test_contrastive import LONG_OF_FIRST, PORTIONS, batch, fused_task, gradients, lengthened, task
 
 from training.pretraining.processes import Processes
 
@@ -22,4 +22,9 @@ if __name__ == "__main__":
         norm = shared.model.audio_model.audio_encoder.batch_norm
         found = {"loss": loss, "gradients": gradients(shared), "mean": norm.running_mean, "variance": norm.running_var}
         torch.save(found, folder / f"{processes.rank}-{portion}.pt")
+        for name, places in LONG_OF_FIRST.items():
+            fused = fused_task(portion=portion, processes=processes)
+            loss = fused.gradients(lengthened(batch(processes), [] if processes.rank else places), seed=0)
+            found = {"loss": loss, "gradients": gradients(fused), "statistics": dict(fused.model.named_buffers())}
+            torch.save(found, folder / f"{processes.rank}-{portion}-{name}.pt")
     processes.leave()
