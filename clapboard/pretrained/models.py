@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from clapboard.errors import ModelError
-from clapboard.pretrained.dual_encoder import DualEncoder, DualEncoderConfig
+from clapboard.features import NUM_FRAMES, NUM_MELS
+from clapboard.pretrained.dual_encoder import AUDIO_TOWERS, TEXT_TOWERS, DualEncoder, DualEncoderConfig
 from clapboard.pretrained.files import read_json
 
 Clap: TypeAlias = ClapModel | DualEncoder
@@ -36,18 +38,23 @@ def new_model(
     """A model of these two towers with random weights; what isn't said of their sizes is as in transformers' configs.
 
     HTSAT beside RoBERTa is transformers' own `ClapModel`, all else a `DualEncoder`. Raises `ModelError` for sizes that
-    a tower refuses.
+    a tower doesn't know, or can't have.
     """
-    audio_config = {**(audio_sizes or {}), "model_type": _AUDIO_TYPES[audio]}
-    text_config = {**(text_sizes or {}), "model_type": _TEXT_TYPES[text]}
+    audio_config = _sizes(audio, audio_sizes or {}, _AUDIO_TYPES[audio])
+    text_config = _sizes(text, text_sizes or {}, _TEXT_TYPES[text])
     try:
+        if projection_dim < 1:
+            raise ValueError(f"projection_dim is {projection_dim}")
         if (audio, text) == ("htsat", "roberta"):
             del audio_config["model_type"], text_config["model_type"]
             config = ClapConfig(audio_config=audio_config, text_config=text_config, projection_dim=projection_dim)
-            return ClapModel(config)
-        return DualEncoder(DualEncoderConfig(audio_config, text_config, projection_dim))
-    except (TypeError, ValueError) as error:
+            model = ClapModel(config)
+        else:
+            model = DualEncoder(DualEncoderConfig(audio_config, text_config, projection_dim))
+        _go_through(model)
+    except Exception as error:  # of any class: a config's, a layer's, a product's
         raise ModelError(f"A model of {audio} and {text} can't have these sizes: {error}.") from error
+    return model
 
 
 def load_model(model: str, folder: Path) -> Clap:
@@ -87,6 +94,35 @@ def save_model(clap: Clap, folder: Path) -> None:
     clap.save_pretrained(folder)
     truncation = "fusion" if clap.config.audio_config.enable_fusion else "rand_trunc"
     ClapFeatureExtractor(frequency_min=50, truncation=truncation, padding="repeatpad").save_pretrained(folder)
+
+
+def _sizes(tower: str, given: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+    """The tower's config as given, and what follows from it; transformers would pass over names it doesn't know."""
+    config = (AUDIO_TOWERS | TEXT_TOWERS)[model_type][0]
+    of_any = inspect.signature(PretrainedConfig).parameters.keys() | {"others"}
+    known = inspect.signature(config).parameters.keys() - of_any
+    if unknown := sorted(given.keys() - known):
+        raise ModelError(f"Tower {tower} has no size {unknown[0]}: write some of {', '.join(sorted(known))}.")
+    derived: dict[str, Any] = {}
+    if tower == "htsat" and {"patch_embeds_hidden_size", "depths"} & given.keys():
+        usual = config()
+        first = given.get("patch_embeds_hidden_size", usual.patch_embeds_hidden_size)
+        derived["hidden_size"] = first << (len(given.get("depths", usual.depths)) - 1)
+    return {**derived, **given, "model_type": model_type}
+
+
+def _go_through(model: Clap) -> None:
+    """Raises, whatever it is, where a window or a text can't go through a tower."""
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        model.get_audio_features(
+            input_features=torch.zeros(1, 4 if model.config.audio_config.enable_fusion else 1, NUM_FRAMES, NUM_MELS),
+            is_longer=torch.ones(1, 1, dtype=torch.bool),
+        )
+        tokens = torch.full((1, max_tokens(model)), model.config.text_config.vocab_size - 1)
+        model.get_text_features(input_ids=tokens)
+    model.train(training)
 
 
 def _be_quiet() -> None:

@@ -26,6 +26,7 @@ TINY_TEXT = {
     "intermediate_size": 32,
     "max_position_embeddings": MAX_TOKENS,
 }
+SMALL_AUDIO = {"patch_embeds_hidden_size": 8, "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 4]}
 PAIRS = [*itertools.product(AUDIO_TOWERS, TEXT_TOWERS)]
 BESIDE_CLAP = [pair for pair in PAIRS if pair != ("htsat", "roberta")]
 
@@ -153,9 +154,35 @@ def test_real_sizes_are_those_of_the_originals() -> None:
     assert max_tokens(model) == 512
 
 
-def test_sizes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ModelError, match="can't have these sizes"):
-        new_model("cnn14", "bert", text_sizes={"hidden_size": 30, "num_attention_heads": 4})
+@pytest.mark.parametrize(
+    ("audio", "text", "sizes", "said"),
+    [
+        ("cnn14", "bert", {"text_sizes": {"hidden_size": 30, "num_attention_heads": 4}}, "can't have these sizes"),
+        ("cnn14", "bert", {"audio_sizes": {"widths": [4] * 8}}, "can't have these sizes"),
+        ("cnn14", "clip", {"audio_sizes": {"widths": 8}}, "can't have these sizes"),
+        ("htsat", "bert", {"audio_sizes": SMALL_AUDIO | {"depths": [1] * 5}}, "can't have these sizes"),
+        ("htsat", "roberta", {"audio_sizes": SMALL_AUDIO | {"hidden_size": 65}}, "can't have these sizes"),
+        ("htsat", "roberta", {"projection_dim": 0}, "can't have these sizes: projection_dim is 0"),
+        ("htsat", "bert", {"audio_sizes": {"depth": [1, 1, 1, 1]}}, "no size depth: write some of .*depths"),
+        ("cnn14", "bert", {"audio_sizes": {"enable_fusion": True}}, "no size enable_fusion: write some of .*widths"),
+        ("htsat", "clip", {"text_sizes": {"hiden_size": 16}}, "no size hiden_size"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(
+    audio: AudioTowerName, text: TextTowerName, sizes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ModelError, match=said):
+        new_model(
+            audio, text, **{"audio_sizes": SMALL_AUDIO if audio == "htsat" else {}, "text_sizes": TINY_TEXT} | sizes
+        )
+
+
+@pytest.mark.parametrize("num_stages", [3, 4])
+def test_htsats_last_width_follows_from_its_first(num_stages: int) -> None:
+    sizes = SMALL_AUDIO | {"depths": [1] * num_stages}
+    model = new_model("htsat", "bert", audio_sizes=sizes, text_sizes=TINY_TEXT)
+    assert model.config.audio_config.hidden_size == 8 << (num_stages - 1)
+    assert model.audio_projection.linear1.in_features == 8 << (num_stages - 1)
 
 
 @pytest.mark.parametrize("tower", ["audio_config", "text_config"])
