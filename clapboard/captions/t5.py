@@ -40,6 +40,11 @@ class T5Captioner:
         self._otherwise = otherwise
         self._made: dict[str, tuple[str, ...]] = {}  # by prompt
 
+    @property
+    def identity(self) -> str:
+        """What decides on the captions: model, prefix, how many there are to choose from, and the seed they follow."""
+        return repr((self._generator.version, self._prefix, self._num_variants, self._seed))
+
     def prepare(self, many: Iterable[Sequence[str]]) -> None:
         """Makes captions of many keywords in batches, so that `caption` finds them."""
         prompts = {self._prompt(keywords_of(keywords, "together")) for keywords in many}

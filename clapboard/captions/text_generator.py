@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from clapboard.errors import ModelError
+from clapboard.pretrained import fingerprint
 
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 _HUB_FILES = ("*.json", "*.safetensors", *_TOKENIZER_FILES)
@@ -27,7 +28,9 @@ _TOP_P = 0.9
 class TextGenerator:
     """An encoder-decoder with its tokenizer, on a device."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int = 32) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int = 32, version: str = "") -> None:
+        self.version = version
+        """Hex digits over its files, where it was read from any."""
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._batch_size = batch_size
@@ -55,7 +58,7 @@ class TextGenerator:
             raise ModelError(f"Text model {model} doesn't turn text into text: use one of the T5 kind.")
         if report["missing_keys"] or report["mismatched_keys"]:
             raise ModelError(f"Text model {model} lacks weights that its config asks for: it is damaged.")
-        return cls(loaded.to(device), tokenizer, batch_size=batch_size)
+        return cls(loaded.to(device), tokenizer, batch_size=batch_size, version=fingerprint(folder))
 
     def generate(self, prompts: Sequence[str], *, num_variants: int = 1, seed: int = 0) -> list[tuple[str, ...]]:
         """So many texts for each prompt: the likeliest if it is one, else samples that follow from prompt and seed."""

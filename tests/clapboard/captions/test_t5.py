@@ -115,3 +115,11 @@ def test_variants_are_drawn_and_follow_from_the_seed(tmp_path: Path) -> None:
 def test_the_prefix_is_the_callers(generator: CountingGenerator, rng: np.random.Generator) -> None:
     T5Captioner(generator, prefix="keywords to text: ").caption(("Dog_Bark", "HVAC"), rng)
     assert generator.asked == [["keywords to text: dog bark, HVAC"]]
+
+
+def test_what_decides_on_the_captions_is_its_identity(folder: Path, tmp_path: Path) -> None:
+    taught, other = TextGenerator.load(str(folder)), TextGenerator.load(str(save_random_t5(tmp_path)))
+    known = T5Captioner(taught).identity
+    assert T5Captioner(TextGenerator.load(str(folder))).identity == known
+    changed = [T5Captioner(other), T5Captioner(taught, prefix="say: "), T5Captioner(taught, seed=1)]
+    assert len({known, *(captioner.identity for captioner in changed)}) == 4
