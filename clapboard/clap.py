@@ -105,7 +105,7 @@ class ClapEncoder:
         """
         folder = checkpoint_folder(model)
         place = find_device(device)
-        half = dtype == "bfloat16" or (dtype == "auto" and place.type == "cuda")
+        half = serving_dtype(dtype, place) == torch.bfloat16
         clap = load_model(model, folder).to(place)
         if fusion and not clap.config.audio_config.enable_fusion:
             raise ModelError(
@@ -301,6 +301,18 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise ModelError(f"Device {name} is not there: set CLAPBOARD_DEVICE to auto, cpu or a GPU that exists.")
     return device
+
+
+def serving_dtype(name: str, device: torch.device) -> torch.dtype:
+    """What embeddings are computed in: with `auto` bfloat16 on a GPU, and exactly on a CPU."""
+    return torch.bfloat16 if name == "bfloat16" or (name == "auto" and device.type == "cuda") else torch.float32
+
+
+def training_dtype(name: str, device: torch.device) -> torch.dtype:
+    """What training computes in: with `auto` bfloat16 on a CPU too, if it has instructions for it."""
+    found = torch.cpu.get_capabilities()
+    has_bfloat16 = device.type == "cpu" and (found.get("amx_bf16") or found.get("avx512_bf16"))
+    return torch.bfloat16 if name == "auto" and has_bfloat16 else serving_dtype(name, device)
 
 
 def _unlike_windows() -> torch.Tensor:

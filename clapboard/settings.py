@@ -46,7 +46,10 @@ class Settings(BaseSettings):
     )
     device: str = _named("CLAPBOARD_DEVICE", "auto", "`auto`, `cpu`, `cuda` or `cuda:N`")
     dtype: Literal["auto", "float32", "bfloat16"] = _named(
-        "CLAPBOARD_DTYPE", "auto", "`float32`, `bfloat16`, or `auto`: bfloat16 on CUDA, float32 on a CPU"
+        "CLAPBOARD_DTYPE",
+        "auto",
+        "`float32`, `bfloat16`, or `auto`: bfloat16 on CUDA, float32 on a CPU, but in training bfloat16 there too if "
+        "it has AMX or AVX512-BF16",
     )
     torch_threads: int = _named(
         "CLAPBOARD_TORCH_THREADS", 0, "CPU threads of one forward pass; 0: as many as there are cores", ge=0, le=1024

@@ -11,7 +11,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer, pre_tokenizers
 from transformers import BertTokenizer, CLIPTokenizer, RobertaTokenizer
 
-from clapboard.pretrained import Clap, new_model, save_model
+from clapboard.pretrained import Clap, save_model, untrained_model
 from clapboard.pretrained.models import AudioTowerName, TextTowerName
 
 AUDIO_TOWERS: tuple[AudioTowerName, ...] = ("htsat", "cnn14")
@@ -48,7 +48,7 @@ def make_model(audio: AudioTowerName, text: TextTowerName, *, fused: bool = Fals
     fusion = {"enable_fusion": True, "fusion_type": "aff_2d"} if fused else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(20)
-        model = new_model(
+        model = untrained_model(
             audio,
             text,
             projection_dim=32,

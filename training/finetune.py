@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clapboard.clap import ClapEncoder
+from clapboard.clap import ClapEncoder, training_dtype
 from clapboard.errors import TrainingError
 from clapboard.head import zero_shot_head
 from clapboard.labels import LabelSpace
@@ -36,7 +36,7 @@ from training.finetuning.ladder import choose_rung
 from training.finetuning.memory import Portion
 from training.finetuning.stages import Rung
 from training.finetuning.tower import Tower
-from training.finetuning.trainer import FinetuneConfig, Indices, Trainer, training_dtype
+from training.finetuning.trainer import FinetuneConfig, Indices, Trainer
 
 _RECIPE = 3
 """Counted up when a saved state wouldn't fit any more."""

@@ -74,6 +74,7 @@ def pretrain(
     """
     run = Run(task, schedule, batches.num_batches, identity)
     step = run.resume(out / "state.pt")
+    processes.require_same_step(step)
     with Curves(out / "curves", step, run.num_steps, batches.num_batches, quiet=processes.rank > 0) as curves:
         while True:
             epoch, done = divmod(step, batches.num_batches)

@@ -47,4 +47,4 @@ def patches_of(image: torch.Tensor, patch_side: int, group_side: int) -> torch.T
 
 def images(mels: torch.Tensor) -> torch.Tensor:
     """The image as a whole, bands downwards, frames to the right: `[N, 1024, 64]` → `[N, 256, 256]`."""
-    return mels.unflatten(1, (-1, IMAGE_SIDE)).transpose(2, 3).reshape(len(mels), IMAGE_SIDE, IMAGE_SIDE)
+    return torch.unflatten(mels, 1, (-1, IMAGE_SIDE)).transpose(2, 3).reshape(len(mels), IMAGE_SIDE, IMAGE_SIDE)

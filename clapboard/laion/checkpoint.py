@@ -32,7 +32,7 @@ _MEL_TOLERANCE = 1e-3  # of the largest filter's peak; another band or scale is 
 
 @dataclass(frozen=True)
 class Towers:
-    """What `new_model` needs to know of a checkpoint."""
+    """What `untrained_model` needs to know of a checkpoint."""
 
     audio: AudioTowerName
     text: TextTowerName

@@ -22,7 +22,7 @@ from clapboard.laion.checkpoint import State, Towers, read_checkpoint, towers_of
 from clapboard.laion.names import fill
 from clapboard.laion.original_audio import audio_embeddings, log_mel
 from clapboard.laion.original_text import text_embedding
-from clapboard.pretrained import Clap, load_tokenizer, max_tokens, new_model, save_model, tokenizer_folder
+from clapboard.pretrained import Clap, load_tokenizer, max_tokens, save_model, tokenizer_folder, untrained_model
 from clapboard.pretrained.files import TOKENIZER_FILES
 
 MAX_DISTANCE = 1e-4
@@ -61,7 +61,7 @@ def convert(file: Path, out: Path, *, tokenizer: str | None = None) -> Conversio
         raise SettingsError(f"{out} is there already: name a folder that isn't, or delete it first.")
     state = read_checkpoint(file)
     towers = towers_of(file.name, state)
-    clap = new_model(
+    clap = untrained_model(
         towers.audio,
         towers.text,
         projection_dim=towers.projection_dim,

@@ -20,8 +20,8 @@ from clapboard.pretrained.models import (
     TextTowerName,
     load_model,
     max_tokens,
-    new_model,
     save_model,
+    untrained_model,
 )
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "max_tokens",
-    "new_model",
     "save_model",
     "tokenizer_folder",
+    "untrained_model",
 ]

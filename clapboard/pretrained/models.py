@@ -27,7 +27,7 @@ _AUDIO_TYPES = {"htsat": "clap_audio_model", "cnn14": "cnn14"}
 _TEXT_TYPES = {"roberta": "roberta", "bert": "bert", "clip": "clip_text_model"}
 
 
-def new_model(
+def untrained_model(
     audio: AudioTowerName,
     text: TextTowerName,
     *,

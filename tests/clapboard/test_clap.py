@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel, ClapPro
 
 from clapboard import audio
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
-from clapboard.clap import ClapEncoder, Embeddings
+from clapboard.clap import ClapEncoder, Embeddings, serving_dtype, training_dtype
 from clapboard.errors import AudioError, ModelError
 from clapboard.features import LogMel
 from clapboard.fusion import batched, four_mels
@@ -607,3 +607,12 @@ def test_a_hub_id_is_not_taken_for_a_folder_and_nonsense_is_refused() -> None:
     assert checkpoint_folder("mini").name == "mini"
     with pytest.raises(ModelError, match="Model no such model is not on this machine"):
         checkpoint_folder("no such model")
+
+
+@pytest.mark.parametrize("policy", [serving_dtype, training_dtype])
+def test_a_dtype_is_as_named_or_what_suits_a_gpu(policy: Callable[[str, torch.device], torch.dtype]) -> None:
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        assert policy("float32", device) == torch.float32
+        assert policy("bfloat16", device) == torch.bfloat16
+    assert policy("auto", torch.device("cuda")) == torch.bfloat16
+    assert serving_dtype("auto", torch.device("cpu")) == torch.float32

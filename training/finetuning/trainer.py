@@ -253,15 +253,6 @@ class Trainer:
         return float(loss.item())
 
 
-def training_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """What the tower computes in: with `auto` bfloat16, if the device has instructions for it."""
-    if dtype != "auto":
-        return torch.bfloat16 if dtype == "bfloat16" else torch.float32
-    found = torch.cpu.get_capabilities()
-    has_bfloat16 = device.type == "cuda" or found.get("amx_bf16") or found.get("avx512_bf16")
-    return torch.bfloat16 if has_bfloat16 else torch.float32
-
-
 def _mixed(values: torch.Tensor, share: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
     """share · values + (1 − share) · the partner's, `[B, …]`."""
     share = share.reshape(-1, *[1] * (values.ndim - 1))

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
 
+from clapboard.clap import find_device
+from clapboard.errors import TrainingError
+
 _Item = TypeVar("_Item")
+
+_PATIENCE = timedelta(hours=12)  # with a process that validates, while the others wait; torchrun ends what has died
 
 
 @dataclass(frozen=True)
@@ -25,14 +31,18 @@ class Processes:
     count: int = 1
 
     @classmethod
-    def join(cls, device: torch.device) -> Self:
-        """Those that `torchrun` started, by NCCL on GPUs and gloo on CPUs; this one alone without it."""
+    def join(cls, device: torch.device) -> tuple[Self, torch.device]:
+        """Those that `torchrun` started, by NCCL on GPUs and gloo on CPUs, and this one's device, a GPU of its own.
+
+        Without torchrun it is alone, on the device as given. Raises `ModelError` if there are too few GPUs.
+        """
         if not dist.is_torchelastic_launched():
-            return cls()
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            return cls(), device
         if device.type == "cuda":
-            torch.cuda.set_device(dist.get_node_local_rank())
-        return cls(dist.get_rank(), dist.get_world_size())
+            device = find_device(f"cuda:{dist.get_node_local_rank()}")
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        return cls(dist.get_rank(), dist.get_world_size()), device
 
     def leave(self) -> None:
         """Ends the group."""
@@ -43,6 +53,14 @@ class Processes:
         """Until all have come so far."""
         if self.count > 1:
             dist.barrier()
+
+    def require_same_step(self, step: int) -> None:
+        """Raises `TrainingError` if the others would begin at another step than this process."""
+        if len(steps := set(self.gather_items([step]))) > 1:
+            raise TrainingError(
+                f"The processes would begin at different steps, {min(steps)} to {max(steps)}: start them with one "
+                "--out, on a disk that all of them see."
+            )
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
         """Everybody's rows `[B, …]` → `[count · B, …]`, with gradients; all must have as many."""

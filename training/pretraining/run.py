@@ -13,7 +13,9 @@ import torch
 
 from clapboard.audio import WINDOW_S
 from clapboard.captions import Captioner
-from clapboard.clap import ClapEncoder
+from clapboard.captions.t5 import T5Captioner
+from clapboard.clap import ClapEncoder, training_dtype
+from clapboard.errors import ModelError, TrainingError
 from clapboard.features import LogMel
 from clapboard.pretrained import (
     AudioTowerName,
@@ -24,8 +26,8 @@ from clapboard.pretrained import (
     load_log_mel,
     load_model,
     load_tokenizer,
-    new_model,
     tokenizer_folder,
+    untrained_model,
 )
 from clapboard.scoring import Array
 from training.augment import Augment
@@ -35,11 +37,10 @@ from training.corpus.manifest import read_manifest
 from training.corpus.stream import PairStream
 from training.corpus.texts import captions_of
 from training.evaluation.retrieval import retrieval
-from training.finetuning.trainer import training_dtype
 from training.pretrain import Schedule, pretrain
 from training.pretraining.audio_input import AudioInput
 from training.pretraining.contrastive import Contrastive
-from training.pretraining.processes import Processes
+from training.pretraining.processes import ALONE, Processes
 from training.pretraining.tokenizer import train_tokenizer
 
 FUSED_S = 30.0
@@ -47,12 +48,13 @@ FUSED_S = 30.0
 
 _VOCABULARY = 8000
 _MAX_TOKENS = 77
+_VALIDATED_AT_ONCE = 16  # windows: beside what training holds in memory, and too few to look for a faster number
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Towers:
+class UntrainedTowers:
     """Two towers to begin with random weights. What isn't said of their sizes is as in transformers' configs."""
 
     audio: AudioTowerName = "htsat"
@@ -69,7 +71,7 @@ class Plan:
 
     data: Path
     out: Path
-    start: str | Towers  # a checkpoint to go on from, or towers
+    start: str | UntrainedTowers  # a checkpoint to go on from, or towers
     captioner: Captioner
     schedule: Schedule
     batch_size: int
@@ -81,13 +83,13 @@ class Plan:
     threads: int = 2  # that decode ahead
 
 
-def run(plan: Plan) -> Path:
+def run(plan: Plan, processes: Processes = ALONE) -> Path:
     """Trains by the plan, from where its folder stands, and returns the checkpoint's folder.
 
     Raises `ModelError` and `TrainingError` for a model or data set that can't be used.
     """
     device = torch.device(plan.device)
-    processes = Processes.join(device)
+    validation = _captioned(plan.validation, plan.threads) if plan.validation else None
     dtype = training_dtype(plan.dtype, device)
     torch.manual_seed(plan.schedule.seed)
     model, tokenizer, log_mel = _begin(plan)
@@ -107,38 +109,34 @@ def run(plan: Plan) -> Path:
     log.info("%d batches of %d an epoch, on %s in %s", batches.num_batches, plan.batch_size, device, dtype)
 
     def evaluate() -> Mapping[str, float]:
-        if plan.validation is None:
+        if validation is None:
             return {}
-        return retrieval_figures(ClapEncoder.load(str(folder), device=str(device)), plan.validation)
+        encoder = ClapEncoder.load(str(folder), device=str(device), batch_size=_VALIDATED_AT_ONCE)
+        return retrieval_figures(encoder, validation)
 
-    try:
-        pretrain(
-            Contrastive(model, tokenizer, audio, dtype=dtype, portion=plan.portion, processes=processes),
-            batches,
-            plan.schedule,
-            plan.out,
-            identity=_identity(plan),
-            publish=lambda averaged: publish(averaged, tokenizer, folder, base=base),
-            evaluate=evaluate,
-            processes=processes,
-        )
-    finally:
-        processes.leave()
+    pretrain(
+        Contrastive(model, tokenizer, audio, dtype=dtype, portion=plan.portion, processes=processes),
+        batches,
+        plan.schedule,
+        plan.out,
+        identity=_identity(plan),
+        publish=lambda averaged: publish(averaged, tokenizer, folder, base=base),
+        evaluate=evaluate,
+        processes=processes,
+    )
     return folder
 
 
-def retrieval_figures(encoder: ClapEncoder, folder: Path) -> dict[str, float]:
-    """How well the data set's sounds and captions find each other; sounds without a caption are left out."""
+def retrieval_figures(encoder: ClapEncoder, pairs: PairStream) -> dict[str, float]:
+    """How well sounds and captions find each other; sounds without a caption are left out. There has to be one."""
     sounds: list[Array] = []
     texts: list[str] = []
     owners: list[int] = []
-    for sample in PairStream(folder, seed=0).epoch(0):
+    for sample in pairs.epoch(0):
         if sample.captions:
             owners += [len(sounds)] * len(sample.captions)
             sounds.append(encoder.embed_recording(sample.waveform))
             texts += sample.captions
-    if not sounds:
-        return {}
     found = retrieval(np.stack(sounds), encoder.embed_texts(texts), np.array(owners))
     return {
         "text to audio R@1": found.text_to_audio.recall_1,
@@ -148,10 +146,20 @@ def retrieval_figures(encoder: ClapEncoder, folder: Path) -> dict[str, float]:
     }
 
 
+def _captioned(folder: Path, threads: int) -> PairStream:
+    """The data set to validate on. Raises `TrainingError` if it can't be used, or has nothing to measure."""
+    if not read_manifest(folder).captions:
+        raise TrainingError(
+            f"Validation set {folder} has no captions to measure retrieval by: give one that has, or leave it out."
+        )
+    return PairStream(folder, seed=0, threads=threads)
+
+
 def _identity(plan: Plan) -> str:
     shards = [shard.sha256 for shard in read_manifest(plan.data).shards]
     start = fingerprint(checkpoint_folder(plan.start)) if isinstance(plan.start, str) else plan.start
-    return repr((shards, start, type(plan.captioner).__name__, plan.batch_size, plan.augment))
+    captioner = plan.captioner.identity if isinstance(plan.captioner, T5Captioner) else type(plan.captioner).__name__
+    return repr((shards, start, captioner, plan.batch_size, plan.augment))
 
 
 def _begin(plan: Plan) -> tuple[Clap, Any, LogMel]:
@@ -172,11 +180,13 @@ def _begin(plan: Plan) -> tuple[Clap, Any, LogMel]:
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    model = new_model(
+    model = untrained_model(
         towers.audio,
         towers.text,
         projection_dim=towers.projection_dim,
         audio_sizes=towers.audio_sizes,
         text_sizes={name: value for name, value in words.items() if value is not None} | dict(towers.text_sizes),
     )
+    if model.config.text_config.vocab_size < len(tokenizer):
+        raise ModelError(f"The text tower's vocab_size is below its tokenizer's {len(tokenizer)}: leave it out.")
     return model, tokenizer, LogMel("htk" if model.config.audio_config.enable_fusion else "slaney")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,17 @@ SIZES: dict[str, Any] = {
     },
 }
 COMMAND = ("pretrain", "--data", "set", "--sizes", "sizes.json", "--batch-size", "4", "--warmup", "1")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command takes over a process's logging; this one is the tests'."""
+    root = logging.getLogger()
+    handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
+    yield
+    root.handlers[:], (sys.excepthook, threading.excepthook) = handlers, hooks
+    root.setLevel(level)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture
@@ -92,8 +106,14 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_wasnt(folder: Path) -> N
         ).read_bytes()
 
 
-def test_two_processes_train_a_checkpoint_together(folder: Path) -> None:
-    finished(started(folder, *COMMAND, "--epochs", "2", "--out", "run", processes=2))
+def test_two_processes_train_a_checkpoint_together_and_one_speaks(folder: Path) -> None:
+    process = started(folder, *COMMAND, "--epochs", "2", "--out", "run", "--json", processes=2)
+    out, err = process.communicate(timeout=250)
+    assert process.returncode == 0, err
+    assert [json.loads(line) for line in out.splitlines()] == [{"checkpoint": "run/checkpoint"}]
+    said = [json.loads(line)["message"] for line in err.splitlines() if line.startswith('{"at"')]
+    assert [message.split(":")[0] for message in said if message.startswith("epoch")] == ["epoch 1", "epoch 2"]
+    assert sum(message.startswith("3 batches of 4 an epoch") for message in said) == 1
     state = torch.load(folder / "run" / "state.pt", weights_only=True)
     assert state["next_step"] == 2 * 3
     assert ClapEncoder.load(str(folder / "run" / "checkpoint"), device="cpu", engine="torch").identity.dim == 16
@@ -155,20 +175,46 @@ def test_training_goes_on_from_a_checkpoint_and_is_measured(clapboard: Clapboard
     assert after.log_mel.filters.equal(before.log_mel.filters)
 
 
+def test_a_checkpoint_that_is_not_there_is_said_in_a_sentence(clapboard: Clapboard, folder: Path) -> None:
+    done = clapboard("pretrain", "--data", "set", "--out", "run", "--model", "./nowhere", device="cpu")
+    assert isinstance(done.exception, ModelError)
+    assert "doesn't exist" in str(done.exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
+        (("--model", "mini", "--towers", "htsat+bert"), SettingsError, r"leave out --(towers|sizes), or --model"),
+        (("--model", "mini"), SettingsError, "leave out --sizes, or --model"),
+        (("--rate", "0"), SettingsError, "choose one above 0"),
+        (("--captions", "alone", "--t5", "anything"), SettingsError, "leave out --t5"),
+        (("--sizes", "lists.json"), SettingsError, "audio_sizes and text_sizes, objects"),
+        (("--sizes", "misspelt.json"), ModelError, "Tower roberta has no size hiden_size"),
+        (("--validation", "nowhere"), TrainingError, "no complete data set"),
+        (("--validation", "tags"), TrainingError, "tags has no captions to measure retrieval by"),
         (("--towers", "htsat+gpt"), SettingsError, r"write htsat or cnn14, a \+, and roberta, bert or clip"),
         (("--sizes", "nowhere.json"), SettingsError, r"nowhere\.json can't be read as JSON"),
         (("--data", "nowhere"), TrainingError, "no complete data set"),
         (("--batch-size", "64"), TrainingError, "choose a smaller one"),
-        (("--model", "./nowhere"), ModelError, "doesn't exist"),
     ],
 )
 def test_what_cant_be_trained_is_said_in_a_sentence(
     clapboard: Clapboard, folder: Path, arguments: tuple[str, ...], error: type[Exception], said: str
 ) -> None:
+    (folder / "lists.json").write_text(json.dumps(SIZES | {"audio_sizes": [1, 2]}))
+    (folder / "misspelt.json").write_text(json.dumps(SIZES | {"text_sizes": {"hiden_size": 16}}))
+    tagged = folder / "sounds-by-tag" / "rain"
+    tagged.mkdir(parents=True)
+    (folder / "sounds" / "1.wav").rename(tagged / "1.wav")
+    build([open_source(str(tagged.parent), no_label_studio)], folder / "tags", Plan(Rules(min_s=0.0)))
     done = clapboard(*COMMAND, "--epochs", "1", "--out", "run", *arguments, device="cpu")
     assert isinstance(done.exception, error)
     assert re.search(said, str(done.exception))
     assert not (folder / "run" / "checkpoint").exists()
+
+
+def test_log_lines_are_those_of_every_command(folder: Path) -> None:
+    process = started(folder, *COMMAND, "--epochs", "1", "--out", "run")
+    _, err = process.communicate(timeout=250)
+    assert process.returncode == 0, err
+    assert {json.loads(line)["level"] for line in err.splitlines() if "epoch" in line} == {"INFO"}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import ClapModel, GPT2Tokenizer
 
 from clapboard.errors import ModelError
-from clapboard.pretrained import DualEncoder, load_model, load_tokenizer, max_tokens, new_model
+from clapboard.pretrained import DualEncoder, load_model, load_tokenizer, max_tokens, untrained_model
 from clapboard.pretrained.models import AudioTowerName, TextTowerName
 from tests.tower_checkpoints import AUDIO_TOWERS, MAX_TOKENS, SENTENCES, TEXT_TOWERS, make_model, save_pair
 from training.pretraining.tokenizer import train_tokenizer
@@ -127,7 +127,7 @@ def test_clip_reads_texts_to_their_end_whatever_the_tokenizer(words: str) -> Non
     texts = ["a dog barks loudly in the rain", "a dog barks loudly"]
     ours = train_tokenizer([*texts, *SENTENCES], vocab_size=300, max_tokens=MAX_TOKENS)
     tokenizer = ours if words == "ours" else make_model("cnn14", "bert")[1]
-    model = new_model("cnn14", "clip", text_sizes=TINY_TEXT | {"vocab_size": len(tokenizer)}).eval()
+    model = untrained_model("cnn14", "clip", text_sizes=TINY_TEXT | {"vocab_size": len(tokenizer)}).eval()
     with torch.no_grad():
         both = model.get_text_features(**tokenizer(texts, padding=True, return_tensors="pt")).pooler_output
         alone = model.get_text_features(**tokenizer(texts[1], return_tensors="pt")).pooler_output
@@ -148,7 +148,7 @@ def test_clips_own_tokenizer_is_pooled_as_transformers_does_it() -> None:
 
 def test_real_sizes_are_those_of_the_originals() -> None:
     with torch.device("meta"):
-        model = new_model("cnn14", "bert")
+        model = untrained_model("cnn14", "bert")
     assert (model.audio_projection.linear1.in_features, model.text_projection.linear1.in_features) == (2048, 768)
     assert model.audio_projection.linear2.out_features == model.text_projection.linear2.out_features == 512
     assert max_tokens(model) == 512
@@ -172,7 +172,7 @@ def test_sizes_that_do_not_fit_are_refused(
     audio: AudioTowerName, text: TextTowerName, sizes: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ModelError, match=said):
-        new_model(
+        untrained_model(
             audio, text, **{"audio_sizes": SMALL_AUDIO if audio == "htsat" else {}, "text_sizes": TINY_TEXT} | sizes
         )
 
@@ -180,7 +180,7 @@ def test_sizes_that_do_not_fit_are_refused(
 @pytest.mark.parametrize("num_stages", [3, 4])
 def test_htsats_last_width_follows_from_its_first(num_stages: int) -> None:
     sizes = SMALL_AUDIO | {"depths": [1] * num_stages}
-    model = new_model("htsat", "bert", audio_sizes=sizes, text_sizes=TINY_TEXT)
+    model = untrained_model("htsat", "bert", audio_sizes=sizes, text_sizes=TINY_TEXT)
     assert model.config.audio_config.hidden_size == 8 << (num_stages - 1)
     assert model.audio_projection.linear1.in_features == 8 << (num_stages - 1)
 

@@ -15,7 +15,7 @@ from training.pretraining.processes import Processes
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    processes = Processes.join(torch.device("cpu"))
+    processes, _ = Processes.join(torch.device("cpu"))
     for portion in PORTIONS:
         shared = task(portion=portion, processes=processes)
         loss = shared.gradients(batch(processes), seed=0)
