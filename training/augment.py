@@ -32,7 +32,7 @@ class Augment(torch.nn.Module):
         features = features + (curve if features.ndim == 3 else curve[:, None])
         if not self._masks:
             return features
-        mean_db = features.mean().item()
+        mean_db = features.mean()  # as a tensor: a GPU isn't waited for
         image = features.reshape(-1, 1, num_frames, num_mels).transpose(2, 3)  # [N, 1, 64, 1001]
         image = self.mask_mels(image, mask_value=mean_db)
         for _ in range(_NUM_TIME_MASKS):

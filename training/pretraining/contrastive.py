@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import normalize
 
 from clapboard.pretrained import max_tokens
-from training.pretraining.audio_input import AudioInput, Prepared
+from training.pretraining.audio_input import AudioInput, Prepared, on_device
 from training.pretraining.batch import Batch
 from training.pretraining.loss import affinity, contrastive_loss
 from training.pretraining.processes import ALONE, Processes
@@ -86,7 +86,7 @@ class Contrastive:
         gather, gather_items = self._processes.gather, self._processes.gather_items
         own, shared = torch.split(text, [len(batch.captions), len(batch.shared_captions)])
         meanings = [*gather_items(batch.caption_meanings), *batch.shared_meanings]
-        fit = affinity(gather_items(batch.meanings), meanings).to(audio.device)
+        fit = on_device(affinity(gather_items(batch.meanings), meanings), audio.device)
         scales = self.model.logit_scale_a.exp(), self.model.logit_scale_t.exp()
         return contrastive_loss(gather(audio), torch.cat([gather(own), shared]), fit, *scales)
 
@@ -124,7 +124,7 @@ class Contrastive:
         encoded = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=max_tokens(self.model), return_tensors="pt"
         )
-        return {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        return {name: on_device(encoded[name], self.model.device) for name in ("input_ids", "attention_mask")}
 
     def _token_parts(self, tokens: Tokens) -> list[Tokens]:
         parts = zip(*(torch.split(rows, self._portion) for rows in tokens.values()), strict=True)
