@@ -120,8 +120,11 @@ def test_two_processes_train_a_checkpoint_together_and_one_speaks(folder: Path) 
 
 
 def two_kinds(folder: Path) -> dict[str, Waveform]:
-    """Makes a data set of twelve sounds, high and low ones, and returns one of each by its caption."""
-    captions = {"a sound that is low": (60.0, 200.0), "a sound that is high": (3_000.0, 9_000.0)}
+    """Makes a data set of twelve sounds, low and high ones, and returns one of each by its caption.
+
+    Captions differ in their last token alone, whose number is low.
+    """
+    captions = {"a sound of pitch-1": (60.0, 200.0), "a sound of pitch-2": (3_000.0, 9_000.0)}
     rng, seconds = np.random.default_rng(0), np.arange(4_800) / 48_000
     tones: dict[str, Waveform] = {}
     for caption, range_hz in captions.items():
@@ -131,7 +134,9 @@ def two_kinds(folder: Path) -> dict[str, Waveform]:
             file.parent.mkdir(exist_ok=True)
             soundfile.write(file, tones[caption], 48_000)
             file.with_suffix(".txt").write_text(caption)
-    build([open_source(str(folder / "tones"), no_label_studio)], folder / "tone-set", Plan(Rules(min_s=0.0)))
+    build(
+        [open_source(str(folder / "tones"), no_label_studio)], folder / "tone-set", Plan(Rules(min_s=0.0, languages=()))
+    )
     return {caption: np.tile(tone, 100) for caption, tone in tones.items()}
 
 
