@@ -15,11 +15,11 @@ from pathlib import Path
 
 from clapboard import __version__
 from clapboard.errors import TrainingError
+from training.corpus.building import building_folder, require_free
 from training.corpus.filters import Reason, Rules
 from training.corpus.heard import Ear, Heard
 from training.corpus.language import LanguageJudge
 from training.corpus.manifest import (
-    MANIFEST,
     SPLITS,
     Manifest,
     ReadSource,
@@ -71,35 +71,27 @@ def build(
     """The manifests of the data set in `out`: one, or those of its two splits.
 
     `on_pair` hears of each pair that was judged, `on_sample` of each sample written and how many there are. Raises
-    `TrainingError` if `out` holds something, a source can't be read, or nothing is left, and what sources raise.
+    `TrainingError` if `out` holds something or lies in a source, a source can't be read, or nothing is left, and what
+    sources raise.
     """
-    out = out.absolute()
-    _require_free(out)
-    building = out.with_name(f"{out.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    sounds = building / "sounds"
-    try:
-        sounds.mkdir(parents=True)
-    except OSError as error:
-        raise TrainingError(f"{out} can't be written ({error.strerror}): name another folder.") from error
-    try:
+    out = out.resolve()
+    require_free(out)
+    _require_outside(out, sources)
+    with building_folder(out) as building:
+        sounds = building / "sounds"
+        sounds.mkdir()
         found = _hear(sources, sounds, plan, on_pair)
         manifests = _write(building, found, plan, on_sample)
         shutil.rmtree(sounds)
-        if out.is_dir():
-            out.rmdir()  # empty
-        building.rename(out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return manifests
 
 
-def _require_free(out: Path) -> None:
-    """Before hours of work."""
-    if any((out / place / MANIFEST).is_file() for place in ("", *SPLITS)):
-        raise TrainingError(f"{out} holds a data set already: name another folder, or delete it first.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TrainingError(f"{out} is no empty folder: name a new one, in which nothing of yours can be lost.")
+def _require_outside(out: Path, sources: Sequence[Source]) -> None:
+    """Else a build would hear what it writes, and the next one all that this one wrote."""
+    for source in sources:
+        folder = Path(source.given)
+        if folder.is_dir() and out.is_relative_to(folder.resolve()):
+            raise TrainingError(f"{out} lies in the source {source.given}: name a folder outside it.")
 
 
 def _hear(sources: Sequence[Source], sounds: Path, plan: Plan, on_pair: Callable[[], None]) -> _Found:

@@ -18,6 +18,7 @@ from clapboard.errors import TrainingError
 from tests.recordings import encode
 from tests.training.corpus.recorded import RATE_HZ, data_set, no_label_studio, noise, record
 from training.corpus.build import Plan, build
+from training.corpus.building import LOCK
 from training.corpus.filters import Reason, Rules
 from training.corpus.heard import Ear
 from training.corpus.manifest import Manifest, damages, data_sets_in, read_manifest
@@ -273,6 +274,7 @@ def test_a_build_that_breaks_off_leaves_nothing_and_is_run_again(tmp_path: Path)
     killed = tmp_path / "set.building"  # as kill -9 leaves it
     (killed / "sounds").mkdir(parents=True)
     (killed / "shard-000009.tar").write_bytes(b"half")
+    (killed / LOCK).touch()
     made(tmp_path / "set", *sounds(tmp_path, 1))
     assert not killed.exists()
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["manifest.json", "shard-000000.tar"]
@@ -290,6 +292,61 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     made(folder, *sounds(tmp_path, 1))
     with pytest.raises(TrainingError, match="can't be written"):
         made(tmp_path / "0.wav/set", *sounds(tmp_path, 1))
+
+
+def test_a_folder_that_no_build_has_made_is_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "set.building").mkdir()
+    (tmp_path / "set.building/thesis.txt").write_text("mine")
+    with pytest.raises(TrainingError, match=r"set\.building is in the way, and no build has made it: move it"):
+        made(tmp_path / "set", *sounds(tmp_path, 1))
+    assert (tmp_path / "set.building/thesis.txt").read_text() == "mine"
+
+
+def test_two_builds_of_one_folder_leave_each_other_alone(tmp_path: Path) -> None:
+    pairs = sounds(tmp_path, 2)
+
+    def meanwhile() -> Iterator[Pair]:
+        yield pairs[0]
+        with pytest.raises(TrainingError, match=r"set is being built already: wait for it, or name another folder"):
+            made(tmp_path / "set", *pairs)
+        yield pairs[1]
+
+    (manifest,) = build([Source("b", "b", "test", meanwhile)], tmp_path / "set", PLAN)
+    assert manifest.samples == 2
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["manifest.json", "shard-000000.tar"]
+
+
+def test_a_link_to_an_empty_folder_is_filled_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "set").symlink_to(tmp_path / "disk")
+    made(tmp_path / "set", *sounds(tmp_path, 1))
+    assert (tmp_path / "set").is_symlink()
+    assert (tmp_path / "disk/manifest.json").is_file()
+
+
+def test_a_place_that_can_not_be_replaced_is_refused_before_anything_is_heard() -> None:
+    with pytest.raises(TrainingError, match="/ is where a disk is mounted, which can't be replaced: name a new folder"):
+        build([Source("b", "b", "test", lambda: pytest.fail("nothing is heard"))], Path("/"), PLAN)
+
+
+def test_a_data_set_that_can_not_be_put_in_place_is_kept(tmp_path: Path) -> None:
+    def obstructed() -> Iterator[Pair]:
+        yield sounds(tmp_path, 1)[0]
+        (tmp_path / "set/theirs").mkdir(parents=True)
+
+    with pytest.raises(TrainingError, match=r"set\.building is a whole data set, but can't become .*set \(.*rename it"):
+        build([Source("b", "b", "test", obstructed)], tmp_path / "set", PLAN)
+    assert sorted(path.name for path in (tmp_path / "set.building").iterdir()) == ["manifest.json", "shard-000000.tar"]
+
+
+@pytest.mark.parametrize("place", ["in/set", "in/deep/set", "link/set"])
+def test_a_data_set_is_not_written_into_its_own_source(tmp_path: Path, place: str) -> None:
+    record(tmp_path / "in/dog/0.wav", 0)
+    (tmp_path / "link").symlink_to("in")
+    source = open_source(str(tmp_path / "in"), no_label_studio)
+    with pytest.raises(TrainingError, match=r"set lies in the source .*/in: name a folder outside it"):
+        build([source], tmp_path / place, PLAN)
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["dog"]
 
 
 def test_where_nothing_is_left_the_reasons_are_told(tmp_path: Path) -> None:
