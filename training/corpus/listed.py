@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,25 +48,30 @@ def _joined(table: Path, rows: Iterator[tuple[int, dict[str, Any]]]) -> Iterator
 
 
 def _csv_rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    line = 0  # the last that could be read
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file, skipinitialspace=True)
+            rows = csv.DictReader(file, skipinitialspace=True, strict=True)
             columns = [(name or "").strip() for name in rows.fieldnames or ()]
             _require_columns(table, columns)
             rows.fieldnames = columns
+            line = rows.line_num
             for row in rows:
+                line = rows.line_num
                 if None in row:
-                    raise TrainingError(
-                        f"{table} has more cells than columns in line {rows.line_num}: quote its commas."
-                    )
-                yield rows.line_num, {name: _cell(name, cell or "") for name, cell in row.items()}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+                    raise TrainingError(f"{table} has more cells than columns in line {line}: quote its commas.")
+                yield line, {name: _cell(name, cell or "") for name, cell in row.items()}
+    except csv.Error as error:
+        raise TrainingError(f"{table} has no CSV from line {line + 1} on ({error}): check its quotes.") from error
+    except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(table, error, "CSV") from error
 
 
 def _require_columns(table: Path, columns: list[str]) -> None:
     if PATH_FIELD not in columns:
         raise TrainingError(f"{table} has no column “{PATH_FIELD}”: its first line must name the columns.")
+    if twice := [name for name, times in Counter(columns).items() if name and times > 1]:
+        raise TrainingError(f"{table} has the column “{twice[0]}” twice: give each column a name of its own.")
     if not set(columns) & set(_TEXT_FIELDS):
         raise TrainingError(f"{table} has no column of texts: name one of them {' or '.join(_TEXT_FIELDS)}.")
 

@@ -79,9 +79,7 @@ def _annotated_first(client: LabelStudioClient, project_id: int) -> Iterator[Ann
     for task in client.annotated_tasks(project_id):
         annotated.add(task.id)
         yield task
-    yield from (
-        AnnotatedTask(task.id, task.data, []) for task in client.tasks(project_id) if task.id not in annotated
-    )
+    yield from (AnnotatedTask(task.id, task.data, []) for task in client.tasks(project_id) if task.id not in annotated)
 
 
 def _test_share(store: Store, project_id: int) -> float:
