@@ -137,8 +137,10 @@ def _tell(folder: Path, manifests: list[Manifest], as_json: bool) -> None:
     if as_json:
         write_json({"folder": str(folder), "data_sets": [manifest.model_dump() for manifest in manifests]})
         return
+    from training.corpus.pairs import as_text
+
     out = console()
-    held = Table("split", "samples", "hours", "captions", "tags", "shards", "MB", title=escape(str(folder)))
+    held = Table("split", "samples", "hours", "captions", "tags", "shards", "MB", title=escape(as_text(str(folder))))
     for one in manifests:
         hours, megabytes = one.duration_s / 3600, sum(shard.bytes for shard in one.shards) / 1e6
         texts = (str(one.captions), str(one.tags), str(len(one.shards)))
@@ -155,7 +157,7 @@ def _tell(folder: Path, manifests: list[Manifest], as_json: bool) -> None:
 
 
 def _left_out(manifest: Manifest) -> Table:
-    table = Table("reason", "pairs", "captions", title="Left out")
+    table = Table("reason", "pairs", "texts", title="Left out")
     for reason in dict.fromkeys((*manifest.dropped, *manifest.dropped_captions)):
         counts = (manifest.dropped.get(reason, 0), manifest.dropped_captions.get(reason, 0))
         table.add_row(reason.replace("_", " "), *(str(count) if count else "" for count in counts))

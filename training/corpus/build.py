@@ -28,7 +28,7 @@ from training.corpus.manifest import (
     Unreadable,
     write_manifest,
 )
-from training.corpus.pairs import unique
+from training.corpus.pairs import as_text, unique, unique_tags
 from training.corpus.shards import Kept, write_shards
 from training.corpus.sources import Source
 
@@ -111,11 +111,13 @@ def _hear(sources: Sequence[Source], sounds: Path, plan: Plan, on_pair: Callable
             else:
                 found.dropped[heard.fault] += 1
             if heard.fault is Reason.UNREADABLE:
-                found.unreadable.append(Unreadable(name=f"{source.name}: {heard.pair.name}", error=heard.error))
+                found.unreadable.append(
+                    Unreadable(name=f"{as_text(source.name)}: {heard.pair.name}", error=heard.error)
+                )
             if heard.fault is Reason.SET_ASIDE:
                 held_back.add(heard.sha256)
             on_pair()
-        found.sources.append(ReadSource(given=source.given, kind=source.kind, pairs=num_pairs))
+        found.sources.append(ReadSource(given=as_text(source.given), kind=source.kind, pairs=num_pairs))
     for sha256 in held_back & found.kept.keys():
         found.kept.pop(sha256).file.unlink()
         found.dropped[Reason.SET_ASIDE] += 1
@@ -130,14 +132,14 @@ def _keep(found: _Found, groups: _Groups, heard: Heard, source: Source) -> None:
     pair = heard.pair
     first = found.kept.get(heard.sha256)
     if first is None:
-        about = {"source": f"{source.name}: {pair.name}"} | dict(pair.about)
-        texts = unique([*pair.captions]), unique([*pair.tags])
+        about = {"source": f"{as_text(source.name)}: {pair.name}"} | dict(pair.about)
+        texts = unique(pair.captions), unique_tags(pair.tags)
         found.kept[heard.sha256] = Kept(heard.file, heard.sha256, heard.duration_s, *texts, pair.group, about)
         return
     found.dropped[Reason.DUPLICATE] += 1
     heard.file.unlink()
     first.captions = unique([*first.captions, *pair.captions])
-    first.tags = unique([*first.tags, *pair.tags])
+    first.tags = unique_tags([*first.tags, *pair.tags])
     if first.group and pair.group:
         groups.join(first.group, pair.group)
     first.group = first.group or pair.group

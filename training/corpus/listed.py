@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clapboard.errors import TrainingError
-from training.corpus.pairs import CAPTION_FIELDS, TAG_FIELDS, Pair, read_fields, unique
+from training.corpus.pairs import CAPTION_FIELDS, TAG_FIELDS, Pair, read_fields, unique, unique_tags
 
 PATH_FIELD = "path"
 _TEXT_FIELDS = (*CAPTION_FIELDS, *TAG_FIELDS)
@@ -41,7 +41,7 @@ def _joined(table: Path, rows: Iterator[tuple[int, dict[str, Any]]]) -> Iterator
         name = name.strip()
         pair = read_fields(row, f"{table}, line {line},").pair(name, table.parent / name)
         if before := pairs.get(name):
-            texts = unique([*before.captions, *pair.captions]), unique([*before.tags, *pair.tags])
+            texts = unique([*before.captions, *pair.captions]), unique_tags([*before.tags, *pair.tags])
             pair = replace(before, captions=texts[0], tags=texts[1], group=before.group or pair.group)
         pairs[name] = pair
     yield from pairs.values()
@@ -93,7 +93,7 @@ def _jsonl_rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _object(table: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TrainingError(f"{table} has no JSON in line {number}: {error}.") from error
     if not isinstance(row, dict):
         raise TrainingError(f'{table} has no JSON object in line {number}: write one such as {{"path": "a.wav"}}.')

@@ -26,7 +26,7 @@ from clapboard.store import Store
 from clapboard.store.inbox import Event
 from clapboard.sync import made_in_bulk
 from training.corpus.filters import Reason
-from training.corpus.pairs import Pair, unique
+from training.corpus.pairs import Pair, unique, unique_tags
 
 _TASKS_AT_ONCE = 500
 
@@ -107,7 +107,7 @@ def _said(project_id: int, label_space: LabelSpace, texts: Sequence[str], task: 
     whole_clip = [entry for said in counting(heard) for entry in said if not entry.region]
     captions = unique([text for entry in whole_clip if entry.control in texts for text in entry.labels])
     agreed = consensus(itertools.chain.from_iterable(heard), label_space).labels.get(task.id, {})
-    tags = unique([label for control in agreed.values() for label in control.labels])
+    tags = unique_tags([label for control in agreed.values() for label in control.labels])
     only_bulk = bool(task.annotations) and all(made_in_bulk(one) for one in task.annotations)
     return Pair(f"task {task.id}", b"", captions, tags, left_out=Reason.BULK if only_bulk else "")
 
