@@ -26,6 +26,7 @@ _TRANSITIVE = re.compile(r"(?:playing|using|eating|drinking|brushing|chopping|hi
 _AGENTS = re.compile(r"(?:man|woman|person|child|boy|girl|kid|baby|adult|dog|cat|bird|horse|cow|pig|frog|insect) ")
 _VERBS_AT_END = {"open": "opening", "close": "closing"}  # «Drawer open or close»: no nouns, whatever they look like
 
+_WORD = re.compile(r"[^\W_]")
 _NOUN_ENDS = {"a": 2, "an": 2, "someone": 1, "somebody": 1, "it": 1}  # after so many words, at the earliest
 _PLURAL_MODIFIERS = frozenset({"arms", "children", "clothes", "goods", "people", "sports", "teeth", "women", "men"})
 
@@ -44,6 +45,11 @@ def wording_of(tag: str) -> Wording:
     )
 
 
+def has_word(tag: str) -> bool:
+    """Whether the tag names anything: «?», «(unknown)» and «, ,» don't."""
+    return bool(names_of(tag))
+
+
 def determined(name: str) -> str:
     """The name as it stands in a sentence: «a dog», «rain», «church bells», «a walk and footsteps»."""
     takes_none = _DETERMINED.match(f"{name} ") or is_mass(name) or is_plural(name)
@@ -54,7 +60,8 @@ def names_of(tag: str) -> list[str]:
     """What the tag calls the thing, in words: its parts between commas or slashes, and its detail where that reads."""
     plain, names = re.sub(r"\([^()]*\)?", " ", tag), []
     for part in re.split(r"[,;|]+|(?<=\w\w)\s*/+\s*(?=\w\w)", plain):
-        if words := spoken(part):
+        words = spoken(part)
+        if _WORD.search(words):
             names.append(words)
     for detail in re.findall(r"\(([^()]+)\)", tag):
         words = spoken(detail)

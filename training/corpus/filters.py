@@ -19,11 +19,12 @@ _FULL_SCALE = 32_767
 
 
 class Reason(enum.StrEnum):
-    """Why a pair, or one caption of it, is left out."""
+    """Why a pair, or one caption or tag of it, is left out."""
 
     SET_ASIDE = "set_aside"  # a task for judging, or a sound that such a task has
     BULK = "accepted_in_bulk"  # nobody listened
     MISSING_TEXT = "missing_text"
+    WORDLESS_TAG = "tag_without_word"
     FEW_WORDS = "too_few_words"
     MANY_WORDS = "too_many_words"
     LANGUAGE = "other_language"
@@ -37,7 +38,7 @@ class Reason(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Rules:
-    """The bounds; tags are never judged, only captions."""
+    """The bounds; tags are judged by no bound, only captions."""
 
     min_s: float = 0.3
     max_s: float = 60.0

@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 
 from clapboard.audio import SAMPLE_RATE, blocks
+from clapboard.captions import has_word
 from clapboard.errors import AudioError, SourceError, TrainingError
 from clapboard.sources import SourceFile
 from training.corpus.filters import Pcm, Reason, Rules
@@ -29,7 +30,7 @@ _SCALE = 32_768
 class Heard:
     """What came of a pair: kept, its sound in `file`, or left out for a `fault` (with its `error` if unreadable)."""
 
-    pair: Pair  # with the captions that passed
+    pair: Pair  # with the captions and tags that passed
     fault: Reason | None = None
     error: str = ""
     sha256: str = ""  # of the 16-bit samples, little-endian; also of a sound that is set aside
@@ -69,11 +70,8 @@ class Ear:
             return self._hear_set_aside(pair)
         if pair.left_out:
             return Heard(pair, Reason(pair.left_out))
-        faults = {caption: self._rules.caption_fault(caption, self._is_wanted) for caption in pair.captions}
-        dropped = Counter(fault for fault in faults.values() if fault)
-        kept = tuple(caption for caption, fault in faults.items() if fault is None)
-        pair = replace(pair, captions=kept)
-        if not kept and not pair.tags:
+        pair, dropped = self._judged(pair)
+        if not pair.captions and not pair.tags:
             return Heard(pair, next(iter(dropped), Reason.MISSING_TEXT), dropped_captions=dropped)
         try:
             pcm = self._pcm(pair)
@@ -88,6 +86,14 @@ class Ear:
         except (soundfile.LibsndfileError, OSError) as error:
             raise TrainingError(f"{self._folder} can't be written: make room on its disk, then build again.") from error
         return Heard(pair, None, "", sha256_of(pcm), duration_s, file, dropped)
+
+    def _judged(self, pair: Pair) -> tuple[Pair, Counter[Reason]]:
+        """The pair with the captions and tags that pass, and why others don't."""
+        faults = {caption: self._rules.caption_fault(caption, self._is_wanted) for caption in pair.captions}
+        dropped = Counter(fault for fault in faults.values() if fault)
+        dropped.update(Reason.WORDLESS_TAG for tag in pair.tags if not has_word(tag))
+        captions = tuple(caption for caption, fault in faults.items() if fault is None)
+        return replace(pair, captions=captions, tags=tuple(filter(has_word, pair.tags))), dropped
 
     def _hear_set_aside(self, pair: Pair) -> Heard:
         """Known by its sound, so that the same from elsewhere is kept out too."""

@@ -51,9 +51,13 @@ def test_captions_follow_from_keywords_and_generator_alone(captioner: Captioner,
     assert all("steam whistle" in text.lower() for text in some())
 
 
-@pytest.mark.parametrize("keywords", [(), ("",), ("rain", " ")])
+WORDLESS = ["", " ", "()", "(unknown)", "(Other)", "/", ",", "?", "-", "&", "'", "\u200b"]
+
+
+@pytest.mark.parametrize("keywords", [(), *((one,) for one in WORDLESS), ("rain", "?")])
 def test_nothing_to_name_is_refused(captioner: Captioner, keywords: tuple[str, ...]) -> None:
-    with pytest.raises(ClapboardError, match="keyword"):
+    reason = f"“{keywords[-1]}” has none" if keywords else "such as “dog bark”"
+    with pytest.raises(ClapboardError, match="A caption needs keywords with a word in each.*" + re.escape(reason)):
         captioner.caption(keywords, np.random.default_rng(0))
 
 
@@ -132,6 +136,8 @@ def test_a_background_is_behind_the_first_sound() -> None:
 
 def test_what_is_named_twice_is_heard_once() -> None:
     assert drawn(("hen", "hen")) == drawn(("hen",))
+    assert drawn(("car_horn", "Car horn", "CarHorn")) == drawn(("car_horn",))
+    assert drawn(("caf\u00e9", "cafe\u0301")) == drawn(("caf\u00e9",))
 
 
 def test_keywords_alone_are_always_the_same_small_letters() -> None:

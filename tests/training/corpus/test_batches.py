@@ -74,7 +74,7 @@ def test_tags_become_captions_and_the_meaning_of_what_is_heard(tagged: Path) -> 
     found = [next(batches(tagged, 2).epoch(number)) for number in range(8)]
     assert len({text for batch in found for text in batch.captions}) > 4
     (batch, *_) = found
-    assert sorted(batch.meanings, key=str) == [{"dog_bark": 1.0}, {"rain": 1.0}]
+    assert sorted(batch.meanings, key=str) == [{"dog bark": 1.0}, {"rain": 1.0}]
     assert affinity(batch.meanings, batch.caption_meanings).tolist() == [[1, 0], [0, 1]]
     alone = PairBatches(tagged, KeywordsAlone(), batch_size=2, seed=0)
     assert {text.lower() for text in next(alone.epoch(0)).captions} == {"dog bark", "rain"}
@@ -84,6 +84,8 @@ def test_what_is_called_the_same_is_no_negative_of_each_other() -> None:
     sample = Sample("a", noise(0), ("A dog barks.",), ())
     other = replace(sample, key="b", captions=("a dog barks",))
     assert meaning(sample, "A dog barks.") == meaning(other, "a dog barks") != meaning(sample, "A cat meows.")
+    tagged = [meaning(replace(sample, tags=tags), "") for tags in (("Car_Horn", "car horn"), ("car horn",))]
+    assert affinity(tagged, tagged).tolist() == [[1, 1], [1, 1]]
 
 
 def test_what_is_too_long_is_cropped_at_random() -> None:

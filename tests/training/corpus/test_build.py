@@ -144,6 +144,22 @@ def test_a_caption_that_is_left_out_takes_neither_the_others_nor_the_tags_along(
     assert (manifest.dropped, manifest.dropped_captions) == ({}, {"other_language": 2})
 
 
+def test_tags_without_a_word_are_left_out_and_counted(tmp_path: Path) -> None:
+    tags = ("dog", "(unknown)", "(Other)", "()", "/", ",", "?", "&", "\u200b")
+    first = Pair("a", record(tmp_path / "a.wav", 1), (), tags)
+    second = Pair("b", record(tmp_path / "b.wav", 2), (), ("-", "'"))
+    (manifest,) = made(tmp_path / "set", first, second)
+    assert [one["tags"] for one in texts(tmp_path / "set")] == [["dog"]]
+    assert (manifest.dropped, manifest.dropped_captions) == ({"tag_without_word": 1}, {"tag_without_word": 10})
+
+
+def test_tags_that_differ_in_spelling_alone_are_one(tmp_path: Path) -> None:
+    pair = Pair("a", record(tmp_path / "a.wav", 1), (), ("Dog", "dog", "Car_Horn", "caf\u00e9"))
+    other = Pair("b", record(tmp_path / "a.flac", 1), (), ("DOG", "car horn", "cafe\u0301"))
+    made(tmp_path / "set", pair, other)
+    assert [one["tags"] for one in texts(tmp_path / "set")] == [["Dog", "Car_Horn", "caf\u00e9"]]
+
+
 def test_any_language_may_be_taken(tmp_path: Path) -> None:
     pair = Pair("a", record(tmp_path / "a.wav", 1), ("ein Hund bellt zweimal",))
     assert made(tmp_path / "set", pair, plan=Plan(Rules(languages=())))[0].dropped_captions == {}
