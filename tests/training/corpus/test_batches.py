@@ -104,6 +104,17 @@ def test_all_captions_are_read_without_the_sounds(folder: Path, tagged: Path) ->
     assert texts == list(captions_of(tagged, RULES, 0))
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"x", "its texts can't be read"), (b"\0", "the texts of 0 samples are left of 4")]
+)
+def test_captions_of_a_damaged_shard_are_not_passed_over(tmp_path: Path, content: bytes, reason: str) -> None:
+    folder = data_set(tmp_path, 6)
+    shard = folder / "shard-000000.tar"
+    shard.write_bytes(content * shard.stat().st_size)
+    with pytest.raises(TrainingError, match=rf"Shard .*shard-000000\.tar is damaged \({reason}\): copy it anew"):
+        list(captions_of(folder, RULES, 0))
+
+
 def test_a_batch_that_cant_be_filled_or_shared_is_refused_in_a_sentence(folder: Path) -> None:
     with pytest.raises(TrainingError, match=r"14 pairs, less than a batch of 32: choose a smaller one\."):
         batches(folder, 32)
