@@ -55,8 +55,11 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Filter pairs, join those of one sound, and write them as shards. Exit code 1 if a sound can't be read."""
-    from training.corpus.build import Plan
-    from training.corpus.build import build as build_data_set
+    try:
+        from training.corpus.build import Plan
+        from training.corpus.build import build as build_data_set
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"Building data sets needs {error.name}: run pip install '.[data]'.") from error
     from training.corpus.filters import Rules
     from training.corpus.sources import open_source
 

@@ -167,7 +167,10 @@ def _write(building: Path, found: _Found, plan: Plan, on_sample: Callable[[int],
     samples = sorted(found.kept.values(), key=lambda sample: _drawn(plan.seed, sample.sha256))
     if not samples:
         reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(found.dropped.items()))
-        raise TrainingError(f"Nothing is left of {found.num_pairs} pairs ({reasons or 'the sources are empty'}).")
+        first = "".join(f" The first that can't be read: {one.name}: {one.error}" for one in found.unreadable[:1])
+        raise TrainingError(
+            f"Nothing is left of {found.num_pairs} pairs ({reasons or 'the sources are empty'}).{first}"
+        )
     manifests: dict[Split, Manifest] = {}
     for split, part in _split(samples, plan).items():
         shards = write_shards(building / split, part, plan.samples_per_shard, lambda: on_sample(len(samples)))

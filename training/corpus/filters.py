@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,6 +50,10 @@ class Rules:
     max_clipped_share: float = 0.01  # of samples at full scale; a full-scale sine has 0.006
 
     def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.min_s, self.max_s, self.min_lufs, self.max_clipped_share))):
+            raise TrainingError(
+                "Bounds of length, loudness and clipping are finite numbers: take a large one for none."
+            )
         if self.min_s > self.max_s or self.min_words > self.max_words:
             raise TrainingError("The least length is above the greatest, so that nothing would be kept: swap them.")
 

@@ -24,6 +24,7 @@ from training.corpus.pairs import Pair
 
 _AHEAD_PER_THREAD = 2
 _SCALE = 32_768
+_UNREADABLE = (AudioError, SourceError, OSError)  # the last for a path that is too long, or may not be read
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class Ear:
             return Heard(pair, next(iter(dropped), Reason.MISSING_TEXT), dropped_captions=dropped)
         try:
             pcm = self._pcm(pair)
-        except (AudioError, SourceError) as error:
-            return Heard(pair, Reason.UNREADABLE, str(error), dropped_captions=dropped)
+        except _UNREADABLE as error:
+            return Heard(pair, Reason.UNREADABLE, _said_of(pair, error), dropped_captions=dropped)
         duration_s = pcm.size / SAMPLE_RATE
         if fault := self._rules.sound_fault(pcm, duration_s):
             return Heard(pair, fault, dropped_captions=dropped)
@@ -97,7 +98,7 @@ class Ear:
 
     def _hear_set_aside(self, pair: Pair) -> Heard:
         """Known by its sound, so that the same from elsewhere is kept out too."""
-        with contextlib.suppress(AudioError, SourceError):
+        with contextlib.suppress(*_UNREADABLE):
             return Heard(pair, Reason.SET_ASIDE, sha256=sha256_of(self._pcm(pair)))
         return Heard(pair, Reason.SET_ASIDE)
 
@@ -122,3 +123,7 @@ class Ear:
 def sha256_of(pcm: Pcm) -> str:
     """What the sound is known by, whatever file it came in."""
     return hashlib.sha256(pcm.astype("<i2").tobytes()).hexdigest()
+
+
+def _said_of(pair: Pair, error: Exception) -> str:
+    return f"{pair.name} can't be read: {error.strerror}." if isinstance(error, OSError) else str(error)

@@ -103,6 +103,9 @@ def rejected(folder: Path) -> Iterator[tuple[Pair, Reason]]:
     yield Pair("text", folder / "broken.wav", dog), Reason.UNREADABLE
     yield Pair("missing", folder / "missing.wav", dog), Reason.UNREADABLE
     yield Pair("empty", b"", dog), Reason.UNREADABLE
+    yield Pair("long name", folder / (300 * "x" + ".wav"), dog), Reason.UNREADABLE
+    yield Pair("no name", folder / "a\0.wav", dog), Reason.UNREADABLE
+    yield Pair("half a name", folder / "\ud83d.wav", dog), Reason.UNREADABLE
     yield Pair("short", record(folder / "short.wav", 101, 0.1), dog), Reason.SHORT
     yield Pair("long", record(folder / "long.wav", 102, 2.5), dog), Reason.LONG
     yield Pair("silent", folder / "silent.wav", dog), Reason.QUIET
@@ -123,6 +126,9 @@ def test_each_pair_that_is_left_out_is_counted_by_its_reason(tmp_path: Path) -> 
         ("given: text", "text is no audio that can be decoded"),
         ("given: missing", "missing doesn't exist, or is no file"),
         ("given: empty", "empty is no audio that can be decoded"),
+        ("given: long name", "long name can't be read"),
+        ("given: no name", "no name doesn't exist, or is no file"),
+        ("given: half a name", "half a name doesn't exist, or is no file"),
     ]
 
 
@@ -368,10 +374,21 @@ def test_a_data_set_is_not_written_into_its_own_source(tmp_path: Path, place: st
 def test_where_nothing_is_left_the_reasons_are_told(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"Nothing is left of 1 pairs \(1 missing_text\)"):
         made(tmp_path / "set", Pair("a", record(tmp_path / "a.wav", 1)))
+    unreadable = [Pair("b", b"no sound", ("a dog",)), Pair("c", b"nor here", ("a dog",))]
+    with pytest.raises(
+        TrainingError, match=r"\(2 unreadable\)\. The first that can't be read: given: b: b is no audio"
+    ):
+        made(tmp_path / "set", *unreadable)
     with pytest.raises(TrainingError, match=r"Nothing is left of 0 pairs \(the sources are empty\)"):
         made(tmp_path / "set")
     with pytest.raises(TrainingError, match="The least length is above the greatest"):
         Rules(min_s=2.0, max_s=1.0)
+
+
+@pytest.mark.parametrize("bound", [{"max_s": np.inf}, {"min_lufs": np.nan}, {"max_clipped_share": np.nan}])
+def test_a_bound_that_is_no_number_is_refused(bound: dict[str, float]) -> None:
+    with pytest.raises(TrainingError, match="Bounds of length, loudness and clipping are finite numbers"):
+        Rules(**bound)  # type: ignore[arg-type]
 
 
 def test_several_sources_are_one_data_set(tmp_path: Path) -> None:

@@ -169,6 +169,38 @@ def test_a_hugging_face_data_set_that_can_not_be_used_says_why(tmp_path: Path) -
         pairs(tmp_path / "broken")
 
 
+@pytest.mark.parametrize(
+    ("file", "damage"), [("state.json", b"{}"), ("*.arrow", b"\xff"), ("dataset_info.json", b"\xff")]
+)
+def test_a_damaged_hugging_face_data_set_is_named(tmp_path: Path, file: str, damage: bytes) -> None:
+    hugging_face_rows(path=["a.wav"], caption=["a dog"]).save_to_disk(str(tmp_path / "set"))
+    (found,) = (tmp_path / "set").glob(file)
+    whole = found.read_bytes()
+    found.write_bytes(damage if file.endswith("json") else whole[:200] + damage * (len(whole) - 200))
+    with pytest.raises(TrainingError, match="set can't be read as a Hugging Face data set: save it anew"):
+        pairs(tmp_path / "set")
+
+
+def test_a_column_of_bytes_is_of_files_and_one_of_numbers_is_refused(tmp_path: Path) -> None:
+    import datasets
+
+    def saved(name: str, sound: Any, feature: Any) -> Path:
+        features = datasets.Features({"audio": feature, "caption": datasets.Value("string")})
+        rows = datasets.Dataset.from_dict({"audio": [sound], "caption": ["a dog"]}, features=features)
+        rows.save_to_disk(str(tmp_path / name))
+        return tmp_path / name
+
+    number = datasets.Value("float32")
+    encoded = saved("bytes", content(0), datasets.Value("binary"))
+    assert pairs(encoded) == [Pair("row 0", content(0), ("a dog",))]
+    decoded = saved("floats", [0.0, 0.5], datasets.List(number))
+    with pytest.raises(TrainingError, match=r"floats has no files in its column audio: cast it to datasets\.Audio"):
+        pairs(decoded)
+    sampled = {"array": datasets.List(number), "sampling_rate": datasets.Value("int32")}
+    with pytest.raises(TrainingError, match=r"struct has no files in its column audio: cast it to datasets\.Audio"):
+        pairs(saved("struct", {"array": [0.0], "sampling_rate": 48_000}, sampled))
+
+
 # Tar shards
 
 
