@@ -13,6 +13,7 @@ import torch
 
 from clapboard.audio import WINDOW_S
 from clapboard.captions import Captioner
+from clapboard.captions.t5 import T5Captioner
 from clapboard.clap import ClapEncoder
 from clapboard.features import LogMel
 from clapboard.pretrained import (
@@ -33,7 +34,7 @@ from training.checkpoint import publish
 from training.corpus.batches import PairBatches
 from training.corpus.manifest import read_manifest
 from training.corpus.stream import PairStream
-from training.corpus.texts import captions_of
+from training.corpus.texts import captions_of, texts_of
 from training.evaluation.retrieval import retrieval
 from training.finetuning.trainer import training_dtype
 from training.pretrain import Schedule, pretrain
@@ -90,6 +91,8 @@ def run(plan: Plan) -> Path:
     processes = Processes.join(device)
     dtype = training_dtype(plan.dtype, device)
     torch.manual_seed(plan.schedule.seed)
+    if isinstance(plan.captioner, T5Captioner):  # one by one, in the midst of training, they would take far longer
+        plan.captioner.prepare(said.tags for said in texts_of(plan.data) if not said.captions)
     model, tokenizer, log_mel = _begin(plan)
     model.to(device)
     audio = AudioInput(model, log_mel.to(device), augment=Augment() if plan.augment else None, dtype=dtype)
