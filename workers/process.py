@@ -33,7 +33,6 @@ from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest
-from workers.batch import PredictJobs
 from workers.chores import ENDINGS, Chores
 from workers.embed import EmbeddingStage
 from workers.encoders import EncoderPool, announce, load_encoder
@@ -41,6 +40,7 @@ from workers.finetune import Finetuner
 from workers.heads import Heads
 from workers.metrics import MetricsServer, WorkerMetrics
 from workers.pipeline import Pipeline, unforeseen
+from workers.predict import PredictJobs
 from workers.promote import Promoter
 from workers.push import Pusher
 from workers.refit import Refitter

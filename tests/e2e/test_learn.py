@@ -24,9 +24,9 @@ from clapboard.sources import AudioSources
 from clapboard.store.jobs import State
 from demo.__main__ import label_config
 from demo.clips import make_plant_clips
-from demo.interlock import STATES
 from demo.label_studio_server import LabelStudioServer
 from demo.learning import Annotator, LearningProject
+from demo.plant import STATES
 from tests.audio_server import wav
 from tests.fixtures_services import free_port
 from tests.processes import SERVING, Backend, Installation, Running, wait_for

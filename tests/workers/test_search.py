@@ -19,7 +19,7 @@ from clapboard.store.tasks import KnownTask
 from tests.audio_server import wav
 from tests.fake_label_studio import CHOICES
 from tests.workers.conftest import CountingEncoder, World
-from workers.batch import PredictJobs
+from workers.predict import PredictJobs
 from workers.process import Worker
 from workers.search import Searcher
 

@@ -13,9 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from clapboard.clap import ClapEncoder
 from clapboard.errors import TrainingError
-from clapboard.head import ControlHead
+from clapboard.head import ControlHead, scores_of_all
 from clapboard.scoring import Array
-from training.evaluate import head_scores
 from training.evaluation.listed_clips import EmbeddedClips, embed_clips
 from training.finetune import choose_rung, finetune
 from training.finetuning.labelled import LabelledClip, count_labels, split_clips
@@ -139,7 +138,7 @@ def _is_promoted(draw: Draw, tuned: Draw) -> bool:
 
 def _scores(clips: EmbeddedClips, head: ControlHead) -> Array:
     """Scores `[N, L]`, by the rule that serves."""
-    return head_scores(clips.control, head, clips.windows)
+    return scores_of_all(clips.control, head, clips.windows)
 
 
 def _texts(clips: EmbeddedClips) -> ControlHead:

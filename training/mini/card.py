@@ -14,8 +14,9 @@ import typer
 from clapboard.captions import RULES
 from clapboard.clap import ClapEncoder
 from clapboard.prompts import prompts_for
-from training.evaluate import Report, zero_shot
-from training.recordings import Clip, Recording, load_recordings, read_manifest
+from training.evaluate import Report
+from training.mini.esc10 import Clip, Recording, list_clips, load_recordings
+from training.mini.zero_shot import zero_shot
 from training.sounds.synthesis import KINDS, synthesise
 
 PARAPHRASES = {
@@ -166,9 +167,9 @@ def main(
 ) -> None:
     """Measures a published checkpoint and writes its model card."""
     encoder = ClapEncoder.load(str(checkpoint), device="cpu")
-    fold_4 = load_recordings(read_manifest(esc10, [4]))
+    fold_4 = load_recordings(list_clips(esc10, [4]))
     figures = measure(encoder, fold_4)
-    clips = read_manifest(esc10, [1, 2, 3])
+    clips = list_clips(esc10, [1, 2, 3])
     card = _TEMPLATE.format(
         **_shape(checkpoint),
         kinds=len(KINDS),

@@ -12,8 +12,8 @@ from clapboard.clap import ClapEncoder
 from clapboard.errors import SettingsError, TrainingError
 from tests.clapboard.cli.conftest import Clapboard, lines
 from tests.training import benchmark_layouts as layouts
-from training.evaluate import zero_shot
-from training.recordings import load_recordings, read_manifest
+from training.mini.esc10 import list_clips, load_recordings
+from training.mini.zero_shot import zero_shot
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -145,6 +145,6 @@ def test_mini_on_real_recordings_is_what_its_card_measures(clapboard: Clapboard,
     assert found["num_heard"] == 20
     card = zero_shot(
         ClapEncoder.load("mini", device="cpu", engine="torch"),
-        load_recordings(read_manifest(tmp_path / "esc10", [4])),
+        load_recordings(list_clips(tmp_path / "esc10", [4])),
     )
     assert found["zero_shot"]["score"] == found["zero_shot"]["by_fold"]["4"] == card.accuracy >= 0.7
