@@ -24,6 +24,7 @@ from celery.signals import worker_shutting_down
 from sqlalchemy.exc import SQLAlchemyError
 
 from clapboard.clap import ClapEncoder
+from clapboard.encoder import load_encoder
 from clapboard.errors import InternalError
 from clapboard.jobs import BATCH, INTERACTIVE, LEARN, QUEUES, RING, TRAIN, CeleryBell, make_celery
 from clapboard.label_studio.client import LabelStudioClient
@@ -35,7 +36,7 @@ from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest
 from workers.chores import ENDINGS, Chores
 from workers.embed import EmbeddingStage
-from workers.encoders import EncoderPool, announce, load_encoder
+from workers.encoders import EncoderPool, announce
 from workers.finetune import Finetuner
 from workers.heads import Heads
 from workers.metrics import MetricsServer, WorkerMetrics
@@ -66,9 +67,7 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> None:
     Raises `ModelError` if the model can't be loaded and `SettingsError` if the store can't be opened, or the metrics'
     port not be had.
     """
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
-    encoder = load_encoder(settings, settings.model)
+    encoder = load_encoder(settings)
     store = Store.open(settings)
     worker = Worker(settings, store, encoder, queues)
     app = make_celery(settings, queues=queues)

@@ -74,20 +74,10 @@ def search(
 
 def _load(settings: Settings, encoder: Encoder) -> ClapEncoder:
     """The encoder that the project was embedded with. Raises `ModelError` if it is another one here."""
-    import torch
-
-    from clapboard.clap import ClapEncoder
+    from clapboard.encoder import load_encoder
     from clapboard.search import require_same
 
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
-    loaded = ClapEncoder.load(
-        settings.checkpoint(encoder.model),
-        device=settings.device,
-        dtype=settings.dtype,
-        engine=settings.engine,
-        fusion=settings.fusion,
-    )
+    loaded = load_encoder(settings, encoder.model)
     require_same(encoder, loaded.identity.version)
     return loaded
 

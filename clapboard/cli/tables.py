@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from clapboard.cli.evaluate import Prompts, commands, load_encoder
+from clapboard.cli.evaluate import Prompts, commands
 from clapboard.cli.output import AsJson, Model, console, errors_console, progress_bar, settings_with, write_json
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def tables(
 
     Data sets that aren't there are named and left out. Embeddings are kept: a run that was stopped goes on.
     """
+    from clapboard.encoder import load_encoder
     from training.benchmarks.cache import EmbeddingCache
     from training.benchmarks.registry import choose, locate
     from training.benchmarks.tables import layouts
