@@ -52,11 +52,6 @@ class Rolled:
     num_waiting: int
     num_missing: int = 0
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the version is promoted, and Label Studio shows it."""
-        return not self.num_waiting
-
 
 class Rollout:
     """Brings versions into service."""

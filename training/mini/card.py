@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from clapboard.audio import SAMPLE_RATE
 from clapboard.captions import RULES
 from clapboard.clap import ClapEncoder
 from clapboard.prompts import prompts_for
@@ -105,8 +106,8 @@ class Figure:
 
 def measure(encoder: ClapEncoder, fold_4: Sequence[Recording]) -> list[Figure]:
     """All the card's figures: real clips by name, cut to another length, by paraphrase, and held-out synthetic ones."""
-    cut = [Recording(clip.kind, clip.waveform[: int(3.3 * 48_000)]) for clip in fold_4]
-    longer = [Recording(clip.kind, np.resize(clip.waveform, int(5.009 * 48_000))) for clip in fold_4]
+    cut = [Recording(clip.kind, clip.waveform[: int(3.3 * SAMPLE_RATE)]) for clip in fold_4]
+    longer = [Recording(clip.kind, np.resize(clip.waveform, int(5.009 * SAMPLE_RATE))) for clip in fold_4]
     alone = [{kind: (texts[index],) for kind, texts in PARAPHRASES.items()} for index in range(3)]
     synthetic = held_out_synthetic()
     rows = [
