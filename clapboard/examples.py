@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections import OrderedDict
@@ -49,7 +50,16 @@ class OfFile:
     sha256: str = ""
 
 
-Sound = OfTask | OfFile
+@dataclass(frozen=True)
+class OfAddress:
+    """What lies at an address or in a data: URI, or a piece of it. `name` is what errors call it."""
+
+    uri: str
+    name: str
+    span: Span | None = None
+
+
+Sound = OfTask | OfFile | OfAddress
 
 
 @dataclass(frozen=True)
@@ -106,12 +116,19 @@ class Listener:
     """Hears with an encoder, which is asked for when it is needed first."""
 
     def __init__(
-        self, encoder: Callable[[], ClapEncoder], memory: Memory, *, is_awaited: Callable[[], bool] = lambda: True
+        self, encoder: Callable[[], ClapEncoder], memory: Memory, *, patience_s: Callable[[], float] = lambda: math.inf
     ) -> None:
-        """`is_awaited` says whether it is worth while to hear another sound."""
+        """`patience_s` says how long whoever asked still waits: 0 when they have gone."""
         self._encoder = lru_cache(maxsize=1)(encoder)
         self._memory = memory
-        self._is_awaited = is_awaited
+        self._patience_s = patience_s
+
+    def require_patience(self) -> float:
+        """Seconds that there are for what comes next. Raises `BusyError` if nobody waits for it any more."""
+        patience_s = self._patience_s()
+        if patience_s <= 0:
+            raise BusyError("Nobody waits for this search any more.")
+        return patience_s
 
     def text(self, text: str) -> tuple[Array, Array]:
         """The text's embedding `[D]`, made as a label's would be, and that of a text which says nothing.
@@ -126,8 +143,7 @@ class Listener:
 
         Raises `AudioError` if it can't be used, or is too long, `BusyError` if nobody waits for it any more.
         """
-        if not self._is_awaited():
-            raise BusyError("Nobody waits for this search any more.")
+        self.require_patience()
         if not file.sha256:
             return self._hear(file)
         identity = self._encoder().identity

@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from clapboard.clap import ClapEncoder
 from clapboard.errors import InternalError
-from clapboard.jobs import BATCH, INTERACTIVE, LEARN, QUEUES, RING, TRAIN, CeleryBell, make_celery
+from clapboard.jobs import BATCH, INTERACTIVE, LEARN, QUEUES, RING, SEARCH, TRAIN, CeleryBell, make_celery
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.tally import RequestTally
 from clapboard.logs import about
@@ -47,7 +47,7 @@ from workers.refit import Refitter
 from workers.rollout import Rollout
 from workers.search import Searcher
 
-THREADS = {INTERACTIVE: 2, LEARN: 1, BATCH: 2, TRAIN: 1}
+THREADS = {INTERACTIVE: 2, SEARCH: 2, LEARN: 1, BATCH: 2, TRAIN: 1}
 """How many threads may be at a queue."""
 
 ALL_PROJECTS = "clapboard.all-projects"
@@ -232,7 +232,6 @@ class Worker:
 
     def _work_off(self, queue: str) -> None:
         while not self._stopping.is_set():
-            # Chores come one by one, so that no other worker waits for what this one hasn't begun.
             at_once = self._encoder.batch_size if queue in (INTERACTIVE, BATCH) else 1
             jobs = self._store.jobs.claim(self.name, queue, at_once)
             if not jobs:

@@ -76,10 +76,14 @@ class JobStore(JobRecords):
                 connection.execute(jobs.insert().values(row | {"error_code": error.code, "error": _reason(error)}))
 
     def claim(self, worker: str, queue: str, limit: int) -> list[Job]:
-        """Up to `limit` of the queue's oldest jobs, now running for this worker and for no other."""
+        """Up to `limit` of the queue's oldest jobs, now running for this worker and for no other.
+
+        Predictions come together. A chore comes alone, so that no other worker waits for what this one hasn't begun,
+        and so does what was tried before.
+        """
         now = self._clock()
         waiting = (
-            select(jobs.c.id, jobs.c.attempts)
+            select(jobs.c.id, jobs.c.kind, jobs.c.attempts)
             .where(jobs.c.state == State.QUEUED, jobs.c.queue == queue, jobs.c.not_before <= now)
             .order_by(jobs.c.id)
             .limit(limit)
@@ -89,7 +93,8 @@ class JobStore(JobRecords):
             rows = connection.execute(waiting).all()
             if not rows:
                 return []
-            chosen = [row.id for row in rows[:1] if row.attempts] or [row.id for row in rows if row.attempts == 0]
+            together = [row.id for row in rows if row.kind == "predict" and row.attempts == 0]
+            chosen = together if rows[0].id in together else [rows[0].id]
             claimed = connection.execute(
                 update(jobs)
                 .where(jobs.c.id.in_(chosen))

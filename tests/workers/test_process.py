@@ -101,7 +101,7 @@ class TestEverySecond:
         assert found.version == world.encoder.identity.version
         (alive,) = wait_for(lambda: world.store.catalog.workers(5), "the worker says nothing")
         assert (alive.name, alive.model, alive.device) == (worker.name, "counting", "cpu")
-        assert alive.queues == "interactive,learn,batch,train"
+        assert alive.queues == "interactive,search,learn,batch,train"
 
     def test_a_lost_bell_is_rung_again(self, world: World, worker: Worker) -> None:
         worker.start()
