@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from clapboard.audio import Span
 from clapboard.errors import ClapboardError
-from clapboard.examples import Listener, Memory, OfAddress, OfTask, Sound, Wanted
+from clapboard.examples import Listener, OfAddress, OfTask, Sound, Wanted
+from clapboard.memory import Memory
 from clapboard.search import ProjectSearch, require_same
 from clapboard.search_request import SearchRequest, SoundRequest
 from clapboard.settings import Settings
@@ -29,7 +30,7 @@ class Searcher:
         self._sources = sources
         self._encoders = encoders
         self._files = VectorFiles(settings.vectors_dir, store.embeddings, patience_s=settings.search_wait_s)
-        self._memory = Memory()
+        self._memory: Memory[Hashable] = Memory()
 
     def run(self, job: Job) -> str:
         """Answer the search, if somebody still waits; a word on what came of it.
