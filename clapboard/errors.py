@@ -17,6 +17,7 @@
     ├── RequestError              a request to the backend is malformed
     ├── InternalError             something unforeseen; another try may go well (retryable)
     └── NotFoundError             a project, job or version that doesn't exist
+        └── NoDataSetError        … or a public data set that isn't on disk
 
 Each class says whether the same call may succeed later (`retryable`) and which HTTP status it becomes. The
 message is one sentence for a person: what is wrong with which subject, and what to do. It never holds a token,
@@ -126,3 +127,7 @@ class NotFoundError(ClapboardError):
     """What was asked for doesn't exist."""
 
     http_status = 404
+
+
+class NoDataSetError(NotFoundError):
+    """A public data set isn't on disk."""

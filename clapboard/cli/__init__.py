@@ -34,6 +34,7 @@ from clapboard.errors import (
     LabelConfigError,
     LabelStudioError,
     ModelError,
+    NoDataSetError,
     NoWorkerError,
     SourceUnavailable,
 )
@@ -64,7 +65,7 @@ for module in (
 ):
     module.add_commands(app)
 
-_MISSING = (LabelStudioError, ModelError, NoWorkerError, SourceUnavailable)
+_MISSING = (LabelStudioError, ModelError, NoDataSetError, NoWorkerError, SourceUnavailable)
 
 
 def main() -> None:
