@@ -232,8 +232,9 @@ class Worker:
 
     def _work_off(self, queue: str) -> None:
         while not self._stopping.is_set():
+            # Chores come one by one, so that no other worker waits for what this one hasn't begun.
             at_once = self._encoder.batch_size if queue in (INTERACTIVE, BATCH) else 1
-            jobs = self._store.jobs.claim(self.name, queue, at_once)
+            jobs = self._store.jobs.claim(self.name, queue, at_once, together="predict")
             if not jobs:
                 return
             if len(jobs) == at_once > 1:  # there may be more: another thread, or worker, needn't wait for its next look

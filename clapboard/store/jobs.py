@@ -75,11 +75,10 @@ class JobStore(JobRecords):
             if connection.execute(update(jobs).where(same).values(finished_at=now)).rowcount == 0:
                 connection.execute(jobs.insert().values(row | {"error_code": error.code, "error": _reason(error)}))
 
-    def claim(self, worker: str, queue: str, limit: int) -> list[Job]:
+    def claim(self, worker: str, queue: str, limit: int, *, together: str = "") -> list[Job]:
         """Up to `limit` of the queue's oldest jobs, now running for this worker and for no other.
 
-        Predictions come together. A chore comes alone, so that no other worker waits for what this one hasn't begun,
-        and so does what was tried before.
+        Where `together` names a kind, a job of any other comes alone, as does always what was tried before.
         """
         now = self._clock()
         waiting = (
@@ -93,8 +92,8 @@ class JobStore(JobRecords):
             rows = connection.execute(waiting).all()
             if not rows:
                 return []
-            together = [row.id for row in rows if row.kind == "predict" and row.attempts == 0]
-            chosen = together if rows[0].id in together else [rows[0].id]
+            among_others = [row.id for row in rows if row.attempts == 0 and row.kind == (together or row.kind)]
+            chosen = among_others if rows[0].id in among_others else [rows[0].id]
             claimed = connection.execute(
                 update(jobs)
                 .where(jobs.c.id.in_(chosen))

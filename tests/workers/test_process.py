@@ -16,7 +16,7 @@ from celery.schedules import crontab, schedule
 
 from clapboard.jobs import BATCH, INTERACTIVE, QUEUES, TRAIN, make_celery
 from clapboard.store import Store
-from clapboard.store.jobs import JobRequest, State
+from clapboard.store.jobs import Job, JobRequest, State
 from tests.fake_label_studio import CHOICES, TOKEN
 from tests.fixtures_services import free_port, needs_program
 from tests.processes import wait_for
@@ -70,6 +70,28 @@ class TestDraining:
         for thread in threads:
             thread.join(10)
         assert set(states(world).values()) == {State.DONE}
+
+    def test_a_chore_that_another_thread_could_do_is_not_held_by_one_that_has_not_begun_it(
+        self, world: World, worker: Worker
+    ) -> None:
+        began, go_on = threading.Event(), threading.Event()
+
+        def linger(job: Job) -> str:
+            if job.project == 1:
+                began.set()
+                go_on.wait(10)
+            return "done"
+
+        worker._chores._kinds = {"prelabel": linger}  # type: ignore[assignment]
+        first, second = world.store.jobs.add(BATCH, [JobRequest("prelabel", project) for project in (1, 2)])
+        thread = threading.Thread(target=worker.drain, args=[BATCH])
+        thread.start()
+        assert began.wait(5)
+        worker.drain(BATCH)
+        assert world.store.jobs.get(second).state == State.DONE
+        go_on.set()
+        thread.join(10)
+        assert world.store.jobs.get(first).state == State.DONE
 
     def test_a_bell_without_work_does_nothing(self, world: World, worker: Worker) -> None:
         for queue in QUEUES:
