@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from clapboard.clap import ClapEncoder
 from clapboard.encoder import load_encoder
 from clapboard.errors import InternalError
-from clapboard.jobs import BATCH, INTERACTIVE, LEARN, QUEUES, RING, TRAIN, CeleryBell, make_celery
+from clapboard.jobs import BATCH, INTERACTIVE, LEARN, QUEUES, RING, SEARCH, TRAIN, CeleryBell, make_celery
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.tally import RequestTally
 from clapboard.logs import about
@@ -48,7 +48,7 @@ from workers.refit import Refitter
 from workers.rollout import Rollout
 from workers.search import Searcher
 
-THREADS = {INTERACTIVE: 2, LEARN: 1, BATCH: 2, TRAIN: 1}
+THREADS = {INTERACTIVE: 2, SEARCH: 2, LEARN: 1, BATCH: 2, TRAIN: 1}
 """How many threads may be at a queue."""
 
 ALL_PROJECTS = "clapboard.all-projects"
@@ -233,7 +233,7 @@ class Worker:
         while not self._stopping.is_set():
             # Chores come one by one, so that no other worker waits for what this one hasn't begun.
             at_once = self._encoder.batch_size if queue in (INTERACTIVE, BATCH) else 1
-            jobs = self._store.jobs.claim(self.name, queue, at_once)
+            jobs = self._store.jobs.claim(self.name, queue, at_once, together="predict")
             if not jobs:
                 return
             if len(jobs) == at_once > 1:  # there may be more: another thread, or worker, needn't wait for its next look

@@ -47,7 +47,8 @@ def search(
     """
     if not (texts or like or task):
         raise typer.BadParameter("give a text, --like or --task")
-    from clapboard.examples import Listener, Memory, OfTask, Wanted, read_sound
+    from clapboard.examples import Listener, OfTask, Wanted, read_sound
+    from clapboard.memory import Memory
     from clapboard.search import ProjectSearch
     from clapboard.sources import AudioSources
     from clapboard.store import Store
