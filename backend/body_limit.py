@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.wire import Problem
 from clapboard.errors import RequestError
-from clapboard.search_request import MAX_AUDIO_CHARS
+from clapboard.search.request import MAX_AUDIO_CHARS
 
 MAX_BODY_BYTES = {"/webhook": 64 * 1024 * 1024, "/search": 2 * MAX_AUDIO_CHARS}
 """By path. What Label Studio asks `/predict` has no bound: its batches may hold as much audio as they like."""

@@ -15,7 +15,7 @@ from backend.wire import Problem, SearchAnswer
 from clapboard.errors import BusyError, InternalError, NoWorkerError
 from clapboard.jobs import SEARCH, Bell
 from clapboard.logs import about
-from clapboard.search_request import SearchRequest
+from clapboard.search.request import SearchRequest
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store

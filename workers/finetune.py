@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clapboard import prediction
-from clapboard.consensus import TaskLabels, consensus
 from clapboard.encoder import load_encoder
 from clapboard.errors import ClapboardError, InternalError, NotFoundError, TrainingError
+from clapboard.feedback.consensus import TaskLabels, consensus
 from clapboard.head import ZERO_SHOT, Head
 from clapboard.labels import parse_label_config
 from clapboard.logs import carry

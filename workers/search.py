@@ -8,10 +8,10 @@ from typing import Any
 
 from clapboard.audio import Span
 from clapboard.errors import ClapboardError
-from clapboard.examples import Listener, OfAddress, OfTask, Sound, Wanted
 from clapboard.memory import Memory
-from clapboard.search import ProjectSearch, require_same
-from clapboard.search_request import SearchRequest, SoundRequest
+from clapboard.search.examples import Listener, OfAddress, OfTask, Sound, Wanted
+from clapboard.search.project import ProjectSearch, require_same
+from clapboard.search.request import SearchRequest, SoundRequest
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.sources.guarded_http import Deadline

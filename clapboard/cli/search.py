@@ -47,9 +47,9 @@ def search(
     """
     if not (texts or like or task):
         raise typer.BadParameter("give a text, --like or --task")
-    from clapboard.examples import Listener, OfTask, Wanted, read_sound
     from clapboard.memory import Memory
-    from clapboard.search import ProjectSearch
+    from clapboard.search.examples import Listener, OfTask, Wanted, read_sound
+    from clapboard.search.project import ProjectSearch
     from clapboard.sources import AudioSources
     from clapboard.store import Store
     from clapboard.store.vectors import VectorFiles
@@ -76,7 +76,7 @@ def search(
 def _load(settings: Settings, encoder: Encoder) -> ClapEncoder:
     """The encoder that the project was embedded with. Raises `ModelError` if it is another one here."""
     from clapboard.encoder import load_encoder
-    from clapboard.search import require_same
+    from clapboard.search.project import require_same
 
     loaded = load_encoder(settings, encoder.model)
     require_same(encoder, loaded.identity.version)

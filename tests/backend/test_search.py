@@ -12,7 +12,7 @@ import pytest
 
 from clapboard.errors import InternalError
 from clapboard.jobs import SEARCH
-from clapboard.search_request import MAX_AUDIO_CHARS
+from clapboard.search.request import MAX_AUDIO_CHARS
 from clapboard.store.jobs import Job
 from tests.backend.conftest import PASSWORD
 from tests.fake_label_studio import CHOICES

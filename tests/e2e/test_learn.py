@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clapboard.known_tasks import TaskReader
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.labels import parse_label_config
-from clapboard.pool import TaskReader
 from clapboard.sources import AudioSources
 from clapboard.store.jobs import State
 from demo.__main__ import label_config

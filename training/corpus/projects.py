@@ -1,7 +1,7 @@
 """A Label Studio project → pairs: what people wrote (TextArea) and chose (whole-clip Choices) of each task's audio.
 
-What counts of several annotations is what counts everywhere (`clapboard.consensus`). Nobody listened to what was
-accepted in bulk, and tasks that are set aside judge the models that are trained: both are left out.
+What counts of several annotations is what counts everywhere (`clapboard.feedback.consensus`). Nobody listened to what
+was accepted in bulk, and tasks that are set aside judge the models that are trained: both are left out.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
 
-from clapboard.consensus import consensus, counting
 from clapboard.errors import NotFoundError, SourceError, TrainingError
+from clapboard.feedback.consensus import consensus, counting
+from clapboard.feedback.entries import Entry, entries
+from clapboard.feedback.sync import made_in_bulk
+from clapboard.known_tasks import TaskReader
 from clapboard.label_studio.annotations import AnnotatedTask
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.labels import LabelSpace, parse_label_config
-from clapboard.ledger import Entry, entries
-from clapboard.pool import TaskReader
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.inbox import Event
-from clapboard.sync import made_in_bulk
 from training.corpus.filters import Reason
 from training.corpus.pairs import Pair, unique, unique_tags
 

@@ -113,6 +113,7 @@ def test_a_set_that_is_asked_for_and_not_there_is_told_before_the_model_is_loade
     asked = ("evaluate", "tables", "--data", str(tmp_path))
     done = clapboard(*asked, "--sets", "esc10,gtzan,clotho", model="/nowhere")
     assert isinstance(done.exception, NoDataSetError)
+    assert done.exception.exit_code == 3
     assert str(done.exception) == (
         f"Clotho isn't in {tmp_path}: no folder has clotho_captions_evaluation.csv. "
         f"GTZAN isn't in {tmp_path}: no folder has genres_original/ or genres/."

@@ -12,9 +12,9 @@ import soundfile
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Span, Window, window_waveform, windows
 from clapboard.clap import ClapEncoder, EncoderIdentity
 from clapboard.errors import AudioError, LabelConfigError, RequestError
-from clapboard.examples import LONGEST_S, Listener, OfFile, OfTask, read_sound
 from clapboard.memory import Memory
 from clapboard.scoring import Array, mean_direction
+from clapboard.search.examples import LONGEST_S, Listener, OfFile, OfTask, read_sound
 
 
 class Ears:

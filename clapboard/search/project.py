@@ -24,11 +24,11 @@ import torch
 
 from clapboard.audio import WINDOW_S, Span
 from clapboard.errors import ModelError, NotFoundError
-from clapboard.examples import Listener, OfAddress, OfFile, OfTask, Sound, Wanted
 from clapboard.label_studio.links import task_url
 from clapboard.labels import parse_label_config
-from clapboard.query import centred, direction
 from clapboard.scoring import Array, mean_direction
+from clapboard.search.examples import Listener, OfAddress, OfFile, OfTask, Sound, Wanted
+from clapboard.search.query import centred, direction
 from clapboard.serving import find_serving
 from clapboard.sources import AudioSources
 from clapboard.sources.uris import read_uri

@@ -12,12 +12,12 @@ import soundfile
 from clapboard.audio import Span, Window, windows
 from clapboard.clap import EncoderIdentity
 from clapboard.errors import ModelError, NotFoundError, NoWorkerError, RequestError
-from clapboard.examples import Listener, OfFile, OfTask, Sound, Wanted
 from clapboard.memory import Memory
 from clapboard.prompts import NEGATIVES
-from clapboard.query import centred, direction
 from clapboard.scoring import Array
-from clapboard.search import Place, ProjectSearch, nearest, require_same
+from clapboard.search.examples import Listener, OfFile, OfTask, Sound, Wanted
+from clapboard.search.project import Place, ProjectSearch, nearest, require_same
+from clapboard.search.query import centred, direction
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
