@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 
 from backend.answer import OpenRequest
 from backend.auth import BasicAuth
+from backend.body_limit import LimitBody
 from backend.ledger import ledger_router
 from backend.metrics import MeasureRequests, Metrics
 from backend.predict import PredictService, pause_s, project_id
@@ -53,7 +54,6 @@ _HOUSEKEEPING_S = 1.0
 _SETUP_PATIENCE_S = 1.0
 _WEBHOOK_THREADS = 4
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
-_MAX_WEBHOOK_BYTES = 64 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(ledger_router(store))
     app.include_router(search_router(settings, store, bell))
+    app.add_middleware(LimitBody)
     app.add_middleware(BasicAuth, user=settings.basic_auth_user, password=settings.basic_auth_pass.get_secret_value())
     app.add_middleware(MeasureRequests, metrics=metrics)
     _answer_errors(app)
@@ -208,8 +209,6 @@ def _collecting_seldom() -> Iterator[None]:
 
 
 async def _json_object(request: Request) -> dict[str, Any]:
-    if int(request.headers.get("content-length") or 0) > _MAX_WEBHOOK_BYTES:
-        raise RequestError(f"The webhook event is larger than {_MAX_WEBHOOK_BYTES} bytes: import in smaller parts.")
     try:
         body = await request.json()
     except (ValueError, RecursionError):

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 
-from clapboard.acceptance import Acceptance, acceptance
+from clapboard.feedback.acceptance import Acceptance, acceptance
 from clapboard.store import Store
 
 

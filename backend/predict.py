@@ -21,8 +21,8 @@ from clapboard import prediction
 from clapboard.errors import NotFoundError, RequestError, SourceError
 from clapboard.head import Head
 from clapboard.jobs import INTERACTIVE, LEARN, Bell, CeleryBell, make_celery
+from clapboard.known_tasks import TaskReader
 from clapboard.labels import LabelSpace, parse_label_config
-from clapboard.pool import TaskReader
 from clapboard.prelabel import predict_request
 from clapboard.serving import Serving, base_encoder, serving, stored_head
 from clapboard.settings import Settings

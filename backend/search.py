@@ -13,9 +13,9 @@ from starlette.concurrency import run_in_threadpool
 from backend.predict import pause_s
 from backend.wire import Problem, SearchAnswer
 from clapboard.errors import BusyError, InternalError, NoWorkerError
-from clapboard.jobs import INTERACTIVE, Bell
+from clapboard.jobs import SEARCH, Bell
 from clapboard.logs import about
-from clapboard.search_request import SearchRequest
+from clapboard.search.request import SearchRequest
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
@@ -45,13 +45,13 @@ class SearchService:
         self._store.catalog.project(request.project)
         for address in request.addresses:
             self._sources.key(address)
-        if not any(INTERACTIVE in worker.queues.split(",") for worker in self._store.catalog.workers(self._lease_s)):
-            raise NoWorkerError("No worker is alive that could search: start one with `clapboard worker`.")
+        if not any(SEARCH in worker.queues.split(",") for worker in self._store.catalog.workers(self._lease_s)):
+            raise NoWorkerError("No worker is alive that serves the queue search: start one with `clapboard worker`.")
         # In ASCII, since databases can't hold every character that JSON can.
         search = self._store.searches.ask(json.dumps(request.model_dump(mode="json")))
         asked = JobRequest("search", request.project, model_version=f"search-{search}", payload={"search": search})
-        (job,) = self._store.jobs.add(INTERACTIVE, [asked])
-        self._bell.ring(INTERACTIVE)
+        (job,) = self._store.jobs.add(SEARCH, [asked])
+        self._bell.ring(SEARCH)
         return OpenSearch(search, job)
 
     def answer(self, opened: OpenSearch) -> str | None:

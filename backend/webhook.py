@@ -9,8 +9,8 @@ from typing import Any
 from backend.predict import project_id
 from clapboard.errors import NotFoundError, RequestError
 from clapboard.jobs import BATCH, LEARN, TRAIN, Bell
+from clapboard.known_tasks import remember_tasks
 from clapboard.logs import about
-from clapboard.pool import remember_tasks
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store

@@ -74,8 +74,7 @@ def windows(path: Path, *, name: str = "", span: Span | None = None) -> Iterator
     """
     name = name or path.name
     before: Waveform = np.zeros(0, np.float32)
-    pieces = blocks(path, name=name) if span is None else _cut(blocks(path, name=name), span, name)
-    for index, piece in enumerate(regrouped(pieces, WINDOW_SAMPLES)):
+    for index, piece in enumerate(regrouped(piece_blocks(path, name=name, span=span), WINDOW_SAMPLES)):
         missing = WINDOW_SAMPLES - piece.size if index else 0
         whole = np.concatenate([before[WINDOW_SAMPLES - missing :], piece])
         yield _window(index, index * WINDOW_SAMPLES - missing, whole)
@@ -124,6 +123,12 @@ def blocks(source: AudioFile, *, name: str = "") -> Iterator[Waveform]:
     with _open(source, name) if isinstance(source, Path) else source as file:
         sound = _sound_file(file)
         yield from _from_soundfile(name, sound) if sound else _from_pyav(name, file)
+
+
+def piece_blocks(path: Path, *, name: str = "", span: Span | None = None) -> Iterator[Waveform]:
+    """The recording's `blocks`, or what of them lies in the span. Raises `AudioError` also if it ends before that."""
+    name = name or path.name
+    return blocks(path, name=name) if span is None else _cut(blocks(path, name=name), span, name)
 
 
 def _cut(pieces: Iterable[Waveform], span: Span, name: str) -> Iterator[Waveform]:

@@ -26,12 +26,23 @@ import numpy.typing as npt
 import torch
 from threadpoolctl import ThreadpoolController
 
-from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, Window, blocks, window_waveform, windows
+from clapboard.audio import (
+    SAMPLE_RATE,
+    WINDOW_SAMPLES,
+    Span,
+    Waveform,
+    Window,
+    blocks,
+    piece_blocks,
+    window_waveform,
+    windows,
+)
 from clapboard.batch_size import fastest_batch_size
 from clapboard.errors import ModelError
 from clapboard.features import LogMel
 from clapboard.fusion import FourMels, batched, four_mels
 from clapboard.htsat.engines import AudioTower, Engine, HasThreads
+from clapboard.memory import Memory
 from clapboard.pretrained import checkpoint_folder, fingerprint, load_log_mel, load_model, load_tokenizer, max_tokens
 from clapboard.scoring import mean_direction
 from clapboard.towers import load_tower
@@ -46,6 +57,7 @@ View = Window | FourMels
 """What one embedding of a recording is made of."""
 
 _TEXTS_AT_ONCE = 64
+_TEXTS_REMEMBERED = 10_000
 _BATCH_SIZE_ON_CPU = 16
 
 
@@ -84,7 +96,7 @@ class ClapEncoder:
         self._turn = threading.Lock()
         # Beside a tower that keeps threads of its own, torch's would only get into their way.
         self._openmp = ThreadpoolController() if isinstance(tower, HasThreads) else None
-        self._text_cache: dict[str, Embeddings] = {}
+        self._texts: Memory[str] = Memory(_TEXTS_REMEMBERED)
 
     @classmethod
     def load(
@@ -159,15 +171,16 @@ class ClapEncoder:
                 raise ValueError(f"a window must be [{WINDOW_SAMPLES}], not {list(waveform.shape)}")
         return self._in_batches(self._forward_audio, waveforms)
 
-    def views(self, path: Path, *, name: str = "") -> Iterator[View]:
+    def views(self, path: Path, *, name: str = "", span: Span | None = None) -> Iterator[View]:
         """What the embeddings of an audio file are made of, in order: its windows or, with fusion, the whole of it.
 
-        Errors call it `name`. Raises `AudioError` if it is no audio that can be used, on the first that can't be given.
+        With a `span` it is as if that piece were the whole file. Errors call it `name`. Raises `AudioError` if it is no
+        audio that can be used, on the first that can't be given.
         """
         if self.fusion:
-            yield self._whole(blocks(path, name=name), name or path.name)
+            yield self._whole(piece_blocks(path, name=name, span=span), name or path.name)
         else:
-            yield from windows(path, name=name)
+            yield from windows(path, name=name, span=span)
 
     def embed_views(self, views: Sequence[View]) -> Embeddings:
         """Embeddings `[N, D]` of views, in batches like those of `embed_windows`."""
@@ -202,12 +215,15 @@ class ClapEncoder:
         return mean_direction(self.embed_windows(window_waveform(recording)))
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
-        """Text embeddings `[len(texts), D]`; each text is computed once and then remembered."""
-        missing = sorted({text for text in texts if text not in self._text_cache})
+        """Text embeddings `[len(texts), D]`; those that were asked for lately are remembered."""
+        found = self._texts.known(texts)
+        missing = sorted({text for text in texts if text not in found})
         for start in range(0, len(missing), _TEXTS_AT_ONCE):
             batch = missing[start : start + _TEXTS_AT_ONCE]
-            self._text_cache.update(zip(batch, self._forward_text(batch), strict=True))
-        rows = [self._text_cache[text] for text in texts]
+            computed = dict(zip(batch, self._forward_text(batch), strict=True))
+            self._texts.keep(computed)
+            found |= computed
+        rows = [found[text] for text in texts]
         return np.stack(rows) if rows else np.zeros((0, self.identity.dim), np.float32)
 
     def _in_batches(self, forward: Callable[[Any], torch.Tensor], inputs: Waveform | Sequence[Any]) -> Embeddings:

@@ -17,6 +17,7 @@
     ├── RequestError              a request to the backend is malformed
     ├── InternalError             something unforeseen; another try may go well (retryable)
     └── NotFoundError             a project, job or version that doesn't exist
+        └── NoDataSetError        … or a public data set that isn't on disk
 
 Each class says whether the same call may succeed later (`retryable`), which HTTP status it becomes and with what code
 a command exits. The message is one sentence for a person: what is wrong with which subject, and what to do. It never
@@ -132,3 +133,9 @@ class NotFoundError(ClapboardError):
     """What was asked for doesn't exist."""
 
     http_status = 404
+
+
+class NoDataSetError(NotFoundError):
+    """A public data set isn't on disk."""
+
+    exit_code = 3

@@ -18,8 +18,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from clapboard.head import ZERO_SHOT
 from clapboard.settings import Settings
 
-INTERACTIVE, LEARN, BATCH, TRAIN = "interactive", "learn", "batch", "train"
-QUEUES = (INTERACTIVE, LEARN, BATCH, TRAIN)
+INTERACTIVE, SEARCH, LEARN, BATCH, TRAIN = "interactive", "search", "learn", "batch", "train"
+QUEUES = (INTERACTIVE, SEARCH, LEARN, BATCH, TRAIN)
 """Most urgent first."""
 
 RING = "clapboard.ring"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from clapboard.errors import LabelConfigError, NotFoundError, SourceError
 from clapboard.jobs import BATCH, Bell, PredictPayload
+from clapboard.known_tasks import TaskReader
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.records import Task
 from clapboard.labels import LabelSpace, parse_label_config
-from clapboard.pool import TaskReader
 from clapboard.serving import Serving, find_serving
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources

@@ -24,7 +24,9 @@ def prompts_for(label: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def spoken(label: str) -> str:
-    """The label as words: `DogBark`, `dog_bark` and `Dog-bark` become «dog bark»; «HVAC» stays as it is."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", label)
+    """The label as words: `DogBark`, `dog_bark` and `Dog-bark` become «dog bark»; «HVAC» and «3D» stay as they are."""
+    spaced = re.sub(
+        r"(?<=[a-z])(?=[A-Z])(?!(?<=k)Hz|(?<=d)B\b)|(?<=[0-9])(?=[A-Z][A-Za-z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", label
+    )
     parts = re.split(r"[\s_]+|(?<=\w)-(?=\w)|[/|]+", spaced.strip())
     return " ".join(part if part.isupper() and len(part) > 1 else part.lower() for part in parts if part)

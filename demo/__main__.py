@@ -190,6 +190,7 @@ def _suggestions(server: LabelStudioServer, project: int) -> dict[int, list[Sugg
 
 
 def label_config(labels: list[str]) -> str:
+    """A single choice of these labels for a clip."""
     choices = "\n".join(f'    <Choice value="{label}"/>' for label in labels)
     return f"""<View>
   <Header value="What do you hear?"/>

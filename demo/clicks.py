@@ -23,7 +23,7 @@ from clapboard.settings import Settings
 from clapboard.store import Store
 from demo.__main__ import label_config
 from demo.clapboard_up import ClapboardUp
-from demo.clips import make_machine_clips
+from demo.clips import make_pump_clips
 from demo.label_studio_server import LabelStudioServer
 from demo.learning import Annotator, LearningProject
 from training.evaluation.chart import line_chart
@@ -40,7 +40,7 @@ def main(
     """Annotates the whole project and shows how many clicks were saved on the way."""
     folder = Path(tempfile.mkdtemp(prefix="clapboard-clicks-"))
     try:
-        clips = make_machine_clips(folder / "clips", num_tasks)
+        clips = make_pump_clips(folder / "clips", num_tasks)
         with LabelStudioServer(folder / "label-studio") as server, ClapboardUp(server, folder / "clapboard") as up:
             client = LabelStudioClient(Settings(LABEL_STUDIO_URL=server.url, LABEL_STUDIO_API_KEY=server.token))
             made = client.create_project("Clicks", label_config(sorted({clip.label for clip in clips})))

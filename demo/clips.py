@@ -15,7 +15,7 @@ import soundfile
 import typer
 
 from clapboard.audio import SAMPLE_RATE
-from demo import interlock, machines
+from demo import plant, pump
 from training.sounds.synthesis import synthesise
 
 SYNTHETIC_KINDS = (
@@ -49,15 +49,15 @@ def make_clips(folder: Path, num_clips: int = 40) -> list[Clip]:
     return clips
 
 
-def make_machine_clips(folder: Path, num_clips: int) -> list[Clip]:
+def make_pump_clips(folder: Path, num_clips: int) -> list[Clip]:
     """Clips of a pump in `folder`, as many of each state, in random order."""
     folder.mkdir(parents=True)
-    states = [state for number, state in zip(range(num_clips), itertools.cycle(machines.STATES), strict=False)]
+    states = [state for number, state in zip(range(num_clips), itertools.cycle(pump.STATES), strict=False)]
     clips = []
     for number, state in enumerate(np.random.default_rng(SEED).permutation(states)):
         path = folder / f"pump-{number}.flac"
         duration_s = np.random.default_rng(SEED + number).uniform(3.0, 5.0)
-        soundfile.write(path, machines.pump(str(state), SEED + number, duration_s), SAMPLE_RATE)
+        soundfile.write(path, pump.pump(str(state), SEED + number, duration_s), SAMPLE_RATE)
         clips.append(Clip(path, str(state), "pump"))
     return clips
 
@@ -66,10 +66,10 @@ def make_plant_clips(folder: Path, num_clips: int) -> list[Clip]:
     """Clips of a plant in `folder`, by turns in order and out of order."""
     folder.mkdir(parents=True)
     clips = []
-    for number, state in zip(range(num_clips), itertools.cycle(interlock.STATES), strict=False):
+    for number, state in zip(range(num_clips), itertools.cycle(plant.STATES), strict=False):
         path = folder / f"plant-{number}.flac"
         duration_s = np.random.default_rng(SEED + number).uniform(3.0, 5.0)
-        soundfile.write(path, interlock.plant(state, SEED + number, duration_s), SAMPLE_RATE)
+        soundfile.write(path, plant.plant(state, SEED + number, duration_s), SAMPLE_RATE)
         clips.append(Clip(path, state, "plant"))
     return clips
 
@@ -78,7 +78,7 @@ def write_manifest(folder: Path, num_clips: int = 300) -> None:
     """Clips of a pump in FOLDER, and clips.csv, which lists them for `clapboard evaluate`."""
     if folder.exists():
         raise typer.BadParameter(f"{folder} is there already: name a new folder.")
-    clips = make_machine_clips(folder, num_clips)
+    clips = make_pump_clips(folder, num_clips)
     with (folder / "clips.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(("path", "label", "group"))

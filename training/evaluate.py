@@ -1,42 +1,23 @@
-"""How well labels are told apart: reports from scores, and an encoder's zero-shot result by names alone."""
+"""How well labels are told apart: reports from scores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 from sklearn.metrics import average_precision_score
 
-from clapboard.audio import Waveform
-from clapboard.head import ControlHead, scores_of_all
-from clapboard.labels import Control
-from clapboard.prompts import prompts_for
+from clapboard.prediction import DEFAULT_THRESHOLD
 from clapboard.scoring import Array
-from training.recordings import Recording
 
 Truth = npt.NDArray[np.bool_]
 """Which labels hold, `[N, L]`: exactly one in a row where labels exclude each other."""
 
-THRESHOLD = 0.5
 _CALIBRATION_BINS = 15
-
-
-class Encoder(Protocol):
-    """What `ClapEncoder` offers, and a model in training too."""
-
-    @property
-    def logit_scale(self) -> float:
-        """Factor from cosine to logit."""
-
-    def embed_recording(self, recording: Waveform, /) -> npt.NDArray[np.float32]:
-        """Samples `[T]` of any length → unit-norm `[D]`."""
-
-    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """L texts → unit-norm `[L, D]`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +70,9 @@ def report(scores: Array, truth: Truth, labels: Sequence[str], *, multiple: bool
     """
     if not len(scores) or scores.shape != truth.shape or scores.shape[1] != len(labels):
         raise ValueError(f"scores {scores.shape} and truth {truth.shape} must be [N, {len(labels)}], N ≥ 1")
-    called = scores >= THRESHOLD if multiple else np.eye(len(labels), dtype=bool)[scores.argmax(axis=1)]  # [N, L]
+    called = (
+        scores >= DEFAULT_THRESHOLD if multiple else np.eye(len(labels), dtype=bool)[scores.argmax(axis=1)]
+    )  # [N, L]
     support, calls = truth.sum(axis=0), called.sum(axis=0)
     hits = (truth & called).sum(axis=0)
     f1 = _ratio(2 * hits, support + calls)
@@ -139,33 +122,6 @@ def calibration_error(scores: Array, truth: Truth, *, multiple: bool) -> float:
     sizes = np.bincount(bins, minlength=_CALIBRATION_BINS)
     gaps = np.bincount(bins, confidence.astype(np.float64) - right, minlength=len(sizes))
     return float(np.abs(gaps).sum() / sizes.sum())
-
-
-def head_scores(control: Control, head: ControlHead, clips: Sequence[Array]) -> Array:
-    """Scores `[N, L]` of N clips, each given by its windows' embeddings `[W, D]`, by the very rule that serves."""
-    return scores_of_all(control, head, clips)
-
-
-def zero_shot(
-    encoder: Encoder, recordings: Sequence[Recording], prompts: Mapping[str, Sequence[str]] | None = None
-) -> Report:
-    """The report over recordings, each called by the kind whose class weight is nearest to its embedding.
-
-    The kinds are those of the recordings, or the ones that `prompts` gives texts for.
-    """
-    texts = prompts or {kind: prompts_for(kind) for kind in sorted({recording.kind for recording in recordings})}
-    kinds = tuple(texts)
-    weights = np.stack([unit(encoder.embed_texts(list(texts[kind])).mean(axis=0)) for kind in kinds])  # [L, D]
-    audio = np.stack([encoder.embed_recording(recording.waveform) for recording in recordings])  # [N, D]
-    cosines = audio @ weights.T  # [N, L]
-    odds = np.exp(encoder.logit_scale * (cosines - cosines.max(axis=1, keepdims=True)))
-    truth = np.array([[recording.kind == kind for kind in kinds] for recording in recordings])
-    return report(odds / odds.sum(axis=1, keepdims=True), truth, kinds, multiple=False)
-
-
-def unit(vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The vector at length 1."""
-    return vector / np.linalg.norm(vector)
 
 
 def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -8,21 +8,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clapboard.errors import ClapboardError, LabelStudioError, SettingsError
+from clapboard.feedback.sync import reconcile
 from clapboard.jobs import LEARN, Bell
+from clapboard.known_tasks import remember_tasks
 from clapboard.label_studio.annotations import AnnotatedTask
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.connect import align
 from clapboard.labels import parse_label_config
 from clapboard.logs import about
 from clapboard.pace import Pace
-from clapboard.pool import remember_tasks
 from clapboard.prelabel import Prelabeller
 from clapboard.serving import find_serving
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest, State
-from clapboard.sync import reconcile
 from workers.finetune import Finetuner
 from workers.pipeline import unforeseen
 from workers.promote import Promoter

@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
 
 from clapboard.clap import ClapEncoder
 from clapboard.serving import is_tuned
-from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 
@@ -38,20 +36,6 @@ class EncoderPool:
                 self._tuned[name] = self._load(name)
             self._tuned.move_to_end(name)
             return self._tuned[name]
-
-
-def load_encoder(settings: Settings, name: str) -> ClapEncoder:
-    """The encoder of that name on the settings' device. Raises `ModelError` if its checkpoint can't be read."""
-    encoder = ClapEncoder.load(
-        settings.checkpoint(name),
-        device=settings.device,
-        dtype=settings.dtype,
-        engine=settings.engine,
-        batch_size=settings.batch_size,
-        fusion=settings.fusion,
-    )
-    encoder.identity = replace(encoder.identity, model=name)
-    return encoder
 
 
 def announce(store: Store, encoder: ClapEncoder) -> Encoder:

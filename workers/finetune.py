@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clapboard import prediction
-from clapboard.consensus import TaskLabels, consensus
+from clapboard.encoder import load_encoder
 from clapboard.errors import ClapboardError, InternalError, NotFoundError, TrainingError
+from clapboard.feedback.consensus import TaskLabels, consensus
 from clapboard.head import ZERO_SHOT, Head
 from clapboard.labels import parse_label_config
 from clapboard.logs import carry
@@ -34,7 +35,6 @@ from clapboard.store.jobs import Job
 from clapboard.store.tasks import KnownTask
 from clapboard.store.versions import Version
 from training.finetuning.run import HEAD, OUTCOME, RUN, SERVED_HEAD, ClipSpec, Outcome, RunSpec
-from workers.encoders import load_encoder
 
 _FETCHES_AT_ONCE = 8
 

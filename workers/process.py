@@ -24,8 +24,9 @@ from celery.signals import worker_shutting_down
 from sqlalchemy.exc import SQLAlchemyError
 
 from clapboard.clap import ClapEncoder
+from clapboard.encoder import load_encoder
 from clapboard.errors import InternalError
-from clapboard.jobs import BATCH, INTERACTIVE, LEARN, QUEUES, RING, TRAIN, CeleryBell, make_celery
+from clapboard.jobs import BATCH, INTERACTIVE, LEARN, QUEUES, RING, SEARCH, TRAIN, CeleryBell, make_celery
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.tally import RequestTally
 from clapboard.logs import about
@@ -33,21 +34,21 @@ from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest
-from workers.batch import PredictJobs
 from workers.chores import ENDINGS, Chores
 from workers.embed import EmbeddingStage
-from workers.encoders import EncoderPool, announce, load_encoder
+from workers.encoders import EncoderPool, announce
 from workers.finetune import Finetuner
 from workers.heads import Heads
 from workers.metrics import MetricsServer, WorkerMetrics
 from workers.pipeline import Pipeline, unforeseen
+from workers.predict import PredictJobs
 from workers.promote import Promoter
 from workers.push import Pusher
 from workers.refit import Refitter
 from workers.rollout import Rollout
 from workers.search import Searcher
 
-THREADS = {INTERACTIVE: 2, LEARN: 1, BATCH: 2, TRAIN: 1}
+THREADS = {INTERACTIVE: 2, SEARCH: 2, LEARN: 1, BATCH: 2, TRAIN: 1}
 """How many threads may be at a queue."""
 
 ALL_PROJECTS = "clapboard.all-projects"
@@ -66,9 +67,7 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> None:
     Raises `ModelError` if the model can't be loaded and `SettingsError` if the store can't be opened, or the metrics'
     port not be had.
     """
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
-    encoder = load_encoder(settings, settings.model)
+    encoder = load_encoder(settings)
     store = Store.open(settings)
     worker = Worker(settings, store, encoder, queues)
     app = make_celery(settings, queues=queues)
@@ -234,7 +233,7 @@ class Worker:
         while not self._stopping.is_set():
             # Chores come one by one, so that no other worker waits for what this one hasn't begun.
             at_once = self._encoder.batch_size if queue in (INTERACTIVE, BATCH) else 1
-            jobs = self._store.jobs.claim(self.name, queue, at_once)
+            jobs = self._store.jobs.claim(self.name, queue, at_once, together="predict")
             if not jobs:
                 return
             if len(jobs) == at_once > 1:  # there may be more: another thread, or worker, needn't wait for its next look

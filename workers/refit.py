@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from clapboard import prediction
-from clapboard.consensus import Consensus, consensus
+from clapboard.feedback.consensus import Consensus, consensus
 from clapboard.head import ZERO_SHOT, Head, scores_of_all
+from clapboard.known_tasks import embedded
 from clapboard.labels import LabelSpace, parse_label_config
-from clapboard.pool import embedded
 from clapboard.scoring import Array, mean_direction
 from clapboard.serving import Serving, find_serving
 from clapboard.settings import Settings

@@ -16,12 +16,12 @@ from clapboard import prediction
 from clapboard.errors import LabelStudioUnreachable
 from clapboard.head import Head
 from clapboard.jobs import BATCH, LEARN, Bell
+from clapboard.known_tasks import embedded
 from clapboard.label_studio.checks import Connection
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.connect import align
 from clapboard.label_studio.records import Project
 from clapboard.labels import LabelSpace
-from clapboard.pool import embedded
 from clapboard.prelabel import predict_request
 from clapboard.scoring import Array
 from clapboard.serving import Serving, find_serving
@@ -51,11 +51,6 @@ class Rolled:
     num_predicted: int
     num_waiting: int
     num_missing: int = 0
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the version is promoted, and Label Studio shows it."""
-        return not self.num_waiting
 
 
 class Rollout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clapboard.consensus import Consensus, consensus
+from clapboard.feedback.consensus import Consensus, consensus
 from clapboard.jobs import TRAIN, Bell
 from clapboard.labels import LabelSpace, parse_label_config
 from clapboard.settings import Settings

@@ -4,5 +4,6 @@ Pretraining draws captions, so that a paraphrase is understood; prompt ensembles
 """
 
 from clapboard.captions.rules import RULES, Captioner, KeywordsAlone, Relation, RuleCaptioner, ensemble, raw
+from clapboard.captions.tags import has_word
 
-__all__ = ["RULES", "Captioner", "KeywordsAlone", "Relation", "RuleCaptioner", "ensemble", "raw"]
+__all__ = ["RULES", "Captioner", "KeywordsAlone", "Relation", "RuleCaptioner", "ensemble", "has_word", "raw"]

@@ -14,7 +14,7 @@ _VOWEL_SOUND = re.compile(
 )
 _SPELT_WITH_VOWEL = frozenset("AEFHILMNORSX")  # an acronym is read letter by letter: «an HVAC unit», «a UPS»
 _AFTER_HEAD = re.compile(
-    r" (?:of|on|in|at|by|with|without|from|into|under|over|through|past|against|for|near|to|that|who|which)\b"
+    r" (?:of|on|in|at|by|with|without|from|into|under|over|through|past|against|for|near|to|off|that|who|which)\b"
 )
 _ADVERBS_OF_GERUND = re.compile(
     r"(?<=ing)(?: (?:off|up|down|away|out|outside|inside|around|overhead|together|back|nearby|(?!family)\w{3,}ly))+$"
@@ -40,7 +40,7 @@ _IRREGULAR = {
     ("shel", "f"), ("thie", "f"), ("el", "f"), ("scar", "f"),
 )}  # fmt: skip
 _MAN = re.compile(r"^(?!human|german|roman|shaman|talisman|caiman)(\w*)man$")
-_IRREGULAR_PLURALS = frozenset(_IRREGULAR.values()) | {"cattle", "poultry", "livestock", "police", "folk"}
+_IRREGULAR_PLURALS = frozenset(_IRREGULAR.values()) | {"cattle", "poultry", "livestock", "police", "folk", "timpani"}
 _SAME_IN_PLURAL = frozenset({"sheep", "deer", "fish", "aircraft", "hovercraft", "spacecraft", "series", "species"})
 _SINGULAR_IN_S = frozenset({"gas", "lens", "canvas", "chaos", "news", "blues", "atlas", "bias", "christmas", "always"})
 _NO_GERUNDS = frozenset({"building", "ceiling", "railing", "wedding", "meeting", "evening", "morning", "earring"}) | {
@@ -49,16 +49,24 @@ _NO_GERUNDS = frozenset({"building", "ceiling", "railing", "wedding", "meeting",
 }  # fmt: skip
 _NO_GERUND = re.compile(r"(?:^[^aeiouy]*|str|spr)ing$")
 _MASS = frozenset({
-    "air", "ambience", "applause", "babble", "beatboxing", "birdsong", "bovinae", "brass", "breath", "cattle",
-    "chaos", "chatter", "clothes", "clothing", "commotion", "cutlery", "distortion", "dubstep", "electricity",
-    "electronica", "equipment", "feedback", "flamenco", "foliage", "food", "funk", "furniture", "garbage",
-    "gas", "glass", "glassware", "gravel", "gunfire", "hail", "headphones", "hubbub", "ice", "indoors",
-    "inside", "interference", "laughter", "lightning", "liquid", "livestock", "lumber", "machinery",
+    "air", "ambience", "applause", "babble", "beatboxing", "birdsong", "bovinae", "brass", "breath", "canidae",
+    "cardboard", "cattle", "cereal", "chaos", "chatter", "cloth", "clothes", "clothing", "commotion", "concrete",
+    "cutlery", "dirt", "distortion", "dubstep", "dust", "electricity", "electronica", "equipment", "fabric",
+    "feedback", "flamenco", "flour", "foil", "foliage", "food", "funk", "fur", "furniture", "garbage", "gas", "glass",
+    "glassware", "grass", "gravel", "gunfire", "hail", "hair", "headphones", "hubbub", "ice", "indoors", "inside",
+    "interference", "laughter", "leather", "lightning", "liquid", "livestock", "lumber", "machinery", "magma",
     "mastication", "metal", "mud", "music", "nature", "news", "noise", "ocean", "opera", "outdoors", "outside",
-    "paper", "percussion", "plastic", "police", "poultry", "rain", "rainfall", "rap", "reverberation", "sand",
-    "scissors", "sea", "silence", "silverware", "sleet", "snow", "speech", "static", "steam", "storytelling",
-    "surf", "thunder", "traffic", "turbulence", "vinyl", "water", "weather", "wildlife", "wind", "wood",
+    "paper", "percussion", "plastic", "police", "popcorn", "poultry", "rain", "rainfall", "rap", "reverberation",
+    "rice", "rubber", "salt", "sand", "scissors", "sea", "silence", "silverware", "sleet", "smoke", "snow", "speech",
+    "static", "steam", "storytelling", "sugar", "surf", "thunder", "timber", "traffic", "turbulence", "vinyl",
+    "water", "weather", "wildlife", "wind", "wood",
 })  # fmt: skip
+_TRANSITIVE = re.compile(
+    r"(?:playing|using|eating|drinking|brushing|chopping|hitting|riding|driving|blowing|typing|hammering|shuffling|washing"
+    r"|cutting|sharpening|planing|sanding|peeling|slicing|stirring|crumpling|sweeping|mowing|raking|shovelling|stapling"
+    r"|zipping|unzipping|ironing|strumming|plucking|wrapping|unwrapping|scrubbing|vacuuming|feeding|milking) "
+    r"(?!machine|board|line|tool)"
+)
 _HARD_CONSONANT = re.compile(r"^[^aeiou]*[aeiou][^aeiouwxy]$")
 
 
@@ -91,11 +99,20 @@ def is_gerund(noun: str) -> bool:
     return head.endswith("ing") and head not in _NO_GERUNDS and not _NO_GERUND.search(head)
 
 
+def has_object(noun: str) -> bool:
+    """Whether it is something done to something: «washing dishes», not «washing machine» and «falling rocks»."""
+    return bool(_TRANSITIVE.match(noun))
+
+
 def is_plural(noun: str) -> bool:
     """Whether a verb after the phrase is in the plural: «church bells», «dogs barking», «waves on a beach»."""
+    if has_object(noun):
+        return False
     start = split_head(noun)[0]
     subject, _, _ = start.rpartition(" ")
-    return is_plural(subject) if is_gerund(start) and subject else _is_plural_word(start.rsplit(" ", 1)[-1])
+    if is_gerund(start) and subject:
+        return " and " in subject or is_plural(subject)
+    return _is_plural_word(start.rsplit(" ", 1)[-1])
 
 
 def is_mass(noun: str) -> bool:

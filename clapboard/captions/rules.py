@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, Protocol
@@ -9,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from clapboard.captions.grammar import NUMBERS, article, is_plural, plural
-from clapboard.captions.tags import wording_of
+from clapboard.captions.tags import has_word, wording_of
 from clapboard.captions.wordings import WORDINGS, Wording
 from clapboard.errors import ClapboardError
 from clapboard.prompts import TEMPLATE, prompts_for, spoken
@@ -134,19 +135,26 @@ def ensemble(label: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def keywords_of(keywords: Sequence[str], relation: Relation) -> list[str]:
-    """The keywords to name: each once, unless they follow each other.
+    """The keywords to name: each once however it is spelt, unless they follow each other.
 
     Raises `ClapboardError` if there is none, or one without a word in it.
     """
-    named = list(keywords) if relation == "sequence" else list(dict.fromkeys(keywords))
-    if not named or not all(raw(keyword) for keyword in named):
-        raise ClapboardError("A caption needs a keyword with at least one word in it, such as “dog bark”.")
-    return named
+    wordless = [f": “{keyword}” has none" for keyword in keywords if not has_word(keyword)]
+    if wordless or not keywords:
+        raise ClapboardError(
+            f"A caption needs keywords with a word in each, such as “dog bark”{''.join(wordless[:1])}."
+        )
+    if relation == "sequence":
+        return list(keywords)
+    named: dict[str, str] = {}
+    for keyword in keywords:
+        named.setdefault(raw(keyword), keyword)
+    return list(named.values())
 
 
 def raw(keyword: str) -> str:
-    """The keyword alone, in small letters: «dog bark» of `Dog_bark`."""
-    return spoken(keyword).lower()
+    """The keyword alone, in small letters: «dog bark» of `Dog_bark`. What has the same names the same sound."""
+    return spoken(unicodedata.normalize("NFC", keyword)).lower()
 
 
 def sentence(text: str) -> str:

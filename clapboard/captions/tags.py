@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import re
 
-from clapboard.captions.grammar import article, infinitive, is_gerund, is_mass, is_plural, participle, split_head
+from clapboard.captions.grammar import (
+    article,
+    has_object,
+    infinitive,
+    is_gerund,
+    is_mass,
+    is_plural,
+    participle,
+    split_head,
+)
 from clapboard.captions.wordings import Wording
 from clapboard.errors import ClapboardError
 from clapboard.prompts import spoken
@@ -17,17 +26,42 @@ _GENRES = {
     name: f"{name} music"
     for name in ("classical", "country", "disco", "electronic", "folk", "metal", "pop", "rock", "soul", "ambient")
 } | {"hiphop": "hip hop", "hip hop": "hip hop", "drum and bass": "drum and bass", "rock and roll": "rock and roll"}
-_UNCOUNTED_GENRES = frozenset({"blues", "jazz", "reggae", "techno", "house music", "ska", "grunge", "trance", "R&B"})
-_ADJECTIVES = frozenset({"acoustic", "domestic", "industrial", "manmade", "mechanical", "natural", "rural", "urban"})
-_DETERMINED = re.compile(
-    r"(?:an?|the|some|someone|somebody|something|no|nothing|people|it|my|one|two|three|four|several|many|\d+) "
+_UNCOUNTED_GENRES = frozenset({
+    "blues", "bluegrass", "grunge", "heavy metal", "house music", "jazz", "R&B", "reggae", "rhythm and blues", "ska",
+    "techno", "trance",
+})  # fmt: skip
+_KIND_OF_ROCK = re.compile(r"(?:alternative|folk|glam|hard|indie|pop|progressive|psychedelic|punk|soft) rock")
+_ADJECTIVES = frozenset({
+    "abnormal", "acoustic", "angry", "bad", "broken", "calm", "domestic", "exciting", "faulty", "good", "happy",
+    "healthy", "industrial", "loud", "manmade", "mechanical", "natural", "neutral", "noisy", "normal", "other", "rural",
+    "sad", "soft", "unknown", "urban",
+})  # fmt: skip
+_PLACES = dict.fromkeys(("inside", "indoors"), "indoor sounds") | dict.fromkeys(
+    ("outside", "outdoors"), "outdoor sounds"
 )
-_TRANSITIVE = re.compile(r"(?:playing|using|eating|drinking|brushing|chopping|hitting|riding|driving|blowing|typing) ")
+_ONLY_ONE = frozenset({"sea", "ocean"})
+_DETERMINED = re.compile(
+    r"(?:an?|the|some|someone|somebody|something|no|nothing|people|it|my|one|two|three|four|several|many"
+    r"|\d+(?! (?:k?hz|mhz|db|bit|bpm|volt|watt|inch|second|minute)\b)) "
+)
 _AGENTS = re.compile(r"(?:man|woman|person|child|boy|girl|kid|baby|adult|dog|cat|bird|horse|cow|pig|frog|insect) ")
 _VERBS_AT_END = {"open": "opening", "close": "closing"}  # «Drawer open or close»: no nouns, whatever they look like
 
+_WORD = re.compile(r"[^\W_]")
 _NOUN_ENDS = {"a": 2, "an": 2, "someone": 1, "somebody": 1, "it": 1}  # after so many words, at the earliest
-_PLURAL_MODIFIERS = frozenset({"arms", "children", "clothes", "goods", "people", "sports", "teeth", "women", "men"})
+_PLURAL_MODIFIERS = frozenset({"arms", "clothes", "effects", "goods", "mains", "police", "sports", "teeth"})
+_VERBS_OF_SOUND = frozenset({
+    "bang", "bark", "beep", "blare", "bleat", "boom", "break", "burn", "buzz", "caw", "chatter", "cheer", "chime",
+    "chirp", "chug", "clack", "clang", "clank", "clap", "clash", "clatter", "click", "clink", "cluck", "crackle",
+    "crash", "creak", "croak", "crow", "crunch", "cry", "drip", "drop", "fall", "fire", "fizz", "flap", "flutter",
+    "fly", "gallop", "giggle", "grind", "groan", "growl", "grunt", "gurgle", "hiss", "honk", "hoot", "howl", "hum",
+    "jangle", "jingle", "knock", "laugh", "meow", "moan", "moo", "neigh", "oink", "pass", "peal", "play", "pop",
+    "purr", "quack", "rattle", "rev", "ring", "roar", "roll", "rumble", "rustle", "scrape", "scream", "screech",
+    "shatter", "shout", "shriek", "sing", "sizzle", "slam", "slosh", "snap", "snarl", "sneeze", "snip", "snore",
+    "snort", "speak", "spin", "splash", "squawk", "squeak", "squeal", "swoosh", "talk", "thud", "thump", "tick",
+    "tinkle", "toll", "trickle", "trill", "tweet", "twitter", "wail", "walk", "whimper", "whine", "whir", "whisper",
+    "whistle", "whoosh", "yap", "yell", "yelp",
+})  # fmt: skip
 
 
 def wording_of(tag: str) -> Wording:
@@ -44,6 +78,11 @@ def wording_of(tag: str) -> Wording:
     )
 
 
+def has_word(tag: str) -> bool:
+    """Whether the tag names anything: «?», «(unknown)» and «, ,» don't."""
+    return bool(names_of(tag))
+
+
 def determined(name: str) -> str:
     """The name as it stands in a sentence: «a dog», «rain», «church bells», «a walk and footsteps»."""
     takes_none = _DETERMINED.match(f"{name} ") or is_mass(name) or is_plural(name)
@@ -54,7 +93,8 @@ def names_of(tag: str) -> list[str]:
     """What the tag calls the thing, in words: its parts between commas or slashes, and its detail where that reads."""
     plain, names = re.sub(r"\([^()]*\)?", " ", tag), []
     for part in re.split(r"[,;|]+|(?<=\w\w)\s*/+\s*(?=\w\w)", plain):
-        if words := spoken(part):
+        words = spoken(part)
+        if _WORD.search(words) and words.rstrip(".") != "etc":
             names.append(words)
     for detail in re.findall(r"\(([^()]+)\)", tag):
         words = spoken(detail)
@@ -66,8 +106,12 @@ def names_of(tag: str) -> list[str]:
 def _one_name(name: str) -> Wording:
     if name in _GENRES:
         return Wording(("piece of " + _GENRES[name],), (_GENRES[name],))
-    if name in _UNCOUNTED_GENRES:
+    if name in _UNCOUNTED_GENRES or _KIND_OF_ROCK.fullmatch(name):
         return Wording(("piece of " + name,), (name,))
+    if name in _ONLY_ONE:
+        return Wording(scenes=(f"the {name}",))
+    if name in _PLACES:
+        return Wording(plurals=(_PLACES[name],))
     if name.rsplit(" ", 1)[-1] in _ADJECTIVES:
         return Wording(plurals=(f"{name} sounds",))
     if scene := _scene_of_clause(name):
@@ -76,10 +120,10 @@ def _one_name(name: str) -> Wording:
         return Wording(scenes=(name,))
     if joined := _joined(name):
         return joined
-    if _TRANSITIVE.match(name):
+    if has_object(name):
         return Wording(mass=(name,))
     if is_gerund(name):
-        return Wording(mass=(name,), scenes=(f"{article(name)} {name}",) if _AGENTS.match(name) else ())
+        return Wording(mass=(name,), scenes=(scene,) if (scene := _of_agent(name)) else ())
     if is_mass(name):
         return Wording(mass=(name,))
     return Wording(plurals=(name,)) if is_plural(name) else Wording(countable=(name,))
@@ -94,7 +138,13 @@ def _joined(name: str) -> Wording | None:
         return None
     if all(is_gerund(part) for part in parts[::2]):
         return Wording(mass=(name,))
-    return Wording(scenes=(" ".join(part if i % 2 else determined(part) for i, part in enumerate(parts)),))
+    parts[::2] = [_of_agent(part) or determined(part) for part in parts[::2]]
+    return Wording(scenes=(" ".join(parts),))
+
+
+def _of_agent(name: str) -> str:
+    """«a dog barking» of «dog barking»; empty if it isn't said who does it."""
+    return f"{article(name)} {name}" if is_gerund(name) and _AGENTS.match(name) else ""
 
 
 def _scene_of_clause(name: str) -> str:
@@ -114,7 +164,5 @@ def _scene_of_clause(name: str) -> str:
 
 
 def _is_verb_of_plural(noun: str, word: str) -> bool:
-    """Whether it is «dogs bark» rather than «sports car»."""
-    if noun in _PLURAL_MODIFIERS or not is_plural(noun):
-        return False
-    return not (is_plural(word) or is_mass(word) or word.endswith("ly") or word in {"and", "or"})
+    """Whether it is «dogs bark» rather than «sports car» or «fireworks display»."""
+    return word in _VERBS_OF_SOUND and noun not in _PLURAL_MODIFIERS and is_plural(noun)

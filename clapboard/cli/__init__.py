@@ -14,19 +14,21 @@ from rich.markup import escape
 
 from clapboard.cli import (
     caption,
+    config,
     convert,
     data,
     evaluate,
-    files,
-    learn,
+    jobs,
     ledger,
-    operate,
+    models,
+    predict,
     pretrain,
     project,
     run,
     search,
     sync,
     tables,
+    train,
 )
 from clapboard.cli.output import errors_console
 from clapboard.errors import ClapboardError
@@ -42,7 +44,8 @@ app = typer.Typer(
 for module in (
     run,
     project,
-    learn,
+    train,
+    models,
     ledger,
     sync,
     caption,
@@ -50,10 +53,11 @@ for module in (
     pretrain,
     evaluate,
     tables,
-    files,
+    predict,
     search,
     convert,
-    operate,
+    jobs,
+    config,
 ):
     module.add_commands(app)
 

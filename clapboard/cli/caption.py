@@ -22,11 +22,13 @@ def caption(
     keywords: Annotated[list[str], typer.Argument(metavar="KEYWORDS...", help="Tags of one recording.")],
     count: Annotated[int, typer.Option(help="How many captions to draw.", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Where the draws start.", min=0)] = 0,
-    relation: Annotated[Relation, typer.Option(help="How the sounds of several tags lie.")] = "together",
+    relation: Annotated[
+        Relation, typer.Option(help="How the sounds of several tags lie; in pretraining together.")
+    ] = "together",
     t5: Annotated[str | None, typer.Option(help="Text model that writes them: hub id or folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Captions of keywords, as pretraining draws them: a line each."""
+    """Captions of keywords, by default as pretraining draws them: a line each."""
     import numpy as np
 
     rng = np.random.default_rng(seed)

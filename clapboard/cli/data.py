@@ -55,8 +55,11 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Filter pairs, join those of one sound, and write them as shards. Exit code 1 if a sound can't be read."""
-    from training.corpus.build import Plan
-    from training.corpus.build import build as build_data_set
+    try:
+        from training.corpus.build import Plan
+        from training.corpus.build import build as build_data_set
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"Building data sets needs {error.name}: run pip install '.[data]'.") from error
     from training.corpus.filters import Rules
     from training.corpus.sources import open_source
 
@@ -137,8 +140,10 @@ def _tell(folder: Path, manifests: list[Manifest], as_json: bool) -> None:
     if as_json:
         write_json({"folder": str(folder), "data_sets": [manifest.model_dump() for manifest in manifests]})
         return
+    from training.corpus.pairs import as_text
+
     out = console()
-    held = Table("split", "samples", "hours", "captions", "tags", "shards", "MB", title=escape(str(folder)))
+    held = Table("split", "samples", "hours", "captions", "tags", "shards", "MB", title=escape(as_text(str(folder))))
     for one in manifests:
         hours, megabytes = one.duration_s / 3600, sum(shard.bytes for shard in one.shards) / 1e6
         texts = (str(one.captions), str(one.tags), str(len(one.shards)))
@@ -155,7 +160,7 @@ def _tell(folder: Path, manifests: list[Manifest], as_json: bool) -> None:
 
 
 def _left_out(manifest: Manifest) -> Table:
-    table = Table("reason", "pairs", "captions", title="Left out")
+    table = Table("reason", "pairs", "texts", title="Left out")
     for reason in dict.fromkeys((*manifest.dropped, *manifest.dropped_captions)):
         counts = (manifest.dropped.get(reason, 0), manifest.dropped_captions.get(reason, 0))
         table.add_row(reason.replace("_", " "), *(str(count) if count else "" for count in counts))

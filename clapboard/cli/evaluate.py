@@ -17,7 +17,6 @@ from clapboard.errors import SettingsError
 
 if TYPE_CHECKING:
     from clapboard.clap import ClapEncoder
-    from clapboard.settings import Settings
     from training.evaluate import Report
     from training.evaluation.fewshot import Point
     from training.evaluation.listed_clips import EmbeddedClips, ListedClip, Unreadable
@@ -44,6 +43,7 @@ def zero_shot(
 ) -> None:
     """How well the labels' texts alone tell the clips apart. Exit code 1 if a file can't be decoded."""
     from clapboard.captions import ensemble
+    from clapboard.encoder import load_encoder
     from clapboard.prediction import model_version
     from clapboard.prompts import prompts_for
     from training.evaluation.fewshot import zero_shot_report
@@ -76,9 +76,10 @@ def few_shot(
 
     Without folds, each seed tests on half of the groups and draws labels from the other half.
     """
+    from clapboard.encoder import load_encoder
     from clapboard.prompts import prompts_for
     from training.evaluation import fewshot
-    from training.evaluation.contenders import Finetuner
+    from training.evaluation.contenders import DrawFinetuner
     from training.evaluation.listed_clips import read_clips
 
     numbers = _numbers(shots)
@@ -89,10 +90,9 @@ def few_shot(
     fold = fewshot.choose_test_fold(listed, test_fold)
     plan = fewshot.Plan(numbers, seeds, finetune_seeds, fold, settings.test_share)
     clips, unreadable = _embedded(load_encoder(settings), listed, prompts_for)
-    finetuner = Finetuner(settings.model, settings.device, settings.dtype, settings.batch_size, fusion=settings.fusion)
     with progress_bar() as bar:
         draws = bar.add_task("draws", total=seeds * len(plan.shots))
-        points = fewshot.few_shot(clips, plan, finetuner, on_draw=lambda: bar.advance(draws))
+        points = fewshot.few_shot(clips, plan, DrawFinetuner(settings), on_draw=lambda: bar.advance(draws))
     if curve is not None:
         curve.write_text(_curve(points, plan.shots), "utf-8")
     if as_json:
@@ -133,24 +133,6 @@ def _numbers(shots: str) -> tuple[int, ...]:
     if numbers[0] < 0:
         raise SettingsError(f"Shots “{shots}” are no numbers of labels: write them as 0,1,2,4.")
     return tuple(numbers)
-
-
-def load_encoder(settings: Settings) -> ClapEncoder:
-    """The encoder that the settings name."""
-    import torch
-
-    from clapboard.clap import ClapEncoder
-
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
-    return ClapEncoder.load(
-        settings.model,
-        device=settings.device,
-        dtype=settings.dtype,
-        engine=settings.engine,
-        batch_size=settings.batch_size,
-        fusion=settings.fusion,
-    )
 
 
 def _embedded(

@@ -13,7 +13,7 @@ from rich.table import Table
 from clapboard.cli.output import AsJson, ProjectId, console, settings_with, write_json
 
 if TYPE_CHECKING:
-    from clapboard.acceptance import Acceptance, Fate, LeadTime
+    from clapboard.feedback.acceptance import Acceptance, Fate, LeadTime
     from clapboard.store import Store
 
 _OUTCOMES = ("accepted", "corrected", "added", "skipped", "bulk")
@@ -30,7 +30,7 @@ def ledger(
     as_json: AsJson = False,
 ) -> None:
     """How often suggestions were accepted, by class, version and annotator. Exit code 1 if a replay disagrees."""
-    from clapboard.acceptance import acceptance
+    from clapboard.feedback.acceptance import acceptance
     from clapboard.store import Store
 
     store = Store.open(settings_with())

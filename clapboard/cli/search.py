@@ -47,8 +47,9 @@ def search(
     """
     if not (texts or like or task):
         raise typer.BadParameter("give a text, --like or --task")
-    from clapboard.examples import Listener, Memory, OfTask, Wanted, read_sound
-    from clapboard.search import ProjectSearch
+    from clapboard.memory import Memory
+    from clapboard.search.examples import Listener, OfTask, Wanted, read_sound
+    from clapboard.search.project import ProjectSearch
     from clapboard.sources import AudioSources
     from clapboard.store import Store
     from clapboard.store.vectors import VectorFiles
@@ -74,20 +75,10 @@ def search(
 
 def _load(settings: Settings, encoder: Encoder) -> ClapEncoder:
     """The encoder that the project was embedded with. Raises `ModelError` if it is another one here."""
-    import torch
+    from clapboard.encoder import load_encoder
+    from clapboard.search.project import require_same
 
-    from clapboard.clap import ClapEncoder
-    from clapboard.search import require_same
-
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
-    loaded = ClapEncoder.load(
-        settings.checkpoint(encoder.model),
-        device=settings.device,
-        dtype=settings.dtype,
-        engine=settings.engine,
-        fusion=settings.fusion,
-    )
+    loaded = load_encoder(settings, encoder.model)
     require_same(encoder, loaded.identity.version)
     return loaded
 

@@ -16,11 +16,11 @@ def add_commands(app: typer.Typer) -> None:
 
 def sync(project: ProjectId, as_json: AsJson = False) -> None:
     """Read a project's annotations through the API and enter what no event has told. Can be run at any time."""
+    from clapboard.feedback.sync import reconcile
     from clapboard.jobs import LEARN, CeleryBell, make_celery
     from clapboard.label_studio.client import LabelStudioClient
     from clapboard.store import Store
     from clapboard.store.jobs import JobRequest
-    from clapboard.sync import reconcile
 
     settings = settings_with()
     store = Store.open(settings)

@@ -11,8 +11,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from clapboard.cli.evaluate import Prompts, commands, load_encoder
+from clapboard.cli.evaluate import Prompts, commands
 from clapboard.cli.output import AsJson, Model, console, errors_console, progress_bar, settings_with, write_json
+from clapboard.errors import NoDataSetError
 
 if TYPE_CHECKING:
     from clapboard.clap import ClapEncoder, EncoderIdentity
@@ -39,8 +40,10 @@ def tables(
 ) -> None:
     """Retrieval, zero-shot and supervised figures beside published ones. Exit code 1 if clips are missing or damaged.
 
-    Data sets that aren't there are named and left out. Embeddings are kept: a run that was stopped goes on.
+    Data sets that aren't there are named and left out; exit code 3 if none is there, or not one that --sets asks for.
+    A figure with * is of fewer clips than the data set has. Embeddings are kept: a run that was stopped goes on.
     """
+    from clapboard.encoder import load_encoder
     from training.benchmarks.cache import EmbeddingCache
     from training.benchmarks.registry import choose, locate
     from training.benchmarks.tables import layouts
@@ -50,6 +53,8 @@ def tables(
     places = [(source, locate(source, data)) for source in chosen]
     benchmarks = [source.read(folder) for source, folder in places if folder is not None]
     absent = [source for source, folder in places if folder is None]
+    if absent and (sets or not benchmarks):
+        raise NoDataSetError(" ".join(_absence(source, data) for source in absent))
     encoder = load_encoder(settings)
     with EmbeddingCache(cache or settings.benchmarks_dir, encoder.identity) as kept:
         results = _results(encoder, benchmarks, kept, with_probe=supervised, captions=prompts == "captions")
@@ -57,7 +62,7 @@ def tables(
         _write_json(encoder.identity, prompts, results, absent, {source.key for source in chosen})
     else:
         for layout in layouts({source.key for source in chosen}):
-            _show_table(encoder.identity.model, layout, results)
+            _show_table(encoder.identity.model, prompts, layout, results)
         _show_folds(results)
         _show_clips(results)
     _finish(results, absent, data)
@@ -95,17 +100,25 @@ def _write_json(
     )
 
 
-def _show_table(model: str, layout: TableLayout, results: Sequence[Result]) -> None:
+def _show_table(model: str, prompts: str, layout: TableLayout, results: Sequence[Result]) -> None:
     """Our row, then everybody's that has a figure in one of the columns."""
-    from training.benchmarks.published import PUBLISHED
+    from training.benchmarks.published import PUBLISHED, ZERO_SHOT
 
-    table = Table("model", title=layout.title, caption=layout.note, title_justify="left", caption_justify="left")
+    shown = [result for result in results if result.key in {column.key for column in layout.columns}]
+    notes = [layout.note, *(f"* {result.title} on {result.shortfall}." for result in shown if result.shortfall)]
+    caption = "\n".join(filter(None, notes))
+    table = Table("model", title=layout.title, caption=caption, title_justify="left", caption_justify="left")
     for column in layout.columns:
         table.add_column(column.header, justify="right")
     table.add_column("source", overflow="fold")
     measured = {
-        result.key: {measure: f"{100 * value:.1f}" for measure, value in result.measures.items()} for result in results
+        result.key: {
+            measure: f"{100 * value:.1f}{'*' if result.shortfall else ''}" for measure, value in result.measures.items()
+        }
+        for result in shown
     }
+    if prompts != "template" and any(column.measure == ZERO_SHOT for column in layout.columns):
+        model += f", --prompts {prompts}"
     table.add_row(f"[bold]{escape(model)}[/]", *_cells(layout.columns, measured), "measured here", end_section=True)
     for one in PUBLISHED:
         if any(column.measure in one.figures.get(column.key, {}) for column in layout.columns):
@@ -139,11 +152,15 @@ def _show_clips(results: Sequence[Result]) -> None:
     console().print(table)
 
 
+def _absence(source: Source, data: Path) -> str:
+    return f"{source.title} isn't in {data}: no folder has {source.looked_for}."
+
+
 def _finish(results: Sequence[Result], absent: Sequence[Source], data: Path) -> None:
     """Names what isn't there and what can't be decoded; with missing or damaged clips, ends with exit code 1."""
     out = errors_console()
     for source in absent:
-        out.print(f"{source.title} isn't in {escape(str(data))}: no folder has {source.looked_for}.", highlight=False)
+        out.print(escape(_absence(source, data)), highlight=False)
     for result in results:
         for one in result.unreadable:
             out.print(f"[red]{escape(str(one.path))}[/]: {escape(one.reason)}", highlight=False)

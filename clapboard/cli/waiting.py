@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.markup import escape
 
-from clapboard.cli.output import errors_console
+from clapboard.cli.output import console, errors_console, write_json
 from clapboard.errors import NoWorkerError
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.3
 
+Wait = Annotated[bool, typer.Option(help="Wait until it is done; --no-wait only queues.")]
+
 
 def wait_for_job(settings: Settings, store: Store, job_id: int) -> Job:
     """The job once it has ended. Raises `NoWorkerError` if nobody works on it."""
-    console = errors_console()
     last_alive_at = store.clock()
-    with console.status("waiting for a worker") as status:
+    with errors_console().status("waiting for a worker") as status:
         while store.jobs.open_ids([job_id]):
             job = store.jobs.get(job_id)
             if job.progress:
@@ -35,3 +37,25 @@ def wait_for_job(settings: Settings, store: Store, job_id: int) -> Job:
                 )
             time.sleep(_POLL_S)
     return store.jobs.get(job_id)
+
+
+def run_job(
+    settings: Settings, store: Store, queue: str, kind: str, project: int, version: str, *, wait: bool, as_json: bool
+) -> None:
+    """Queue the job, or join the open one, and tell what came of it. Exit code 1 if it failed."""
+    from clapboard.jobs import CeleryBell, make_celery
+    from clapboard.store.jobs import JobRequest, State
+
+    (job_id,) = store.jobs.add(queue, [JobRequest(kind, project, model_version=version, delay_s=0.0)])
+    CeleryBell(make_celery(settings)).ring(queue)
+    if not wait:
+        write_json({"job": job_id}) if as_json else console().print(f"Job {job_id} is queued: see `clapboard jobs`.")
+        return
+    job = wait_for_job(settings, store, job_id)
+    if as_json:
+        write_json({"job": job.id, "state": job.state, "error_code": job.error_code, "outcome": job.error})
+    else:
+        colour = "red" if job.state == State.FAILED else "green"
+        console().print(f"[{colour}]{job.state}[/]: {escape(job.error or '')}", highlight=False)
+    if job.state == State.FAILED:
+        raise typer.Exit(1)

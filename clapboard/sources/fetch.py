@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import re
 import ssl
 from collections.abc import Iterator
@@ -86,15 +87,17 @@ class AudioSources:
             max_file_bytes=int(settings.max_audio_mb * _MB),
         )
 
-    def fetch(self, uri: str, *, task_id: int | None = None) -> SourceFile:
+    def fetch(self, uri: str, *, task_id: int | None = None, timeout_s: float = math.inf) -> SourceFile:
         """The file that the URI names; keep the object for as long as the file is read.
 
         Cloud storage URIs need the `task_id`. What a URI gave once is taken as its content while it's in the cache.
+        It takes no longer than `timeout_s`, nor than CLAPBOARD_FETCH_TIMEOUT_S.
         Raises `SourceRefused`, `SourceTooLarge`, `SourceUnavailable` (worth another try later), else `SourceError`.
         """
         source = read_uri(uri, self._label_studio)
-        deadline = Deadline(self._timeout_s)
-        return self._cache.get(self._key(source), partial(self._fill, source, task_id, deadline), self._timeout_s)
+        timeout_s = min(timeout_s, self._timeout_s)
+        fill = partial(self._fill, source, task_id, Deadline(timeout_s))
+        return self._cache.get(self._key(source), fill, timeout_s)
 
     def key(self, uri: str) -> str:
         """What the URI's file is cached under: a sha256 in hexadecimal. Raises `SourceRefused`."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from clapboard.feedback.suggestions import annotations_in, answered
 from clapboard.settings import Settings
 from clapboard.store.catalog import Catalog
 from clapboard.store.database import Database
@@ -18,7 +19,6 @@ from clapboard.store.progress import ProgressReader
 from clapboard.store.searches import SearchStore
 from clapboard.store.tasks import TaskStore
 from clapboard.store.versions import VersionStore
-from clapboard.suggestions import annotations_in, answered
 
 __all__ = ["Store"]
 

@@ -75,11 +75,14 @@ class JobStore(JobRecords):
             if connection.execute(update(jobs).where(same).values(finished_at=now)).rowcount == 0:
                 connection.execute(jobs.insert().values(row | {"error_code": error.code, "error": _reason(error)}))
 
-    def claim(self, worker: str, queue: str, limit: int) -> list[Job]:
-        """Up to `limit` of the queue's oldest jobs, now running for this worker and for no other."""
+    def claim(self, worker: str, queue: str, limit: int, *, together: str = "") -> list[Job]:
+        """Up to `limit` of the queue's oldest jobs, now running for this worker and for no other.
+
+        Where `together` names a kind, a job of any other comes alone, as does always what was tried before.
+        """
         now = self._clock()
         waiting = (
-            select(jobs.c.id, jobs.c.attempts)
+            select(jobs.c.id, jobs.c.kind, jobs.c.attempts)
             .where(jobs.c.state == State.QUEUED, jobs.c.queue == queue, jobs.c.not_before <= now)
             .order_by(jobs.c.id)
             .limit(limit)
@@ -89,7 +92,8 @@ class JobStore(JobRecords):
             rows = connection.execute(waiting).all()
             if not rows:
                 return []
-            chosen = [row.id for row in rows[:1] if row.attempts] or [row.id for row in rows if row.attempts == 0]
+            among_others = [row.id for row in rows if row.attempts == 0 and row.kind == (together or row.kind)]
+            chosen = among_others if rows[0].id in among_others else [rows[0].id]
             claimed = connection.execute(
                 update(jobs)
                 .where(jobs.c.id.in_(chosen))

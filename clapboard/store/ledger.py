@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 
 from sqlalchemy import Connection, Row, Select, Subquery, case, exists, func, select
 
-from clapboard.ledger import Entry, Outcome, entries
+from clapboard.feedback.entries import Entry, Outcome, entries
 from clapboard.store.database import Database
 from clapboard.store.inbox import Event, Inbox
 from clapboard.store.schema import inbox as inbox_table

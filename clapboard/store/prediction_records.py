@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
+from clapboard.feedback.suggestions import Suggestion
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import predictions
-from clapboard.suggestions import Suggestion
 
 
 class Delivery(enum.StrEnum):

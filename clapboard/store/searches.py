@@ -34,6 +34,11 @@ class SearchStore:
         with self._db.read() as connection:
             return connection.scalar(select(searches.c.request).where(searches.c.id == search))
 
+    def is_open(self, search: str) -> bool:
+        """Whether somebody still waits for the answer. Without reading what was asked, which may hold audio."""
+        with self._db.read() as connection:
+            return connection.scalar(select(searches.c.id).where(searches.c.id == search)) is not None
+
     def answer(self, search: str, answer: str) -> None:
         """Give the answer to whoever still waits for it. Given twice, it is the same."""
         with self._db.write(durable=False) as connection:

@@ -18,15 +18,17 @@ import os
 import secrets
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from clapboard.errors import BusyError
 from clapboard.store.embeddings import EmbeddingStore, Extent
 
 WINDOW = np.dtype([("sha256", "S32"), ("index", "<i8")])
@@ -61,7 +63,9 @@ class Vectors:
 class VectorFiles:
     """The folder of vector files, made from an embedding store. Processes may share it, and threads this object."""
 
-    def __init__(self, folder: Path, embeddings: EmbeddingStore) -> None:
+    def __init__(self, folder: Path, embeddings: EmbeddingStore, *, patience_s: float = -1) -> None:
+        """`patience_s` is how long to wait while somebody else brings the files up to date; -1: until it is done."""
+        self._patience_s = patience_s
         self._folder = folder
         self._embeddings = embeddings
         self._whole: dict[Path, tuple[_Manifest, _Stamps]] = {}  # what was seen to be whole, by folder
@@ -69,11 +73,12 @@ class VectorFiles:
     def open(self, encoder_version: str, dtype: str) -> Vectors:
         """All embeddings of the encoder, with those that have come since it was opened last.
 
-        Files that nobody has written to since they were seen to be whole aren't read again for that.
+        Files that nobody has written to since they were seen to be whole aren't read again for that. Raises
+        `BusyError` if somebody else is at it for too long.
         """
         folder = self._folder / f"{encoder_version}-{dtype}"
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):
+        with self._turn(folder):
             extent = self._embeddings.extent(encoder_version, dtype)
             if extent is None:
                 _sweep(folder, keep="")
@@ -84,6 +89,18 @@ class VectorFiles:
             manifest = self._extend(folder, manifest, encoder_version, dtype, extent.last_id)
             _sweep(folder, keep=manifest.generation)
             return manifest.map(folder)
+
+    @contextmanager
+    def _turn(self, folder: Path) -> Iterator[None]:
+        lock = FileLock(folder / "lock", timeout=self._patience_s)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BusyError("The embeddings are being gathered for searches: ask again in a minute.") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _agrees(self, folder: Path, manifest: _Manifest, encoder_version: str, dtype: str, extent: Extent) -> bool:
         """Whether the files are whole, and from rows that are there still: all are forgotten together, or none."""

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from clapboard.errors import InternalError
-from clapboard.jobs import INTERACTIVE
-from clapboard.search_request import MAX_AUDIO_CHARS
+from clapboard.jobs import SEARCH
+from clapboard.search.request import MAX_AUDIO_CHARS
 from clapboard.store.jobs import Job
 from tests.backend.conftest import PASSWORD
 from tests.fake_label_studio import CHOICES
@@ -31,7 +31,7 @@ def patient(house: Installation, backend: Backend) -> Backend:
 @pytest.fixture
 def worker(house: Installation) -> str:
     """Says that it serves people, and does nothing."""
-    house.store.catalog.worker_alive("idle", "mini", "cpu", "interactive,batch")
+    house.store.catalog.worker_alive("idle", "mini", "cpu", "search,batch")
     return "idle"
 
 
@@ -50,7 +50,7 @@ class Asking:
         self._thread.start()
 
         def made() -> list[Job]:
-            return [job for job in house.store.jobs.claim("idle", INTERACTIVE, 10) if job.id not in known]
+            return [job for job in house.store.jobs.claim("idle", SEARCH, 10) if job.id not in known]
 
         (self.job,) = wait_for(made, "nothing was queued")
         self.search = str(self.job.payload["search"])
@@ -65,7 +65,7 @@ class TestWithAWorker:
     def test_what_was_asked_reaches_it_and_its_answer_comes_back(self, house: Installation, patient: Backend) -> None:
         like = [{"task": 3}, {"audio": "https://host.example/a.wav", "start_s": 1, "end_s": 2.5}]
         asking = Asking(house, patient, texts=["dog bark \0"], like=like, not_like=[{"task": 4}], top=7)
-        assert (asking.job.kind, asking.job.queue, asking.job.project) == ("search", INTERACTIVE, PROJECT)
+        assert (asking.job.kind, asking.job.queue, asking.job.project) == ("search", SEARCH, PROJECT)
         asked = json.loads(house.store.searches.request(asking.search) or "")
         nothing = {"task": None, "audio": None, "start_s": None, "end_s": None}
         assert asked == {
@@ -162,9 +162,9 @@ class TestWithAWorker:
         assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
 
 
-def test_without_a_worker_that_serves_people_it_says_so_at_once(house: Installation, patient: Backend) -> None:
+def test_without_a_worker_that_searches_it_says_so_at_once(house: Installation, patient: Backend) -> None:
     house.store.catalog.worker_gone("idle")
-    house.store.catalog.worker_alive("trainer", "mini", "cpu", "train")
+    house.store.catalog.worker_alive("trainer", "mini", "cpu", "interactive,train")
     answer = ask(patient)
     assert (answer.status_code, answer.json()["error"]) == (503, "no_worker")
     assert "start one with `clapboard worker`" in answer.json()["detail"]

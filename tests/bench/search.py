@@ -13,7 +13,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from clapboard.scoring import Array
-from clapboard.search import nearest
+from clapboard.search.project import nearest
 from clapboard.store.vectors import WINDOW, Vectors
 
 _TOP = 20

@@ -176,6 +176,15 @@ def test_a_text_is_computed_once(tiny_clap: Path) -> None:
     assert_same(again, load(tiny_clap).embed_texts(["dog", "rain", "clock"]))
 
 
+def test_texts_are_remembered_up_to_a_bound(tiny_clap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clapboard.clap._TEXTS_REMEMBERED", 2)
+    tokenizer = CountingTokenizer(tiny_clap)
+    encoder = encoder_with(tiny_clap, tokenizer=tokenizer)
+    all_four = encoder.embed_texts(["dog", "rain", "clock", "wind"])
+    assert_same(encoder.embed_texts(["wind", "dog"]), all_four[[3, 0]])
+    assert sorted(tokenizer.asked) == ["clock", "dog", "dog", "rain", "wind"]
+
+
 def test_a_texts_embedding_depends_neither_on_its_neighbours_nor_their_number(tiny_clap: Path) -> None:
     texts = [f"{prompt} number {number}" for number in range(30) for prompt in PROMPTS]
     expected = load(tiny_clap).embed_texts(texts)
@@ -307,6 +316,16 @@ def test_a_recordings_embedding_depends_neither_on_batch_nor_order_nor_whether_i
     assert_same(encoder.embed_views(views[::-1]), alone[::-1])
     for path, expected in zip(paths, alone, strict=True):
         assert_same(encoder.embed_file(path), expected[None])
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+def test_a_piece_has_the_embeddings_of_a_file_of_its_own(tiny_fused_clap: Path, tmp_path: Path, fusion: bool) -> None:
+    encoder = load(tiny_fused_clap, fusion=fusion)
+    path = write_recordings(tmp_path)[2]
+    samples, rate = soundfile.read(path, dtype="float32")
+    soundfile.write(tmp_path / "piece.wav", samples[5 * rate : 20 * rate], rate, subtype="FLOAT")
+    views = [*encoder.views(path, span=audio.Span(5, 20))]
+    assert_same(encoder.embed_views(views), encoder.embed_file(tmp_path / "piece.wav"))
 
 
 def test_a_short_recording_has_the_embedding_of_its_window_with_fusion_too(tiny_fused_clap: Path) -> None:

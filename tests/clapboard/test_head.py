@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from clapboard.head import ControlHead, Head, control_scores, zero_shot_head
-from clapboard.labels import parse_label_config
+from clapboard.head import ControlHead, Head, control_scores, scores_of_all, zero_shot_head
+from clapboard.labels import label_space_of, parse_label_config
 
 X, Y, NEUTRAL = [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]
 CONFIG = """
@@ -82,3 +82,10 @@ def test_bytes_that_hold_objects_are_refused() -> None:
     np.savez(file, center0=np.array([{}], dtype=object), weights0=X, bias0=X)
     with pytest.raises(ValueError, match="allow_pickle=False"):
         Head.from_bytes(file.getvalue())
+
+
+def test_a_clips_scores_are_the_mean_over_its_windows() -> None:
+    head = ControlHead(np.zeros(2, np.float32), 100 * np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
+    clips = [np.float32([[1, 0]]), np.float32([[1, 0], [0, 1]])]
+    (control,) = label_space_of(["a", "b"]).predicted
+    assert scores_of_all(control, head, clips) == pytest.approx(np.array([[1, 0], [0.5, 0.5]]))

@@ -155,7 +155,7 @@ def test_every_line_is_json_whoever_wrote_it(process: Running) -> None:
 
 
 def test_lines_about_a_job_name_it_with_its_project(site: Site) -> None:
-    found = [line for line in lines(site.worker) if line["logger"] in ("workers.batch", "workers.chores")]
+    found = [line for line in lines(site.worker) if line["logger"] in ("workers.predict", "workers.chores")]
     jobs = {job.id: job for job in site.house.store.jobs.newest(limit=1000)}
     assert {job.kind for job in map(jobs.get, (line["job"] for line in found)) if job} >= {"predict", "sync", "align"}
     for line in found:

@@ -16,6 +16,10 @@ from clapboard import prompts
         ("Rain / Wind", "rain wind"),
         ("  sea   waves ", "sea waves"),
         ("Motor2Start", "motor2 start"),
+        ("3D printer", "3D printer"),
+        ("Relay2ON", "relay2 ON"),
+        ("1 kHz tone", "1 khz tone"),
+        ("80 dB noise", "80 db noise"),
         ("Hund bellt", "hund bellt"),
     ],
 )

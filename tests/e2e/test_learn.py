@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clapboard.known_tasks import TaskReader
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.labels import parse_label_config
-from clapboard.pool import TaskReader
 from clapboard.sources import AudioSources
 from clapboard.store.jobs import State
 from demo.__main__ import label_config
 from demo.clips import make_plant_clips
-from demo.interlock import STATES
 from demo.label_studio_server import LabelStudioServer
 from demo.learning import Annotator, LearningProject
+from demo.plant import STATES
 from tests.audio_server import wav
 from tests.fixtures_services import free_port
 from tests.processes import SERVING, Backend, Installation, Running, wait_for

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from clapboard.feedback.entries import Entry, Outcome
+from clapboard.feedback.sync import reconcile
 from clapboard.label_studio.client import LabelStudioClient
-from clapboard.ledger import Entry, Outcome
 from clapboard.store.predictions import StoredPrediction
-from clapboard.sync import reconcile
 from tests.fixtures_services import free_port
 from tests.processes import Installation, wait_for
 

@@ -39,7 +39,7 @@ def esc50(folder: Path, *, folds: int = 5, clips_a_fold: int = 1) -> Path:
             for take in range(clips_a_fold):
                 name = f"{fold}-{kind}-{take}.wav"
                 sound(folder / "audio" / name, kind, 10 * fold + take)
-                rows.append((name, fold, kind, label, False, kind, take))
+                rows.append((name, fold, kind, label, label != "mouse_click", kind, take))
     table(folder / "meta/esc50.csv", rows)
     return folder
 
@@ -111,26 +111,41 @@ def fsd50k(folder: Path) -> Path:
     return folder
 
 
-def audio_caps(folder: Path) -> Path:
+def audio_caps(folder: Path, *, listed: str = "test.csv", audio: str = "audio/test") -> Path:
     """AudioCaps' test part: four excerpts with five captions each, under all the names that people give the files."""
     rows: list[tuple[int, str, int, str]] = []
     for kind in range(4):
         video, start = f"_vid{kind}", 10 * kind
         rows += [(1000 * number + kind, video, start, f"Sound {kind}, said {number}") for number in range(5)]
         stem = (video, f"{1000 + kind}", f"{video}_{start}", f"Y{video}")[kind]
-        sound(folder / "audio/test" / f"{stem}.wav", kind, 0)
-    table(folder / "test.csv", [("audiocap_id", "youtube_id", "start_time", "caption"), *sorted(rows)])
+        sound(folder / audio / f"{stem}.wav", kind, 0)
+    table(folder / listed, [("audiocap_id", "youtube_id", "start_time", "caption"), *sorted(rows)])
     return folder
 
 
-def clotho(folder: Path) -> Path:
+def audio_caps_of_aac_datasets(folder: Path) -> Path:
+    """AudioCaps as the package aac-datasets downloads it."""
+    return audio_caps(folder, listed="csv_files_v1/test.csv", audio="audio_32000Hz/test")
+
+
+def audio_caps_of_its_authors(folder: Path) -> Path:
+    """AudioCaps as a clone of its authors' repository, with audio beside it."""
+    return audio_caps(folder, listed="dataset2.0/test.csv", audio="audio/test")
+
+
+def clotho(folder: Path, *, tables: str = ".", audio: str = ".") -> Path:
     """Clotho's evaluation part: three clips with five captions each."""
     rows: list[Sequence[object]] = [("file_name", *(f"caption_{number}" for number in range(1, 6)))]
     for kind in range(3):
-        sound(folder / "evaluation" / f"A clip, no. {kind}.wav", kind, 0)
+        sound(folder / audio / "evaluation" / f"A clip, no. {kind}.wav", kind, 0)
         rows.append((f"A clip, no. {kind}.wav", *(f"Kind {kind}, said {number}." for number in range(5))))
-    table(folder / "clotho_captions_evaluation.csv", rows)
+    table(folder / tables / "clotho_captions_evaluation.csv", rows)
     return folder
+
+
+def clotho_of_dcase(folder: Path) -> Path:
+    """Clotho as DCASE's baseline and the package aac-datasets have it."""
+    return clotho(folder, tables="clotho_csv_files", audio="clotho_audio_files")
 
 
 def all_of_them(root: Path) -> Path:

@@ -19,6 +19,7 @@ from clapboard.features import LogMel
 from training.augment import Augment
 from training.checkpoint import publish
 from training.mini.batches import BatchMaker
+from training.mini.esc10 import Recording
 from training.mini.recipe import new_model
 from training.mini.texts import caption_corpus
 from training.pretrain import Schedule, ahead, pretrain
@@ -26,7 +27,6 @@ from training.pretraining.audio_input import AudioInput
 from training.pretraining.batch import Batch
 from training.pretraining.contrastive import Contrastive
 from training.pretraining.tokenizer import train_tokenizer
-from training.recordings import Recording
 from training.sounds.synthesis import synthesise
 
 KINDS = ("bell", "rain")

@@ -13,7 +13,7 @@ import torch
 from sqlalchemy import select
 
 from clapboard import prediction
-from clapboard.audio import Window, windows
+from clapboard.audio import Span, Window, windows
 from clapboard.clap import ClapEncoder, EncoderIdentity
 from clapboard.errors import ModelError
 from clapboard.head import ZERO_SHOT
@@ -58,8 +58,8 @@ class CountingEncoder:
         rows = np.stack(waveforms).reshape(len(waveforms), 4, -1)[:, :, :64].sum(axis=2) + np.float32(0.1)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def views(self, path: Path, *, name: str = "") -> Iterator[Window]:
-        return windows(path, name=name)
+    def views(self, path: Path, *, name: str = "", span: Span | None = None) -> Iterator[Window]:
+        return windows(path, name=name, span=span)
 
     def embed_views(self, views: Sequence[Window]) -> npt.NDArray[np.float32]:
         return self.embed_windows([view.waveform for view in views])

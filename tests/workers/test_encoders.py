@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from clapboard.clap import ClapEncoder
+from clapboard.encoder import load_encoder
 from clapboard.errors import ModelError
 from clapboard.settings import Settings
 from clapboard.store import Store
 from tests.together import together
 from tests.workers.conftest import CountingEncoder, no_checkpoint
-from workers.encoders import EncoderPool, announce, load_encoder
+from workers.encoders import EncoderPool, announce
 
 BASE = CountingEncoder()
 
@@ -77,17 +78,10 @@ def test_one_that_cannot_be_loaded_leaves_the_others_in_place() -> None:
     assert encoders.get("counting") is BASE
 
 
-def test_a_checkpoint_below_the_state_folder_is_loaded_under_its_short_name(tiny_clap: Path) -> None:
-    folder = tiny_clap.parent / "state-of-encoders" / "models" / "7"
-    folder.mkdir(parents=True)
-    (folder / "mini-tuned-1").symlink_to(tiny_clap)
-    settings = Settings(MODEL_DIR=folder.parents[1], CLAPBOARD_DEVICE="cpu", CLAPBOARD_BATCH_SIZE=3)
-    encoder = load_encoder(settings, "models/7/mini-tuned-1")
-    assert (encoder.identity.model, encoder.batch_size) == ("models/7/mini-tuned-1", 3)
+def test_an_announced_encoder_is_one_that_the_store_names(tiny_clap: Path) -> None:
+    encoder = load_encoder(Settings(CLAPBOARD_MODEL=str(tiny_clap), CLAPBOARD_DEVICE="cpu"))
     store = Store("sqlite://")
     announced = announce(store, encoder)
-    assert store.catalog.encoder("models/7/mini-tuned-1") == announced
+    assert store.catalog.encoder(str(tiny_clap)) == announced
     assert (announced.version, announced.logit_scale) == (encoder.identity.version, encoder.identity.logit_scale)
     store.close()
-    with pytest.raises(ModelError):
-        load_encoder(settings, "models/7/mini-tuned-2")

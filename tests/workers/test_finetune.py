@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from clapboard.clap import ClapEncoder
+from clapboard.encoder import load_encoder
 from clapboard.errors import InternalError, NotFoundError, TrainingError
 from clapboard.head import ControlHead, Head
 from clapboard.jobs import TRAIN
@@ -29,7 +30,7 @@ from tests.fake_label_studio import CHOICES
 from tests.processes import wait_for
 from training.finetuning.run import Outcome, RunSpec
 from training.finetuning.run import run as training_run
-from workers.encoders import announce, load_encoder
+from workers.encoders import announce
 from workers.finetune import Finetuned, Finetuner
 
 PROJECT = 7

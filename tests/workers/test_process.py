@@ -16,7 +16,7 @@ from celery.schedules import crontab, schedule
 
 from clapboard.jobs import BATCH, INTERACTIVE, QUEUES, TRAIN, make_celery
 from clapboard.store import Store
-from clapboard.store.jobs import JobRequest, State
+from clapboard.store.jobs import Job, JobRequest, State
 from tests.fake_label_studio import CHOICES, TOKEN
 from tests.fixtures_services import free_port, needs_program
 from tests.processes import wait_for
@@ -71,6 +71,28 @@ class TestDraining:
             thread.join(10)
         assert set(states(world).values()) == {State.DONE}
 
+    def test_a_chore_that_another_thread_could_do_is_not_held_by_one_that_has_not_begun_it(
+        self, world: World, worker: Worker
+    ) -> None:
+        began, go_on = threading.Event(), threading.Event()
+
+        def linger(job: Job) -> str:
+            if job.project == 1:
+                began.set()
+                go_on.wait(10)
+            return "done"
+
+        worker._chores._kinds = {"prelabel": linger}  # type: ignore[assignment]
+        first, second = world.store.jobs.add(BATCH, [JobRequest("prelabel", project) for project in (1, 2)])
+        thread = threading.Thread(target=worker.drain, args=[BATCH])
+        thread.start()
+        assert began.wait(5)
+        worker.drain(BATCH)
+        assert world.store.jobs.get(second).state == State.DONE
+        go_on.set()
+        thread.join(10)
+        assert world.store.jobs.get(first).state == State.DONE
+
     def test_a_bell_without_work_does_nothing(self, world: World, worker: Worker) -> None:
         for queue in QUEUES:
             worker.drain(queue)
@@ -101,7 +123,7 @@ class TestEverySecond:
         assert found.version == world.encoder.identity.version
         (alive,) = wait_for(lambda: world.store.catalog.workers(5), "the worker says nothing")
         assert (alive.name, alive.model, alive.device) == (worker.name, "counting", "cpu")
-        assert alive.queues == "interactive,learn,batch,train"
+        assert alive.queues == "interactive,search,learn,batch,train"
 
     def test_a_lost_bell_is_rung_again(self, world: World, worker: Worker) -> None:
         worker.start()

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from clapboard.jobs import INTERACTIVE
+from clapboard.jobs import INTERACTIVE, SEARCH
 from clapboard.sources import AudioSources
 from clapboard.store.catalog import Encoder
 from clapboard.store.jobs import Job, JobRequest
 from clapboard.store.tasks import KnownTask
 from tests.audio_server import wav
 from tests.fake_label_studio import CHOICES
+from tests.processes import wait_for
 from tests.workers.conftest import CountingEncoder, World
-from workers.batch import PredictJobs
+from workers.predict import PredictJobs
 from workers.process import Worker
 from workers.search import Searcher
 
@@ -40,13 +44,18 @@ def world(world: World) -> World:
 @pytest.fixture
 def embedded(world: World) -> World:
     """The same, and the project's tasks are embedded."""
-    uris = {task: world.audio.url(f"{task}/clip.wav?s={CLIP_S}") for task in TASKS}
-    keys = {task: world.sources.key(uri) for task, uri in uris.items()}
-    world.store.tasks.put(PROJECT, [KnownTask(task, uris[task], keys[task], keys[task], False) for task in TASKS])
-    world.ask(*TASKS, path=f"{{}}/clip.wav?s={CLIP_S}")
-    PredictJobs(world.store, world.stage, world.encoders, world.heads, on_owed=lambda: None).run(world.claimed())
+    embed(world, *TASKS)
     world.encoder.batches.clear()
     return world
+
+
+def embed(world: World, *tasks: int) -> None:
+    """The tasks become the project's, and embedded."""
+    uris = {task: world.audio.url(f"{task}/clip.wav?s={CLIP_S}") for task in tasks}
+    keys = {task: world.sources.key(uri) for task, uri in uris.items()}
+    world.store.tasks.put(PROJECT, [KnownTask(task, uris[task], keys[task], keys[task], False) for task in tasks])
+    world.ask(*tasks, path=f"{{}}/clip.wav?s={CLIP_S}")
+    PredictJobs(world.store, world.stage, world.encoders, world.heads, on_owed=lambda: None).run(world.claimed())
 
 
 @pytest.fixture
@@ -57,8 +66,8 @@ def searcher(world: World) -> Searcher:
 def asked(world: World, **request: Any) -> Job:
     """A claimed job."""
     search = world.store.searches.ask(json.dumps({"project": PROJECT} | request))
-    world.store.jobs.add(INTERACTIVE, [JobRequest("search", PROJECT, model_version=search, payload={"search": search})])
-    (job,) = world.claimed()
+    world.store.jobs.add(SEARCH, [JobRequest("search", PROJECT, model_version=search, payload={"search": search})])
+    (job,) = world.claimed(SEARCH)
     return job
 
 
@@ -109,7 +118,12 @@ class TestAnswers:
         answered(embedded, searcher, like=[piece], not_like=[{"audio": data_uri(2)}])
         assert embedded.encoder.batches == [1, 1]
 
-    def test_tasks_embedded_since_the_last_search_are_found(self, embedded: World, searcher: Searcher) -> None:
+    def test_a_task_embedded_since_the_last_search_is_found(self, embedded: World, searcher: Searcher) -> None:
+        assert len(found(embedded, searcher, text="rain")) == 3
+        embed(embedded, 4)
+        assert sorted(found(embedded, searcher, text="rain")) == [1, 2, 3, 4]
+
+    def test_a_task_that_is_gone_isnt_found_until_it_is_back(self, embedded: World, searcher: Searcher) -> None:
         assert len(found(embedded, searcher, text="rain")) == 3
         known = embedded.store.tasks.get(PROJECT, [3])[3]
         embedded.store.tasks.forget(PROJECT, [3])
@@ -124,8 +138,14 @@ class TestRefusals:
         for request, status, error, detail in (
             ({"like": [{"task": 9}]}, 404, "not_found", "Task 9 of project 1 isn't embedded"),
             ({"text": " "}, 422, "label_config", "empty"),
-            ({"like": [{"audio": embedded.audio.url("corrupt/a.wav")}]}, 422, "audio", "The sound 1 is no audio"),
+            ({"like": [{"audio": embedded.audio.url("corrupt/a.wav")}]}, 422, "audio", "The sound like[0] is no audio"),
             ({"like": [{"audio": data_uri(1), "start_s": 3, "end_s": 4}]}, 422, "audio", "is 0.6 s long: 3–4 s"),
+            (
+                {"like": [{"task": 1}], "not_like": [{"task": 2}, {"audio": embedded.audio.url("corrupt/b.wav")}]},
+                422,
+                "audio",
+                "The sound not_like[1] is no audio",
+            ),
             ({"like": [{"audio": "data:audio/wav;base64,?"}]}, 422, "source", "no valid base64"),
             ({"like": [{"audio": closed}]}, 503, "source_unavailable", "connection"),
         ):
@@ -174,31 +194,78 @@ class TestRefusals:
         found(embedded, searcher, like=sounds)
         assert embedded.encoder.batches == [1, 1]  # the first one was remembered
 
+    def test_nothing_more_is_fetched_for_who_has_gone(self, embedded: World, searcher: Searcher) -> None:
+        job = asked(embedded, like=[{"audio": embedded.audio.url(f"{seed}/gone.wav")} for seed in (11, 12)])
+        with embedded.audio.holding("11/gone.wav"):
+            thread = threading.Thread(target=searcher.run, args=[job])
+            thread.start()
+            wait_for(lambda: embedded.audio.waiting["11/gone.wav"], "nothing was fetched")
+            embedded.store.searches.forget(job.payload["search"])
+        thread.join(10)
+        assert not embedded.audio.requests["12/gone.wav"]
+        assert embedded.encoder.batches == []
+
+    def test_no_fetch_takes_longer_than_anybody_waits(self, embedded: World) -> None:
+        settings = embedded.settings.with_overrides(search_wait_s=0.3)
+        searcher = Searcher(settings, embedded.store, embedded.sources, embedded.encoders)
+        began = time.monotonic()
+        with embedded.audio.holding("13/slow.wav"):
+            answer = answered(embedded, searcher, like=[{"audio": embedded.audio.url("13/slow.wav")}])
+        assert time.monotonic() - began < 5
+        assert (answer["status"], answer["error"]) == (503, "source_unavailable")
+
+    def test_it_holds_one_sound_on_disk_at_a_time(self, embedded: World, tmp_path: Path) -> None:
+        settings = embedded.settings.with_overrides(cache_mb=0.03, model_dir=tmp_path / "other")  # room for one
+        searcher = Searcher(settings, embedded.store, AudioSources(settings), embedded.encoders)
+        sounds = [{"audio": embedded.audio.url(f"{seed}/big.wav?s={CLIP_S}")} for seed in range(20, 26)]
+        found(embedded, searcher, like=sounds[:3], not_like=sounds[3:])
+        kept = [path.stat().st_size for path in settings.audio_cache_dir.glob("[0-9a-f][0-9a-f]/*")]
+        assert 0 < sum(kept) <= 30_000
+
 
 class TestInTheWorker:
     @pytest.fixture
     def worker(self, embedded: World) -> Iterator[Worker]:
-        worker = Worker(embedded.settings, embedded.store, embedded.encoder, [INTERACTIVE])  # type: ignore[arg-type]
+        worker = Worker(embedded.settings, embedded.store, embedded.encoder, [INTERACTIVE, SEARCH])  # type: ignore[arg-type]
         yield worker
         worker.close()
 
     def test_it_is_a_job_among_others(self, embedded: World, worker: Worker) -> None:
         search = embedded.store.searches.ask(json.dumps({"project": PROJECT, "text": "rain"}))
         payload = {"search": search}
-        embedded.store.jobs.add(INTERACTIVE, [JobRequest("search", PROJECT, model_version=search, payload=payload)])
+        embedded.store.jobs.add(SEARCH, [JobRequest("search", PROJECT, model_version=search, payload=payload)])
         embedded.ask(5)
         worker.drain(INTERACTIVE)
+        worker.drain(SEARCH)
         assert {job.kind: job.state.value for job in embedded.store.jobs.newest(limit=2)} == {
             "search": "done",
             "predict": "done",
         }
         assert len(json.loads(embedded.store.searches.answer_to(search) or "")["matches"]) == 3
 
+    def test_searches_that_wait_for_audio_hold_up_no_prediction(self, embedded: World, worker: Worker) -> None:
+        held = [f"{seed}/held.wav" for seed in (14, 15)]
+        with embedded.audio.holding(*held):
+            threads = []
+            for path in held:
+                request = {"project": PROJECT, "like": [{"audio": embedded.audio.url(path)}]}
+                search = embedded.store.searches.ask(json.dumps(request))
+                asked = JobRequest("search", PROJECT, model_version=search, payload={"search": search})
+                embedded.store.jobs.add(SEARCH, [asked])
+                threads.append(threading.Thread(target=worker.drain, args=[SEARCH]))
+                threads[-1].start()
+            wait_for(lambda: all(embedded.audio.waiting[path] for path in held), "the searches aren't under way")
+            (job,) = embedded.ask(5)
+            worker.drain(INTERACTIVE)
+            assert embedded.store.jobs.get(job).state == "done"
+        for thread in threads:
+            thread.join(10)
+
     def test_one_that_a_killed_worker_left_is_answered_by_another(self, embedded: World, worker: Worker) -> None:
         job = asked(embedded, text="rain")  # claimed by somebody who never comes back
         with embedded.store.database.write() as connection:
             connection.exec_driver_sql("UPDATE jobs SET heartbeat_at = 0 WHERE state = 'running'")
         embedded.store.jobs.requeue_lost(embedded.settings.job_lease_s)
-        worker.drain(INTERACTIVE)
+        worker.drain(SEARCH)
         assert embedded.store.searches.answer_to(job.payload["search"]) is not None
         assert embedded.store.jobs.get(job.id).state == "done"

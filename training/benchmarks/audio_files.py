@@ -9,20 +9,39 @@ from pathlib import Path
 
 from clapboard.errors import TrainingError
 
-_ENDINGS = frozenset(
-    {".aac", ".aif", ".aiff", ".au", ".flac", ".m4a", ".mkv", ".mp3", ".mp4", ".ogg", ".opus", ".wav", ".webm"}
-)
+_VIDEO_ENDINGS = frozenset({".mkv", ".mp4", ".webm"})
+_ENDINGS = _VIDEO_ENDINGS | {".aac", ".aif", ".aiff", ".au", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"}
+
+# Factors and formats in which seconds stand in files' names.
+_SECONDS = ((1, "d"), (1, "06d"), (1, ".3f"), (1000, "d"))
 
 
 class AudioFiles:
-    """The audio files below a folder, read once: asking the disk for 200,000 names one by one takes minutes."""
+    """The audio files below some folders, read once: asking the disk for 200,000 names one by one takes minutes.
+
+    Of files with the same name the first one counts, and a video only where there is no other: downloaders leave them.
+    """
 
     def __init__(self, *folders: Path) -> None:
-        self._by_stem = {path.stem: path for folder in folders for path in _walk(folder, set())}
+        self._by_stem: dict[str, Path] = {}
+        for path in (path for folder in folders for path in _walk(folder, set())):
+            held = self._by_stem.setdefault(path.stem, path)
+            if _is_video(held) and not _is_video(path):
+                self._by_stem[path.stem] = path
 
     def find(self, *stems: str) -> Path | None:
         """The first file with one of the names (without its ending); None if there is none."""
         return next((self._by_stem[stem] for stem in stems if stem in self._by_stem), None)
+
+
+def youtube_stems(video: str, start_s: int, end_s: int, *, is_only: bool) -> tuple[str, ...]:
+    """What downloaders call an excerpt of a video, without the ending: `ID_30`, `YID_30.000_40.000`, `ID_000030`, ….
+
+    The video's name alone is the excerpt's if it `is_only` one of that video.
+    """
+    spans = [(format(start_s * factor, style), format(end_s * factor, style)) for factor, style in _SECONDS]
+    endings = [f"_{start}" for start, _ in spans] + [f"_{start}_{end}" for start, end in spans] + [""] * is_only
+    return tuple(f"{sign}{video}{ending}" for ending in endings for sign in ("", "Y"))
 
 
 def read_table(table: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -59,6 +78,10 @@ def _rows(table: Path) -> Iterator[list[str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no CSV in UTF-8"
         raise TrainingError(f"Table {table} can't be read: {reason}.") from error
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in _VIDEO_ENDINGS
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:

@@ -17,12 +17,14 @@ TEMPLATE = "This is a {} song."
 
 _GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 _CLIPS_A_GENRE, _FOLDS = 100, 10
-_FOLDERS = ("genres_original", "genres", "Data/genres_original")
+_FOLDERS = (".", "genres_original", "genres", "Data/genres_original")
 
 
 def _read(folder: Path) -> Benchmark:
     """All 1,000 clips that the data set has, whether they are there or not."""
-    files = AudioFiles(_genres(folder))
+    genres = _genres(folder)
+    assert genres is not None
+    files = AudioFiles(*(genres / genre for genre in _GENRES))
     names = [(genre, number) for genre in _GENRES for number in range(_CLIPS_A_GENRE)]
     clips = tuple(
         BenchmarkClip(
@@ -33,12 +35,16 @@ def _read(folder: Path) -> Benchmark:
     return Benchmark("gtzan", "GTZAN", "labels", clips, _GENRES, folds=True, template=TEMPLATE)
 
 
-def _genres(folder: Path) -> Path:
-    return next(folder / name for name in _FOLDERS if (folder / name).is_dir())
+def _genres(folder: Path) -> Path | None:
+    """The folder that holds the genres'."""
+    return next((folder / name for name in _FOLDERS if (folder / name / "blues").is_dir()), None)
 
 
-def _is_in(folder: Path) -> bool:
-    return any((folder / name / "blues").is_dir() for name in _FOLDERS)
-
-
-GTZAN = Source("gtzan", "GTZAN", ("gtzan", "genres"), "genres_original/ or genres/", _is_in, _read)
+GTZAN = Source(
+    "gtzan",
+    "GTZAN",
+    ("gtzan", "genres"),
+    "genres_original/ or genres/",
+    lambda folder: _genres(folder) is not None,
+    _read,
+)

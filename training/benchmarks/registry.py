@@ -29,11 +29,13 @@ def choose(keys: Sequence[str]) -> tuple[Source, ...]:
 def locate(source: Source, root: Path) -> Path | None:
     """The folder that holds the data set: the root, or one below it by its usual name, or one inside of that.
 
+    Of several, the one whose name stands first in the source's counts.
+
     Raises `SettingsError` if the root is no folder.
     """
     if not root.is_dir():
         raise SettingsError(f"Folder {root} doesn't exist: name the one that holds the data sets.")
-    named = [child for child in _folders(root) if _bare(child.name).startswith(source.folders)]
+    named = [child for name in source.folders for child in _folders(root) if _bare(child.name).startswith(name)]
     nested = [grandchild for child in named for grandchild in _folders(child)]
     return next((folder for folder in (root, *named, *nested) if source.is_in(folder)), None)
 

@@ -29,6 +29,16 @@ class Result:
     zero_shot: Classification | None = None
     supervised: Classification | None = None
     retrieval: Retrieval | None = None
+    num_folds: int = 0  # listed
+
+    @property
+    def shortfall(self) -> str:
+        """What the figures are of where that isn't all of it: “14 of 15 clips, 4 of 5 folds”."""
+        if self.num_heard == self.num_listed:
+            return ""
+        clips = f"{self.num_heard} of {self.num_listed} clips"
+        num_folds = len(self.zero_shot.by_fold) if self.zero_shot else 0
+        return clips if num_folds == self.num_folds else f"{clips}, {num_folds} of {self.num_folds} folds"
 
     @property
     def measures(self) -> Mapping[str, float]:
@@ -124,4 +134,5 @@ def evaluate(
         return Result(*heard, retrieval=retrieve(embedded, encoder.embed_texts))
     probe = supervised(benchmark, embedded) if with_probe else None
     by_text = zero_shot(benchmark, embedded, encoder.embed_texts, captions=captions)
-    return Result(*heard, zero_shot=by_text, supervised=probe)
+    num_folds = len({clip.part for clip in clips}) if benchmark.folds else 0
+    return Result(*heard, zero_shot=by_text, supervised=probe, num_folds=num_folds)

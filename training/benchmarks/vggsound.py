@@ -5,20 +5,28 @@ Chen, Xie, Vedaldi and Zisserman, «VGGSound: A Large-scale Audio-Visual Dataset
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from clapboard.errors import TrainingError
-from training.benchmarks.audio_files import AudioFiles, read_rows
+from training.benchmarks.audio_files import AudioFiles, read_rows, youtube_stems
 from training.benchmarks.benchmark import TEST, TRAIN, Benchmark, BenchmarkClip, Source
 
 _TABLE = "vggsound.csv"
+_CLIP_S = 10
 
 
 def _read(folder: Path) -> Benchmark:
     files = AudioFiles(folder)
     rows = [_checked(folder / _TABLE, *row[:4]) for row in read_rows(folder / _TABLE, 4)]
+    num_excerpts = Counter(video for video, *_ in rows)
     clips = tuple(
-        BenchmarkClip(f"{video}_{start:06}", files.find(f"{video}_{start:06}", f"{video}_{start}"), split, (label,))
+        BenchmarkClip(
+            f"{video}_{start:06}",
+            files.find(*youtube_stems(video, start, start + _CLIP_S, is_only=num_excerpts[video] == 1)),
+            split,
+            (label,),
+        )
         for video, start, label, split in rows
     )
     labels = tuple(sorted({clip.labels[0] for clip in clips}))

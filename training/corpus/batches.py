@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from clapboard.audio import SAMPLE_RATE, WINDOW_S, Waveform
-from clapboard.captions import Captioner
+from clapboard.captions import Captioner, raw
 from clapboard.errors import TrainingError
 from training.corpus.stream import PairStream, Sample
 from training.pretraining.batch import Batch, respelt
@@ -75,9 +75,10 @@ class PairBatches:
 
 
 def meaning(sample: Sample, caption: str) -> Meaning:
-    """The sample's tags in equal shares; without any, its caption: what is called the same is the same."""
+    """The sample's tags in equal shares, or else its caption: what is called the same is the same, in any spelling."""
     if sample.tags:
-        return {tag: 1 / len(sample.tags) for tag in sample.tags}
+        named = dict.fromkeys(map(raw, sample.tags))
+        return {tag: 1 / len(named) for tag in named}
     return {caption.lower().rstrip("."): 1.0}
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from clapboard import __version__
 from clapboard.errors import TrainingError
+from training.corpus.building import building_folder, require_free
 from training.corpus.filters import Reason, Rules
 from training.corpus.heard import Ear, Heard
 from training.corpus.language import LanguageJudge
 from training.corpus.manifest import (
-    MANIFEST,
     SPLITS,
     Manifest,
     ReadSource,
@@ -28,7 +28,7 @@ from training.corpus.manifest import (
     Unreadable,
     write_manifest,
 )
-from training.corpus.pairs import unique
+from training.corpus.pairs import as_text, unique, unique_tags
 from training.corpus.shards import Kept, write_shards
 from training.corpus.sources import Source
 
@@ -71,35 +71,27 @@ def build(
     """The manifests of the data set in `out`: one, or those of its two splits.
 
     `on_pair` hears of each pair that was judged, `on_sample` of each sample written and how many there are. Raises
-    `TrainingError` if `out` holds something, a source can't be read, or nothing is left, and what sources raise.
+    `TrainingError` if `out` holds something or lies in a source, a source can't be read, or nothing is left, and what
+    sources raise.
     """
-    out = out.absolute()
-    _require_free(out)
-    building = out.with_name(f"{out.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    sounds = building / "sounds"
-    try:
-        sounds.mkdir(parents=True)
-    except OSError as error:
-        raise TrainingError(f"{out} can't be written ({error.strerror}): name another folder.") from error
-    try:
+    out = out.resolve()
+    require_free(out)
+    _require_outside(out, sources)
+    with building_folder(out) as building:
+        sounds = building / "sounds"
+        sounds.mkdir()
         found = _hear(sources, sounds, plan, on_pair)
         manifests = _write(building, found, plan, on_sample)
         shutil.rmtree(sounds)
-        if out.is_dir():
-            out.rmdir()  # empty
-        building.rename(out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return manifests
 
 
-def _require_free(out: Path) -> None:
-    """Before hours of work."""
-    if any((out / place / MANIFEST).is_file() for place in ("", *SPLITS)):
-        raise TrainingError(f"{out} holds a data set already: name another folder, or delete it first.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TrainingError(f"{out} is no empty folder: name a new one, in which nothing of yours can be lost.")
+def _require_outside(out: Path, sources: Sequence[Source]) -> None:
+    """Else a build would hear what it writes, and the next one all that this one wrote."""
+    for source in sources:
+        folder = Path(source.given)
+        if folder.is_dir() and out.is_relative_to(folder.resolve()):
+            raise TrainingError(f"{out} lies in the source {source.given}: name a folder outside it.")
 
 
 def _hear(sources: Sequence[Source], sounds: Path, plan: Plan, on_pair: Callable[[], None]) -> _Found:
@@ -119,11 +111,13 @@ def _hear(sources: Sequence[Source], sounds: Path, plan: Plan, on_pair: Callable
             else:
                 found.dropped[heard.fault] += 1
             if heard.fault is Reason.UNREADABLE:
-                found.unreadable.append(Unreadable(name=f"{source.name}: {heard.pair.name}", error=heard.error))
+                found.unreadable.append(
+                    Unreadable(name=f"{as_text(source.name)}: {heard.pair.name}", error=heard.error)
+                )
             if heard.fault is Reason.SET_ASIDE:
                 held_back.add(heard.sha256)
             on_pair()
-        found.sources.append(ReadSource(given=source.given, kind=source.kind, pairs=num_pairs))
+        found.sources.append(ReadSource(given=as_text(source.given), kind=source.kind, pairs=num_pairs))
     for sha256 in held_back & found.kept.keys():
         found.kept.pop(sha256).file.unlink()
         found.dropped[Reason.SET_ASIDE] += 1
@@ -138,14 +132,14 @@ def _keep(found: _Found, groups: _Groups, heard: Heard, source: Source) -> None:
     pair = heard.pair
     first = found.kept.get(heard.sha256)
     if first is None:
-        about = {"source": f"{source.name}: {pair.name}"} | dict(pair.about)
-        texts = unique([*pair.captions]), unique([*pair.tags])
+        about = {"source": f"{as_text(source.name)}: {pair.name}"} | dict(pair.about)
+        texts = unique(pair.captions), unique_tags(pair.tags)
         found.kept[heard.sha256] = Kept(heard.file, heard.sha256, heard.duration_s, *texts, pair.group, about)
         return
     found.dropped[Reason.DUPLICATE] += 1
     heard.file.unlink()
     first.captions = unique([*first.captions, *pair.captions])
-    first.tags = unique([*first.tags, *pair.tags])
+    first.tags = unique_tags([*first.tags, *pair.tags])
     if first.group and pair.group:
         groups.join(first.group, pair.group)
     first.group = first.group or pair.group
@@ -173,7 +167,10 @@ def _write(building: Path, found: _Found, plan: Plan, on_sample: Callable[[int],
     samples = sorted(found.kept.values(), key=lambda sample: _drawn(plan.seed, sample.sha256))
     if not samples:
         reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(found.dropped.items()))
-        raise TrainingError(f"Nothing is left of {found.num_pairs} pairs ({reasons or 'the sources are empty'}).")
+        first = "".join(f" The first that can't be read: {one.name}: {one.error}" for one in found.unreadable[:1])
+        raise TrainingError(
+            f"Nothing is left of {found.num_pairs} pairs ({reasons or 'the sources are empty'}).{first}"
+        )
     manifests: dict[Split, Manifest] = {}
     for split, part in _split(samples, plan).items():
         shards = write_shards(building / split, part, plan.samples_per_shard, lambda: on_sample(len(samples)))

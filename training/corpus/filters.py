@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,11 +20,12 @@ _FULL_SCALE = 32_767
 
 
 class Reason(enum.StrEnum):
-    """Why a pair, or one caption of it, is left out."""
+    """Why a pair, or one caption or tag of it, is left out."""
 
     SET_ASIDE = "set_aside"  # a task for judging, or a sound that such a task has
     BULK = "accepted_in_bulk"  # nobody listened
     MISSING_TEXT = "missing_text"
+    WORDLESS_TAG = "tag_without_word"
     FEW_WORDS = "too_few_words"
     MANY_WORDS = "too_many_words"
     LANGUAGE = "other_language"
@@ -37,7 +39,7 @@ class Reason(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Rules:
-    """The bounds; tags are never judged, only captions."""
+    """The bounds; tags are judged by no bound, only captions."""
 
     min_s: float = 0.3
     max_s: float = 60.0
@@ -48,6 +50,10 @@ class Rules:
     max_clipped_share: float = 0.01  # of samples at full scale; a full-scale sine has 0.006
 
     def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.min_s, self.max_s, self.min_lufs, self.max_clipped_share))):
+            raise TrainingError(
+                "Bounds of length, loudness and clipping are finite numbers: take a large one for none."
+            )
         if self.min_s > self.max_s or self.min_words > self.max_words:
             raise TrainingError("The least length is above the greatest, so that nothing would be kept: swap them.")
 

@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 
 from clapboard.audio import SAMPLE_RATE, blocks
+from clapboard.captions import has_word
 from clapboard.errors import AudioError, SourceError, TrainingError
 from clapboard.sources import SourceFile
 from training.corpus.filters import Pcm, Reason, Rules
@@ -23,13 +24,14 @@ from training.corpus.pairs import Pair
 
 _AHEAD_PER_THREAD = 2
 _SCALE = 32_768
+_UNREADABLE = (AudioError, SourceError, OSError)  # the last for a path that is too long, or may not be read
 
 
 @dataclass(frozen=True)
 class Heard:
     """What came of a pair: kept, its sound in `file`, or left out for a `fault` (with its `error` if unreadable)."""
 
-    pair: Pair  # with the captions that passed
+    pair: Pair  # with the captions and tags that passed
     fault: Reason | None = None
     error: str = ""
     sha256: str = ""  # of the 16-bit samples, little-endian; also of a sound that is set aside
@@ -69,16 +71,13 @@ class Ear:
             return self._hear_set_aside(pair)
         if pair.left_out:
             return Heard(pair, Reason(pair.left_out))
-        faults = {caption: self._rules.caption_fault(caption, self._is_wanted) for caption in pair.captions}
-        dropped = Counter(fault for fault in faults.values() if fault)
-        kept = tuple(caption for caption, fault in faults.items() if fault is None)
-        pair = replace(pair, captions=kept)
-        if not kept and not pair.tags:
+        pair, dropped = self._judged(pair)
+        if not pair.captions and not pair.tags:
             return Heard(pair, next(iter(dropped), Reason.MISSING_TEXT), dropped_captions=dropped)
         try:
             pcm = self._pcm(pair)
-        except (AudioError, SourceError) as error:
-            return Heard(pair, Reason.UNREADABLE, str(error), dropped_captions=dropped)
+        except _UNREADABLE as error:
+            return Heard(pair, Reason.UNREADABLE, _said_of(pair, error), dropped_captions=dropped)
         duration_s = pcm.size / SAMPLE_RATE
         if fault := self._rules.sound_fault(pcm, duration_s):
             return Heard(pair, fault, dropped_captions=dropped)
@@ -89,9 +88,17 @@ class Ear:
             raise TrainingError(f"{self._folder} can't be written: make room on its disk, then build again.") from error
         return Heard(pair, None, "", sha256_of(pcm), duration_s, file, dropped)
 
+    def _judged(self, pair: Pair) -> tuple[Pair, Counter[Reason]]:
+        """The pair with the captions and tags that pass, and why others don't."""
+        faults = {caption: self._rules.caption_fault(caption, self._is_wanted) for caption in pair.captions}
+        dropped = Counter(fault for fault in faults.values() if fault)
+        dropped.update(Reason.WORDLESS_TAG for tag in pair.tags if not has_word(tag))
+        captions = tuple(caption for caption, fault in faults.items() if fault is None)
+        return replace(pair, captions=captions, tags=tuple(filter(has_word, pair.tags))), dropped
+
     def _hear_set_aside(self, pair: Pair) -> Heard:
         """Known by its sound, so that the same from elsewhere is kept out too."""
-        with contextlib.suppress(AudioError, SourceError):
+        with contextlib.suppress(*_UNREADABLE):
             return Heard(pair, Reason.SET_ASIDE, sha256=sha256_of(self._pcm(pair)))
         return Heard(pair, Reason.SET_ASIDE)
 
@@ -116,3 +123,7 @@ class Ear:
 def sha256_of(pcm: Pcm) -> str:
     """What the sound is known by, whatever file it came in."""
     return hashlib.sha256(pcm.astype("<i2").tobytes()).hexdigest()
+
+
+def _said_of(pair: Pair, error: Exception) -> str:
+    return f"{pair.name} can't be read: {error.strerror}." if isinstance(error, OSError) else str(error)

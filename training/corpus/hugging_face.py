@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 INFO_FILES = ("dataset_info.json", "dataset_dict.json")
 _AUDIO_COLUMNS = ("audio", "path", "file")
+_DAMAGES = (OSError, ValueError, KeyError, TypeError)  # whatever the readers beneath make of a bad file
 
 
 def hugging_face_pairs(folder: Path) -> Iterator[Pair]:
@@ -24,27 +25,43 @@ def hugging_face_pairs(folder: Path) -> Iterator[Pair]:
     """
     import datasets
 
+    found = _loaded(folder)
+    column = _audio_column(folder, found)
+    if isinstance(found.features[column], datasets.Audio):
+        found = found.cast_column(column, datasets.Audio(decode=False))
+    classes = {name: labels for name in found.column_names if (labels := _class_names(found.features[name]))}
+    for number, row in enumerate(_rows(folder, found)):
+        texts = {name: _named(value, classes[name]) if name in classes else value for name, value in row.items()}
+        texts.pop(column)
+        name, audio = _sound(folder, number, row[column])
+        yield read_fields(texts, f"{folder}, row {number},").pair(name, audio)
+
+
+def _loaded(folder: Path) -> Dataset:
+    import datasets
+
     try:
         found = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"{folder} can't be read as a Hugging Face data set: save it anew with save_to_disk."
-        ) from error
+    except _DAMAGES as error:
+        raise _damaged(folder) from error
     if isinstance(found, datasets.DatasetDict):
         if len(found) != 1:
             raise TrainingError(
                 f"{folder} has the splits {', '.join(found)}: choose one, such as {folder / next(iter(found))}."
             )
         (found,) = found.values()
-    column = _audio_column(folder, found)
-    if isinstance(found.features[column], datasets.Audio):
-        found = found.cast_column(column, datasets.Audio(decode=False))
-    classes = {name: labels for name in found.column_names if (labels := _class_names(found.features[name]))}
-    for number, row in enumerate(found):
-        texts = {name: _named(value, classes[name]) if name in classes else value for name, value in row.items()}
-        texts.pop(column)
-        name, audio = _sound(folder, number, row[column])
-        yield read_fields(texts, f"{folder}, row {number},").pair(name, audio)
+    return found
+
+
+def _rows(folder: Path, found: Dataset) -> Iterator[dict[str, Any]]:
+    try:
+        yield from found
+    except _DAMAGES as error:
+        raise _damaged(folder) from error
+
+
+def _damaged(folder: Path) -> TrainingError:
+    return TrainingError(f"{folder} can't be read as a Hugging Face data set: save it anew with save_to_disk.")
 
 
 def _audio_column(folder: Path, rows: Dataset) -> str:
@@ -57,7 +74,22 @@ def _audio_column(folder: Path, rows: Dataset) -> str:
     if not set(rows.column_names) & {*CAPTION_FIELDS, *TAG_FIELDS}:
         wanted = " or ".join((*CAPTION_FIELDS, *TAG_FIELDS))
         raise TrainingError(f"{folder} has no column of texts, only {', '.join(rows.column_names)}: name one {wanted}.")
-    return columns[0]
+    readable = [name for name in columns if _is_file(rows.features[name])]
+    if not readable:
+        raise TrainingError(
+            f"{folder} has no files in its column {columns[0]}: cast it to datasets.Audio, save it anew."
+        )
+    return readable[0]
+
+
+def _is_file(feature: Any) -> bool:
+    """Whether a column holds paths, or the content of files, rather than samples as numbers."""
+    import datasets
+
+    if isinstance(feature, dict):
+        return not feature.keys().isdisjoint({"path", "bytes"})
+    kinds = {"string", "large_string", "binary", "large_binary"}
+    return isinstance(feature, datasets.Audio) or getattr(feature, "dtype", None) in kinds
 
 
 def _class_names(feature: Any) -> list[str]:
@@ -73,6 +105,8 @@ def _named(value: Any, names: list[str]) -> list[str]:
 def _sound(folder: Path, number: int, value: Any) -> tuple[str, Audio]:
     if isinstance(value, str):
         return value, folder / value
+    if isinstance(value, bytes):
+        return f"row {number}", value
     path, content = (value or {}).get("path"), (value or {}).get("bytes")
     name = f"row {number}" + (f" ({Path(path).name})" if path else "")
     if content is None and path:

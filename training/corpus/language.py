@@ -15,8 +15,8 @@ _RIVALS = (
     *(Language.DUTCH, Language.SWEDISH, Language.FINNISH, Language.POLISH, Language.TURKISH, Language.RUSSIAN),
     *(Language.CHINESE, Language.JAPANESE, Language.KOREAN, Language.ARABIC, Language.HINDI, Language.INDONESIAN),
 )
-# Of short captions in other languages the most English one has 0.25; of 72 English ones only words that others have too
-# (jazz, marimba) are below.
+_LEAST_WORDS = 3
+# Of short captions in other languages the most English one has 0.25.
 _LEAST_RATIO = 0.28
 
 
@@ -31,8 +31,11 @@ class LanguageJudge:
     def accepts(self, caption: str) -> bool:
         """Whether the caption may well be in a wanted language: no other is four times as likely.
 
-        A caption without letters is in every language.
+        A caption without letters is in every language, and one of a word or two in plain letters isn't judged: «door»
+        and «cicadas» look Dutch and Portuguese.
         """
+        if caption.isascii() and len(caption.split()) < _LEAST_WORDS:
+            return True
         found = self._detector.compute_language_confidence_values(caption)
         likeliest = max(one.value for one in found)
         wanted = max(one.value for one in found if one.language in self._wanted)

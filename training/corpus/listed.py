@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from clapboard.errors import TrainingError
-from training.corpus.pairs import CAPTION_FIELDS, TAG_FIELDS, Pair, read_fields, unique
+from training.corpus.pairs import CAPTION_FIELDS, TAG_FIELDS, Pair, read_fields, unique, unique_tags
 
 PATH_FIELD = "path"
 _TEXT_FIELDS = (*CAPTION_FIELDS, *TAG_FIELDS)
@@ -40,32 +41,37 @@ def _joined(table: Path, rows: Iterator[tuple[int, dict[str, Any]]]) -> Iterator
         name = name.strip()
         pair = read_fields(row, f"{table}, line {line},").pair(name, table.parent / name)
         if before := pairs.get(name):
-            texts = unique([*before.captions, *pair.captions]), unique([*before.tags, *pair.tags])
+            texts = unique([*before.captions, *pair.captions]), unique_tags([*before.tags, *pair.tags])
             pair = replace(before, captions=texts[0], tags=texts[1], group=before.group or pair.group)
         pairs[name] = pair
     yield from pairs.values()
 
 
 def _csv_rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    line = 0  # the last that could be read
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file, skipinitialspace=True)
+            rows = csv.DictReader(file, skipinitialspace=True, strict=True)
             columns = [(name or "").strip() for name in rows.fieldnames or ()]
             _require_columns(table, columns)
             rows.fieldnames = columns
+            line = rows.line_num
             for row in rows:
+                line = rows.line_num
                 if None in row:
-                    raise TrainingError(
-                        f"{table} has more cells than columns in line {rows.line_num}: quote its commas."
-                    )
-                yield rows.line_num, {name: _cell(name, cell or "") for name, cell in row.items()}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+                    raise TrainingError(f"{table} has more cells than columns in line {line}: quote its commas.")
+                yield line, {name: _cell(name, cell or "") for name, cell in row.items()}
+    except csv.Error as error:
+        raise TrainingError(f"{table} has no CSV from line {line + 1} on ({error}): check its quotes.") from error
+    except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(table, error, "CSV") from error
 
 
 def _require_columns(table: Path, columns: list[str]) -> None:
     if PATH_FIELD not in columns:
         raise TrainingError(f"{table} has no column “{PATH_FIELD}”: its first line must name the columns.")
+    if twice := [name for name, times in Counter(columns).items() if name and times > 1]:
+        raise TrainingError(f"{table} has the column “{twice[0]}” twice: give each column a name of its own.")
     if not set(columns) & set(_TEXT_FIELDS):
         raise TrainingError(f"{table} has no column of texts: name one of them {' or '.join(_TEXT_FIELDS)}.")
 
@@ -87,7 +93,7 @@ def _jsonl_rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _object(table: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TrainingError(f"{table} has no JSON in line {number}: {error}.") from error
     if not isinstance(row, dict):
         raise TrainingError(f'{table} has no JSON object in line {number}: write one such as {{"path": "a.wav"}}.')

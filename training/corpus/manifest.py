@@ -51,6 +51,7 @@ class Manifest(BaseModel):
     """What a folder of shards holds, and what the build that made it found, kept and left out.
 
     `found`, `dropped`, `dropped_captions` and `unreadable` are the whole build's; the rest is this split's.
+    Among the dropped captions are tags without a word.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clapboard.captions import raw
 from clapboard.errors import TrainingError
 from clapboard.sources import SourceFile
 
@@ -46,7 +48,7 @@ class Fields:
 
     def pair(self, name: str, audio: Audio) -> Pair:
         """The pair of these texts with that sound."""
-        return Pair(name, audio, self.captions, self.tags, self.group, self.about)
+        return Pair(as_text(name), audio, self.captions, self.tags, self.group, self.about)
 
 
 def read_fields(row: Mapping[str, Any], where: str) -> Fields:
@@ -58,12 +60,25 @@ def read_fields(row: Mapping[str, Any], where: str) -> Fields:
     tags = [text for name in TAG_FIELDS for text in _texts(row, name, where)]
     groups = [text for name in GROUP_FIELDS for text in _texts(row, name, where)]
     about = {name: text for name in ABOUT_FIELDS for text in _texts(row, name, where)}
-    return Fields(unique(captions), unique(tags), groups[0] if groups else "", about)
+    return Fields(unique(captions), unique_tags(tags), groups[0] if groups else "", about)
 
 
-def unique(texts: list[str]) -> tuple[str, ...]:
+def unique(texts: Iterable[str]) -> tuple[str, ...]:
     """The texts with single spaces, each once, without empty ones."""
-    return tuple(dict.fromkeys(text for one in texts if (text := " ".join(one.split()))))
+    return tuple(dict.fromkeys(text for one in texts if (text := " ".join(as_text(one).split()))))
+
+
+def unique_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """Likewise; of «Dog» and «dog», or «car_horn» and «car horn», which name the same sound, the first."""
+    found: dict[str, str] = {}
+    for tag in unique(tags):
+        found.setdefault(raw(tag), tag)
+    return tuple(found.values())
+
+
+def as_text(text: str) -> str:
+    """The text, to be written in UTF-8: «�» for each byte of a file's name, or half of a character, that isn't."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def _texts(row: Mapping[str, Any], name: str, where: str) -> list[str]:
@@ -71,4 +86,4 @@ def _texts(row: Mapping[str, Any], name: str, where: str) -> list[str]:
     items = value if isinstance(value, list | tuple) else [] if value is None else [value]
     if any(isinstance(item, bool) or not isinstance(item, str | int | float) for item in items):
         raise TrainingError(f"{where} has a “{name}” that is no text: give it a text, or a list of texts.")
-    return [text for item in items if (text := str(item).strip())]
+    return [text for item in items if (text := as_text(str(item)).strip())]

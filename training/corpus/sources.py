@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from clapboard.errors import TrainingError
-from training.corpus.folders import folder_pairs
+from training.corpus.folders import folder_pairs, is_audio, name_of
 from training.corpus.hugging_face import INFO_FILES, hugging_face_pairs
 from training.corpus.listed import csv_pairs, jsonl_pairs
+from training.corpus.manifest import MANIFEST, SPLITS
 from training.corpus.pairs import Pair
 from training.corpus.projects import LabelStudioAccess, project_pairs
 from training.corpus.tars import shard_paths, tar_pairs
@@ -56,9 +57,13 @@ _TABLES = {".csv": csv_pairs, ".jsonl": jsonl_pairs, ".ndjson": jsonl_pairs}
 
 
 def _open_folder(given: str, folder: Path) -> Source:
-    name = folder.absolute().name
+    name = name_of(folder)
     if any((folder / file).is_file() for file in INFO_FILES):
         return Source(given, name, "Hugging Face", partial(hugging_face_pairs, folder))
-    if shards := sorted(folder.glob("*.tar")):
-        return Source(given, name, "tar shards", partial(tar_pairs, shards))
-    return Source(given, name, "folder", partial(folder_pairs, folder))
+    splits = [folder / split for split in SPLITS if (folder / split / MANIFEST).is_file()]
+    shards = [file for place in splits or [folder] for file in sorted(place.glob("*.tar")) if file.is_file()]
+    if not shards:
+        return Source(given, name, "folder", partial(folder_pairs, folder))
+    if any(is_audio(file) for file in folder.rglob("*")):
+        raise TrainingError(f"Source {given} holds both .tar shards and sounds: give each kind a folder of its own.")
+    return Source(given, name, "tar shards", partial(tar_pairs, shards))

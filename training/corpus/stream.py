@@ -148,7 +148,7 @@ class PairStream:
             waveform = read(io.BytesIO(sound), name=members.key)
             return Sample(members.key, waveform, tuple(texts["captions"]), tuple(texts["tags"]))
         except (OSError, ValueError, KeyError, TypeError, AudioError) as error:
-            raise _damaged(shard, f"sample {members.key} can't be read") from error
+            raise damaged(shard, f"sample {members.key} can't be read") from error
 
     def _read_members(self, number: int) -> list[_Members]:
         shard = self._path(number)
@@ -156,14 +156,14 @@ class PairStream:
             with tarfile.open(shard, "r:") as tar:
                 members = tar.getmembers()
         except (OSError, tarfile.TarError) as error:
-            raise _damaged(shard, "it can't be read as tar") from error
+            raise damaged(shard, "it can't be read as tar") from error
         found = [
             _Members(sound.name.removesuffix(SOUND), sound.offset_data, sound.size, texts.offset_data, texts.size)
             for sound, texts in zip(members[::2], members[1::2], strict=False)
             if sound.name.endswith(SOUND) and texts.name == sound.name.removesuffix(SOUND) + TEXTS
         ]
         if 2 * len(found) != len(members) or len(found) != self._manifest.shards[number].samples:
-            raise _damaged(shard, f"{len(found)} samples are left of {self._manifest.shards[number].samples}")
+            raise damaged(shard, f"{len(found)} samples are left of {self._manifest.shards[number].samples}")
         return found
 
     def _path(self, number: int) -> Path:
@@ -175,7 +175,8 @@ def _read_at(file: io.BufferedReader, offset: int, num_bytes: int) -> bytes:
     return file.read(num_bytes)
 
 
-def _damaged(shard: Path, reason: str) -> TrainingError:
+def damaged(shard: Path, reason: str) -> TrainingError:
+    """What to raise for a data set's shard that isn't what was written."""
     return TrainingError(
         f"Shard {shard} is damaged ({reason}): copy it anew; `clapboard data verify {shard.parent}` checks all."
     )

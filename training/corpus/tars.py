@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any, NoReturn
 
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from clapboard.errors import TrainingError
+from clapboard.errors import SourceError, TrainingError
 from training.corpus.folders import AUDIO_SUFFIXES
-from training.corpus.pairs import Fields, Pair, read_fields, unique
+from training.corpus.pairs import Audio, Fields, Pair, as_text, read_fields, unique
+
+_END_BYTES = 1024
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # what gzip, bzip2 and xz begin with: they tell of a cut themselves
 
 
 def shard_paths(pattern: str) -> list[Path]:
@@ -31,11 +36,15 @@ def shard_paths(pattern: str) -> list[Path]:
 
 
 def tar_pairs(shards: list[Path]) -> Iterator[Pair]:
-    """The shards' samples in their order, one in memory at a time. Raises `TrainingError` for a damaged shard."""
+    """The shards' samples in their order, one in memory at a time.
+
+    Raises `TrainingError` for a shard that is damaged, or whose members can't be told apart.
+    """
     for shard in shards:
         try:
             # Opened here, since webdataset would leave a shard open that it can't read.
             with shard.open("rb") as stream:
+                _require_end(stream)
                 members = tar_file_expander([{"url": str(shard), "stream": stream}])
                 for sample in group_by_keys(members):
                     yield _pair(shard, sample)
@@ -43,31 +52,59 @@ def tar_pairs(shards: list[Path]) -> Iterator[Pair]:
             raise TrainingError(
                 f"Shard {shard} is damaged and can't be read to its end: make or copy it anew."
             ) from error
+        except ValueError as error:
+            member = str(error.args[0]).partition(": duplicate file name")[0]
+            raise TrainingError(
+                f"Shard {shard} has {member} twice, in whatever case: make it anew with one name for each file."
+            ) from error
+
+
+def _require_end(stream: IO[bytes]) -> None:
+    """Raises `TarError` without the zeros that end a tar: cut between two members, it looks like a shorter one."""
+    is_compressed = stream.read(6).startswith(_COMPRESSED)
+    start = max(0, stream.seek(0, os.SEEK_END) - _END_BYTES)
+    stream.seek(start)
+    end = stream.read()
+    stream.seek(0)
+    if not is_compressed and (len(end) < _END_BYTES or any(end)):
+        raise tarfile.ReadError("no end")
 
 
 def _pair(shard: Path, sample: dict[str, Any]) -> Pair:
-    key = sample["__key__"]
-    audio = b""
+    key = as_text(sample["__key__"])
+    where = f"{key} in {shard}"
+    sounds: dict[str, bytes] = {}
     captions: list[str] = []
     fields = Fields((), (), "", {})
     for member, content in sample.items():
         if member.startswith("__"):
             continue
-        suffix = PurePosixPath(f"{key}.{member}").suffix.lower()
+        name = PurePosixPath(f"{key}.{member}")
+        suffix = name.suffix.lower()
         if suffix in AUDIO_SUFFIXES:
-            audio = content
+            sounds[name.name] = content
         elif suffix == ".txt":
             captions += content.decode("utf-8", "replace").splitlines()
         elif suffix == ".json":
-            fields = read_fields(_object(content, f"{key} in {shard}"), f"{key} in {shard}")
+            fields = read_fields(_object(content, where), where)
+    if len(sounds) > 1:
+        raise TrainingError(
+            f"{where} has several sounds ({', '.join(sounds)}): what stands before the first dot of a name is the "
+            "sample's, so make the shard anew with other names."
+        )
+    audio: Audio = next(iter(sounds.values())) if sounds else partial(_refuse, where)
     texts = unique([*captions, *fields.captions])
-    return Pair(f"{shard.name}/{key}", audio, texts, fields.tags, fields.group, fields.about)
+    return Pair(f"{as_text(shard.name)}/{key}", audio, texts, fields.tags, fields.group, fields.about)
+
+
+def _refuse(where: str) -> NoReturn:
+    raise SourceError(f"{where} has no sound beside its texts: sort the tar by name, so that a sample's files adjoin.")
 
 
 def _object(content: bytes, where: str) -> dict[str, Any]:
     try:
         row = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         raise TrainingError(f"{where} has a .json that is no JSON object: make the shard anew.")

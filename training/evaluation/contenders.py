@@ -6,16 +6,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from clapboard.clap import ClapEncoder
+from clapboard.encoder import load_encoder
 from clapboard.errors import TrainingError
-from clapboard.head import ControlHead
+from clapboard.head import ControlHead, scores_of_all
 from clapboard.scoring import Array
-from training.evaluate import head_scores
+from clapboard.settings import Settings
 from training.evaluation.listed_clips import EmbeddedClips, embed_clips
 from training.finetune import choose_rung, finetune
 from training.finetuning.labelled import LabelledClip, count_labels, split_clips
@@ -79,14 +78,10 @@ def is_enough_to_finetune(draw: Draw) -> bool:
 
 
 @dataclass(frozen=True)
-class Finetuner:
-    """Finetunes the model as a project's training would."""
+class DrawFinetuner:
+    """Finetunes the settings' model as a project's training would."""
 
-    model: str
-    device: str
-    dtype: Literal["auto", "float32", "bfloat16"]
-    batch_size: int
-    fusion: bool = False
+    settings: Settings
 
     def __call__(self, draw: Draw) -> Draw:
         """The draw, embedded by an encoder that was finetuned on its support. Raises `TrainingError`, `ModelError`."""
@@ -94,21 +89,15 @@ class Finetuner:
         label_space = draw.support.label_space
         with tempfile.TemporaryDirectory(prefix="clapboard-") as folder:
             candidate = finetune(
-                self.model,
+                self.settings.model,
                 label_space,
                 _training_clips(draw),
                 config,
                 Path(folder),
-                device=self.device,
-                fusion=self.fusion,
+                device=self.settings.device,
+                fusion=self.settings.fusion,
             )
-            encoder = ClapEncoder.load(
-                str(candidate.folder),
-                device=self.device,
-                dtype=self.dtype,
-                batch_size=self.batch_size,
-                fusion=self.fusion,
-            )
+            encoder = load_encoder(self.settings, str(candidate.folder))
         parts = (embed_clips(encoder, label_space, part.clips)[0] for part in (draw.support, draw.aside, draw.test))
         return Draw(draw.seed, draw.shots, *parts)
 
@@ -139,7 +128,7 @@ def _is_promoted(draw: Draw, tuned: Draw) -> bool:
 
 def _scores(clips: EmbeddedClips, head: ControlHead) -> Array:
     """Scores `[N, L]`, by the rule that serves."""
-    return head_scores(clips.control, head, clips.windows)
+    return scores_of_all(clips.control, head, clips.windows)
 
 
 def _texts(clips: EmbeddedClips) -> ControlHead:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clapboard.errors import TrainingError
-from training.evaluate import Report, head_scores, report
+from clapboard.head import scores_of_all
+from training.evaluate import Report, report
 from training.evaluation.contenders import METHODS, ZERO_SHOT, Draw, Finetune, accuracies
 from training.evaluation.listed_clips import EmbeddedClips, ListedClip
 
@@ -46,7 +47,7 @@ def zero_shot_report(clips: EmbeddedClips) -> Report:
     """How well the labels' texts alone tell the clips apart. Raises `TrainingError` if there are no clips."""
     if not clips.clips:
         raise TrainingError("None of the clips can be decoded: see to their files.")
-    scores = head_scores(clips.control, clips.zero_shot.controls[0], clips.windows)
+    scores = scores_of_all(clips.control, clips.zero_shot.controls[0], clips.windows)
     return report(scores, clips.truth, clips.values, multiple=False)
 
 

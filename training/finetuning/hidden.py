@@ -1,7 +1,7 @@
 """What the frozen part of the tower makes of every window, computed once and kept in a file beside the run's state.
 
-A clip is decoded once and never held whole: what is kept of it is its windows' hidden states, as they are and, for
-changed by the augmentation a few times.
+A clip is decoded once and never held whole: what is kept of it is its windows' hidden states, as they are and, a few
+times, as the augmentation changes them.
 """
 
 from __future__ import annotations
@@ -51,12 +51,8 @@ class HiddenStates:
         assert self._rows is not None
         return torch.from_numpy(self._rows[indices].astype(np.float32))
 
-    def unchanged(self, clip: int) -> torch.Tensor:
-        """The clip's windows as they are, `[W, …]`. The clip must be one that could be read."""
-        return self.rows(self.unchanged_rows(clip))
-
     def unchanged_rows(self, clip: int) -> npt.NDArray[np.int64]:
-        """Where these lie, `[W]`; the views of a window follow it. The clip must be one that could be read."""
+        """Where the clip's windows as they are lie, `[W]`; the views of each follow it. It must have been read."""
         place = self.places[clip]
         assert place is not None
         return place.first + np.arange(place.num_windows) * place.num_views
@@ -66,7 +62,7 @@ class HiddenStates:
         return [clip.path.name for clip, place in zip(clips, self.places, strict=True) if place is None]
 
     def draw(self, clips: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """A random window of each clip in a random view: its row."""
+        """A random window of each clip in a random view: its row, `[B]`."""
         places = [place for clip in clips if (place := self.places[clip])]
         return np.array([place.first + rng.integers(place.num_windows * place.num_views) for place in places])
 

@@ -13,10 +13,10 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from clapboard.errors import TrainingError
-from clapboard.head import Head
+from clapboard.head import Head, scores_of_all
 from clapboard.labels import LabelSpace
 from clapboard.scoring import Array
-from training.evaluate import Truth, head_scores, report
+from training.evaluate import Truth, report
 from training.finetuning.hidden import HiddenStates
 from training.finetuning.labelled import LabelledClip, Targets, balanced_order, targets_of
 from training.finetuning.loss import label_loss
@@ -148,7 +148,7 @@ class Trainer:
             if not known.any():
                 continue
             truth = targets.truth[self._validate][known]
-            scores = head_scores(control, head, [embeddings[index] for index in np.flatnonzero(known)])
+            scores = scores_of_all(control, head, [embeddings[index] for index in np.flatnonzero(known)])
             found = report(scores, truth, [label.value for label in control.labels], multiple=control.multiple)
             precision = found.mean_average_precision
             num_clips += len(truth)

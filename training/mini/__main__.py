@@ -9,9 +9,9 @@ from typing import Annotated
 import torch
 import typer
 
+from training.mini.esc10 import list_clips, load_recordings
 from training.mini.recipe import Recipe, make
 from training.pretrain import Schedule
-from training.recordings import load_recordings, read_manifest
 
 
 def main(
@@ -27,8 +27,8 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
     recipe = Recipe(schedule=Schedule(epochs=epochs, seed=seed))
-    real = load_recordings(read_manifest(esc10, [int(fold) for fold in train_folds.split(",")]))
-    make(recipe, real, load_recordings(read_manifest(esc10, [validation_fold])), out)
+    real = load_recordings(list_clips(esc10, [int(fold) for fold in train_folds.split(",")]))
+    make(recipe, real, load_recordings(list_clips(esc10, [validation_fold])), out)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ import typer
 from clapboard.audio import Waveform, window_waveform
 from clapboard.clap import ClapEncoder, Embeddings
 from clapboard.scoring import mean_direction
-from training.evaluate import zero_shot
 from training.mini.batches import Mixing, lengthened
 from training.mini.card import PARAPHRASES
+from training.mini.esc10 import Recording, list_clips, load_recordings
 from training.mini.recipe import Recipe, make
+from training.mini.zero_shot import zero_shot
 from training.pretrain import Schedule
-from training.recordings import Recording, load_recordings, read_manifest
 
 FIGURES = ("by name", "by paraphrase", "in 12–30 s, windows", "in 12–30 s, whole")
 
@@ -91,8 +91,8 @@ def main(
     """Trains every variant and prints the table. What is finished is kept; a run that was killed goes on."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
-    real = load_recordings(read_manifest(esc10, [int(fold) for fold in train_folds.split(",")]))
-    held_out = load_recordings(read_manifest(esc10, [held_out_fold]))
+    real = load_recordings(list_clips(esc10, [int(fold) for fold in train_folds.split(",")]))
+    held_out = load_recordings(list_clips(esc10, [held_out_fold]))
     figures = {}
     recipe = Recipe(schedule=Schedule(epochs=epochs, seed=seed, evaluate_every=epochs))
     for name, variant in variants(recipe, len(real)).items():

@@ -10,10 +10,10 @@ import numpy as np
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
 from clapboard.captions import Captioner, Relation
 from clapboard.prompts import NEGATIVES
+from training.mini.esc10 import Recording
 from training.pretraining.batch import Batch, respelt
 from training.pretraining.loss import Meaning
 from training.pretraining.processes import ALONE, Processes
-from training.recordings import Recording
 from training.sounds import speech
 from training.sounds.synthesis import KINDS, synthesise
 

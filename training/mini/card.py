@@ -11,11 +11,13 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from clapboard.audio import SAMPLE_RATE
 from clapboard.captions import RULES
 from clapboard.clap import ClapEncoder
 from clapboard.prompts import prompts_for
-from training.evaluate import Report, zero_shot
-from training.recordings import Clip, Recording, load_recordings, read_manifest
+from training.evaluate import Report
+from training.mini.esc10 import Clip, Recording, list_clips, load_recordings
+from training.mini.zero_shot import zero_shot
 from training.sounds.synthesis import KINDS, synthesise
 
 PARAPHRASES = {
@@ -104,8 +106,8 @@ class Figure:
 
 def measure(encoder: ClapEncoder, fold_4: Sequence[Recording]) -> list[Figure]:
     """All the card's figures: real clips by name, cut to another length, by paraphrase, and held-out synthetic ones."""
-    cut = [Recording(clip.kind, clip.waveform[: int(3.3 * 48_000)]) for clip in fold_4]
-    longer = [Recording(clip.kind, np.resize(clip.waveform, int(5.009 * 48_000))) for clip in fold_4]
+    cut = [Recording(clip.kind, clip.waveform[: int(3.3 * SAMPLE_RATE)]) for clip in fold_4]
+    longer = [Recording(clip.kind, np.resize(clip.waveform, int(5.009 * SAMPLE_RATE))) for clip in fold_4]
     alone = [{kind: (texts[index],) for kind, texts in PARAPHRASES.items()} for index in range(3)]
     synthetic = held_out_synthetic()
     rows = [
@@ -166,9 +168,9 @@ def main(
 ) -> None:
     """Measures a published checkpoint and writes its model card."""
     encoder = ClapEncoder.load(str(checkpoint), device="cpu")
-    fold_4 = load_recordings(read_manifest(esc10, [4]))
+    fold_4 = load_recordings(list_clips(esc10, [4]))
     figures = measure(encoder, fold_4)
-    clips = read_manifest(esc10, [1, 2, 3])
+    clips = list_clips(esc10, [1, 2, 3])
     card = _TEMPLATE.format(
         **_shape(checkpoint),
         kinds=len(KINDS),

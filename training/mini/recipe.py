@@ -16,14 +16,14 @@ from clapboard.clap import ClapEncoder
 from clapboard.features import LogMel
 from training.augment import Augment
 from training.checkpoint import publish
-from training.evaluate import zero_shot
 from training.mini.batches import BatchMaker, Mixing, synthetic_recordings
+from training.mini.esc10 import Recording
 from training.mini.texts import caption_corpus, pretrain_texts
+from training.mini.zero_shot import zero_shot
 from training.pretrain import Schedule, pretrain
 from training.pretraining.audio_input import AudioInput
 from training.pretraining.contrastive import Contrastive
 from training.pretraining.tokenizer import MAX_TOKENS, train_tokenizer
-from training.recordings import Recording
 
 log = logging.getLogger("training.mini")
 

@@ -35,7 +35,7 @@ from training.checkpoint import publish
 from training.corpus.batches import PairBatches
 from training.corpus.manifest import read_manifest
 from training.corpus.stream import PairStream
-from training.corpus.texts import captions_of
+from training.corpus.texts import captions_of, texts_of
 from training.evaluation.retrieval import retrieval
 from training.pretrain import Schedule, pretrain
 from training.pretraining.audio_input import AudioInput
@@ -92,6 +92,8 @@ def run(plan: Plan, processes: Processes = ALONE) -> Path:
     validation = _captioned(plan.validation, plan.threads) if plan.validation else None
     dtype = training_dtype(plan.dtype, device)
     torch.manual_seed(plan.schedule.seed)
+    if isinstance(plan.captioner, T5Captioner):  # one by one, in the midst of training, they would take far longer
+        plan.captioner.prepare(said.tags for said in texts_of(plan.data) if not said.captions)
     model, tokenizer, log_mel = _begin(plan)
     model.to(device)
     audio = AudioInput(model, log_mel.to(device), augment=Augment() if plan.augment else None, dtype=dtype)

@@ -88,6 +88,12 @@ def test_not_everything_in_s_is_a_plural(phrase: str) -> None:
     assert not grammar.is_plural(phrase)
 
 
+def test_what_is_done_to_something_is_told_from_what_does_something() -> None:
+    assert all(map(grammar.has_object, ("washing dishes", "cutting hair", "brushing teeth")))
+    assert not any(map(grammar.has_object, ("washing machine", "cutting board", "ringing bells", "washing")))
+    assert not grammar.is_plural("washing dishes")
+
+
 @pytest.mark.parametrize(
     ("verb", "infinitive", "doing"),
     [

@@ -51,9 +51,13 @@ def test_captions_follow_from_keywords_and_generator_alone(captioner: Captioner,
     assert all("steam whistle" in text.lower() for text in some())
 
 
-@pytest.mark.parametrize("keywords", [(), ("",), ("rain", " ")])
+WORDLESS = ["", " ", "()", "(unknown)", "(Other)", "/", ",", "?", "-", "&", "'", "\u200b"]
+
+
+@pytest.mark.parametrize("keywords", [(), *((one,) for one in WORDLESS), ("rain", "?")])
 def test_nothing_to_name_is_refused(captioner: Captioner, keywords: tuple[str, ...]) -> None:
-    with pytest.raises(ClapboardError, match="keyword"):
+    reason = f"“{keywords[-1]}” has none" if keywords else "such as “dog bark”"
+    with pytest.raises(ClapboardError, match="A caption needs keywords with a word in each.*" + re.escape(reason)):
         captioner.caption(keywords, np.random.default_rng(0))
 
 
@@ -82,6 +86,57 @@ def test_what_comes_in_numbers_is_never_one() -> None:
     assert {"Two fireworks.", "Three fireworks.", "Several fireworks.", "Many fireworks."} <= set(texts)
     assert not any(re.match(r"(One|A) firework", text) for text in texts)
     assert "There are fireworks." in texts
+
+
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [
+        ("Mains hum", "There is a mains hum."),
+        ("Police car (siren)", "There is a police car."),
+        ("police_siren", "There is a police siren."),
+        ("police whistle", "There is a police whistle."),
+        ("Effects unit", "There is an effects unit."),
+        ("fireworks display", "There is a fireworks display."),
+        ("bagpipes solo", "There is a bagpipes solo."),
+        ("Arts centre", "There is an arts centre."),
+        ("cattle grid", "There is a cattle grid."),
+        ("lights off", "There are lights off."),
+        ("keys jangle", "There are keys jangling."),
+        ("people talk", "There are people talking."),
+        ("brushing_teeth", "There is brushing teeth."),
+        ("hammering nails", "There is hammering nails."),
+        ("shuffling cards", "There is shuffling cards."),
+        ("washing dishes", "There is washing dishes."),
+        ("washing machine", "There is a washing machine."),
+        ("cutting hair with electric trimmers", "There is cutting hair with electric trimmers."),
+        ("sharpening knife", "There is sharpening knife."),
+        ("planing timber", "There is planing timber."),
+        ("popping popcorn", "There is popping popcorn."),
+        ("Bee, wasp, etc.", "There is a wasp."),
+        ("Inside, small room", "There are indoor sounds."),
+        ("Outside, rural or natural", "There are outdoor sounds."),
+        ("Punk rock", "There is punk rock."),
+        ("Rhythm and blues", "There is rhythm and blues."),
+        ("Bluegrass", "There is bluegrass."),
+        ("man and woman talking", "There are a man and a woman talking."),
+        ("happy", "There are happy sounds."),
+        ("loud", "There are loud sounds."),
+        ("normal", "There are normal sounds."),
+        ("other", "There are other sounds."),
+        ("Timpani", "There are timpani."),
+        ("Canidae", "There is canidae."),
+        ("popcorn", "There is popcorn."),
+        ("rice", "There is rice."),
+        ("1 kHz tone", "There is a 1 khz tone."),
+        ("3D printer", "There is a 3D printer."),
+        ("sea", "There is the sea."),
+        ("ocean", "There is the ocean."),
+    ],
+)
+def test_what_stands_after_there_is_reads_as_people_say_it(tag: str, said: str) -> None:
+    found = {text for text in ensemble(tag) if text.startswith("There ")}
+    assert said in found
+    assert not any(re.search(r"etc|\b(?:is|are) (?:inside|outside)\b", text) for text in found)
 
 
 def test_what_takes_no_article_is_never_counted() -> None:
@@ -132,6 +187,8 @@ def test_a_background_is_behind_the_first_sound() -> None:
 
 def test_what_is_named_twice_is_heard_once() -> None:
     assert drawn(("hen", "hen")) == drawn(("hen",))
+    assert drawn(("car_horn", "Car horn", "CarHorn")) == drawn(("car_horn",))
+    assert drawn(("caf\u00e9", "cafe\u0301")) == drawn(("caf\u00e9",))
 
 
 def test_keywords_alone_are_always_the_same_small_letters() -> None:

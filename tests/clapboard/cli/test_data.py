@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from tests.clapboard.cli.conftest import Clapboard, lines
 from tests.fake_label_studio import TOKEN, FakeLabelStudio
 from tests.training.corpus.recorded import record
 from training.corpus.stream import PairStream
+
+ROOT = Path(__file__).parents[3]
 
 
 def sounds(folder: Path) -> Path:
@@ -108,6 +112,14 @@ def test_a_project_of_label_studio_is_a_source_beside_others(clapboard: Clapboar
     (manifest,) = lines(done)[0]["data_sets"]
     assert [(source["kind"], source["pairs"]) for source in manifest["sources"]] == [("folder", 6), ("Label Studio", 2)]
     assert manifest["samples"] == 7
+
+
+def test_without_what_it_needs_the_build_says_what_to_install(tmp_path: Path) -> None:
+    build = "import sys; sys.modules['lingua'] = None; from clapboard.cli import main; main()"
+    command = [sys.executable, "-c", build, "data", "build", "kinds", "--out", "set"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: Building data sets needs lingua: run pip install '.[data]'.\n"
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,13 @@ def test_wrong_settings_and_usage_are_2(house: Installation, tmp_path: Path) -> 
     assert house.run("config", broker_url="redis://[/x]").returncode == 0
 
 
-def test_what_is_needed_and_not_there_is_3(house: Installation) -> None:
+def test_what_is_needed_and_not_there_is_3(house: Installation, tmp_path: Path) -> None:
     done = house.run("worker", "--ping")
     assert done.returncode == 3
     assert "start one with `clapboard worker`" in done.stderr
+    done = house.run("evaluate", "tables", "--data", str(tmp_path), "--sets", "gtzan")
+    assert done.returncode == 3
+    assert "GTZAN isn't in" in done.stderr
     with FakeLabelStudio() as label_studio:
         settings = {"label_studio_url": label_studio.url, "label_studio_api_key": "t0ken"}
         done = house.run("prelabel", "--project", "1", **settings)

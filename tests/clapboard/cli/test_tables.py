@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clapboard.clap import ClapEncoder
-from clapboard.errors import SettingsError, TrainingError
+from clapboard.errors import NoDataSetError, SettingsError, TrainingError
 from tests.clapboard.cli.conftest import Clapboard, lines
 from tests.training import benchmark_layouts as layouts
-from training.evaluate import zero_shot
-from training.recordings import load_recordings, read_manifest
+from training.mini.esc10 import list_clips, load_recordings
+from training.mini.zero_shot import zero_shot
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -88,6 +89,41 @@ def test_what_is_not_there_is_said_and_no_failure(clapboard: Clapboard, tmp_path
     assert list(by_key(found)) == ["esc10"]
 
 
+def test_a_figure_of_fewer_clips_than_the_set_has_is_marked(clapboard: Clapboard, tmp_path: Path) -> None:
+    layouts.esc50(tmp_path / "data/esc50")
+    layouts.esc10(tmp_path / "data/esc10")
+    for kind in range(3):
+        (tmp_path / f"data/esc50/audio/5-{kind}-0.wav").unlink()
+    arguments = ("--data", str(tmp_path / "data"), "--sets", "esc50,esc10", "--prompts", "captions")
+    done = clapboard("evaluate", "tables", *arguments, model="mini")
+    assert done.exit_code == 1
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines()]
+    ours = [row for row in rows if row and row[-1] == "measured here"]
+    assert [row[0] for row in ours] == ["mini, --prompts captions", "mini"]  # zero-shot, and a probe, which reads none
+    for _, esc50, esc10, _ in ours:
+        assert re.fullmatch(r"\d+\.\d\*", esc50)
+        assert re.fullmatch(r"\d+\.\d", esc10)
+    assert " ".join(done.stdout.split()).count("* ESC-50 on 12 of 15 clips, 4 of 5 folds.") == 2
+
+
+def test_a_set_that_is_asked_for_and_not_there_is_told_before_the_model_is_loaded(
+    clapboard: Clapboard, tmp_path: Path
+) -> None:
+    layouts.esc10(tmp_path / "esc10")
+    asked = ("evaluate", "tables", "--data", str(tmp_path))
+    done = clapboard(*asked, "--sets", "esc10,gtzan,clotho", model="/nowhere")
+    assert isinstance(done.exception, NoDataSetError)
+    assert done.exception.exit_code == 3
+    assert str(done.exception) == (
+        f"Clotho isn't in {tmp_path}: no folder has clotho_captions_evaluation.csv. "
+        f"GTZAN isn't in {tmp_path}: no folder has genres_original/ or genres/."
+    )
+    (tmp_path / "empty").mkdir()
+    done = clapboard("evaluate", "tables", "--data", str(tmp_path / "empty"), model="/nowhere")
+    assert isinstance(done.exception, NoDataSetError)
+    assert "ESC-50 isn't in" in str(done.exception)
+
+
 def test_without_a_probe_the_training_clips_are_not_asked_for(
     clapboard: Clapboard, root: Path, tiny_clap: Path
 ) -> None:
@@ -145,6 +181,6 @@ def test_mini_on_real_recordings_is_what_its_card_measures(clapboard: Clapboard,
     assert found["num_heard"] == 20
     card = zero_shot(
         ClapEncoder.load("mini", device="cpu", engine="torch"),
-        load_recordings(read_manifest(tmp_path / "esc10", [4])),
+        load_recordings(list_clips(tmp_path / "esc10", [4])),
     )
     assert found["zero_shot"]["score"] == found["zero_shot"]["by_fold"]["4"] == card.accuracy >= 0.7

@@ -186,6 +186,13 @@ def test_claims_take_the_oldest_of_their_queue_first(store: Store) -> None:
     assert [job.id for job in store.jobs.claim("w", INTERACTIVE, 3)] == urgent
 
 
+def test_jobs_of_other_kinds_than_those_that_come_together_are_claimed_one_at_a_time(store: Store) -> None:
+    chores = [JobRequest("search", 1, model_version=str(number)) for number in range(2)]
+    ids = store.jobs.add(BATCH, [wish(1), chores[0], wish(2), chores[1], wish(3)])
+    claims = [[job.id for job in store.jobs.claim("w", BATCH, 10, together="predict")] for _ in range(4)]
+    assert claims == [[ids[0], ids[2], ids[4]], [ids[1]], [ids[3]], []]
+
+
 def test_concurrent_workers_never_get_the_same_job_and_leave_none(open_store: Callable[[], Store]) -> None:
     stores = [open_store() for _ in range(6)]
     ids = stores[0].jobs.add(BATCH, [wish(task) for task in range(90)])

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import delete, insert, update
 
-from clapboard.ledger import entries
+from clapboard.feedback.entries import entries
 from clapboard.store import Store
 from clapboard.store.schema import inbox, ledger, ledger_events
 from tests.annotation_events import (

@@ -16,6 +16,7 @@ def test_whoever_waits_gets_the_answer_from_any_process(store: Store, open_store
     worker = open_store()
     assert store.searches.answer_to(search) is None
     assert worker.searches.request(search) == '{"text": "rain"}'
+    assert worker.searches.is_open(search)
     for _ in range(2):
         worker.searches.answer(search, '{"matches": []}')
     assert store.searches.answer_to(search) == '{"matches": []}'
@@ -27,6 +28,7 @@ def test_nothing_is_kept_of_one_that_is_over(store: Store) -> None:
     store.searches.answer(one, "too late")
     assert store.searches.answer_to(one) is None
     assert (store.searches.request(one), store.searches.request(other)) == (None, "2")
+    assert (store.searches.is_open(one), store.searches.is_open(other)) == (False, True)
 
 
 def test_one_whose_asker_vanished_is_forgotten_when_the_next_is_asked(store: Store) -> None:

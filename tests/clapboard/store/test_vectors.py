@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from sqlalchemy import text
 
+from clapboard.errors import BusyError
 from clapboard.store import Store
 from clapboard.store.schema import embeddings
 from clapboard.store.vectors import VectorFiles, Vectors
@@ -243,6 +245,18 @@ def test_many_may_open_it_while_others_embed(tmp_path: Path, open_store: Callabl
     )
     assert sizes == [sorted(sizes[0]), sorted(sizes[1])]
     assert contents(opened(VectorFiles(tmp_path / "vectors", stores[0].embeddings))) == truth(stores[0])
+
+
+def test_whoever_waits_for_another_to_bring_it_up_to_date_waits_no_longer_than_they_like(
+    tmp_path: Path, store: Store, files: VectorFiles
+) -> None:
+    put(store, 1)
+    opened(files)
+    hasty = VectorFiles(tmp_path / "vectors", store.embeddings, patience_s=0.05)
+    (lock,) = (tmp_path / "vectors").glob("*/lock")
+    with FileLock(lock), pytest.raises(BusyError, match="ask again"):
+        opened(hasty)
+    assert len(opened(hasty)) == 2
 
 
 def test_an_id_that_is_committed_late_is_not_missed(tmp_path: Path, postgres_url: str) -> None:

@@ -50,6 +50,18 @@ def test_esc_10_and_urban_sound_8k_are_read_alike(tmp_path: Path) -> None:
     assert found.clips[9].path == tmp_path / "b/audio/fold10/10-0-0-0.wav"
 
 
+def test_esc_10_is_a_column_of_esc_50_too(tmp_path: Path) -> None:
+    found = read("esc10", layouts.esc50(tmp_path))
+    assert found.labels == ("crackling_fire", "dog")
+    assert (found.key, found.title, len(found.clips), missing(found)) == ("esc10", "ESC-10", 10, [])
+
+
+def test_an_empty_folder_of_gtzan_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "genres_original").mkdir()
+    layouts.gtzan(tmp_path / "genres")
+    assert len(missing(read("gtzan", tmp_path))) == 980
+
+
 def test_gtzan_lists_all_thousand_clips_whether_there_or_not(tmp_path: Path) -> None:
     layouts.gtzan(tmp_path / "genres_original")
     found = read("gtzan", tmp_path)
@@ -92,6 +104,47 @@ def test_audio_caps_has_one_clip_for_five_rows_under_any_of_its_names(tmp_path: 
     assert missing(found) == []
     assert found.clips[2].captions == tuple(f"Sound 2, said {number}" for number in range(5))
     assert len({clip.path for clip in found.clips}) == 4
+
+
+YOUTUBE_NAMES = ["30", "000030", "30000", "30.000", "30_40", "000030_000040", "30000_40000", "30.000_40.000"]
+
+
+@pytest.mark.parametrize(
+    "stem", [f"{sign}ID{rest}" for sign in ("", "Y") for rest in ("", *(f"_{n}" for n in YOUTUBE_NAMES))]
+)
+def test_an_excerpt_is_found_by_whatever_a_downloader_calls_it(tmp_path: Path, stem: str) -> None:
+    path = layouts.sound(tmp_path / f"audio/{stem}.wav", 0, 0)
+    layouts.table(
+        tmp_path / "test.csv", [("audiocap_id", "youtube_id", "start_time", "caption"), (7, "ID", 30, "Rain.")]
+    )
+    layouts.table(tmp_path / "vggsound.csv", [("ID", 30, "rain", "test")])
+    for key in ("audiocaps", "vggsound"):
+        assert [clip.path for clip in read(key, tmp_path).clips] == [path]
+
+
+def test_a_name_without_a_second_is_no_excerpts_where_there_are_two_of_the_video(tmp_path: Path) -> None:
+    layouts.sound(tmp_path / "audio/ID.wav", 0, 0)
+    rows = [(7, "ID", 30, "Rain."), (8, "ID", 50, "Hail.")]
+    layouts.table(tmp_path / "test.csv", [("audiocap_id", "youtube_id", "start_time", "caption"), *rows])
+    layouts.table(tmp_path / "vggsound.csv", [("ID", 30, "rain", "test"), ("ID", 50, "hail", "train")])
+    assert missing(read("audiocaps", tmp_path)) == ["ID_30", "ID_50"]
+    assert missing(read("vggsound", tmp_path)) == ["ID_000030", "ID_000050"]
+
+
+def test_a_number_is_a_clip_of_audio_caps_in_its_own_folder_alone(tmp_path: Path) -> None:
+    layouts.fsd50k(tmp_path)
+    layouts.table(
+        tmp_path / "test.csv", [("audiocap_id", "youtube_id", "start_time", "caption"), (102, "ID", 30, "Rain.")]
+    )
+    assert missing(read("audiocaps", tmp_path)) == ["ID_30"]
+    own = layouts.sound(tmp_path / "test/102.wav", 0, 0)
+    assert [clip.path for clip in read("audiocaps", tmp_path).clips] == [own]
+
+
+def test_a_start_that_is_no_number_is_one_sentence(tmp_path: Path) -> None:
+    layouts.table(tmp_path / "test.csv", [("audiocap_id", "youtube_id", "start_time", "caption"), (7, "ID", "x", "a")])
+    with pytest.raises(TrainingError, match="“x” at ID"):
+        read("audiocaps", tmp_path)
 
 
 def test_clotho_has_five_captions_a_clip(tmp_path: Path) -> None:
@@ -141,3 +194,13 @@ def test_audio_is_found_behind_links_and_a_circle_of_them_ends(tmp_path: Path) -
     files = AudioFiles(tmp_path / "audio", tmp_path / "nowhere")
     assert files.find("b", "a") == tmp_path / "audio/link/a.wav"
     assert files.find("b") is None
+
+
+def test_of_files_with_one_name_the_first_counts_but_sound_comes_before_video(tmp_path: Path) -> None:
+    for name in ("audio/a.wav", "video/a.wav", "audio/b.webm", "audio/c.mp4", "video/b.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    files = AudioFiles(tmp_path)
+    assert [files.find(stem) for stem in "abc"] == [
+        tmp_path / name for name in ("audio/a.wav", "video/b.wav", "audio/c.mp4")
+    ]

@@ -39,7 +39,14 @@ def test_all_lie_below_one_root_and_none_is_taken_for_another(tmp_path: Path) ->
         ("fsd50k", layouts.fsd50k, "FSD50K"),
         ("audiocaps", layouts.audio_caps, ""),
         ("audiocaps", layouts.audio_caps, "audio_caps"),
+        ("audiocaps", layouts.audio_caps_of_aac_datasets, ""),
+        ("audiocaps", layouts.audio_caps_of_aac_datasets, "AUDIOCAPS"),
+        ("audiocaps", layouts.audio_caps_of_its_authors, "audiocaps"),
         ("clotho", layouts.clotho, "clotho"),
+        ("clotho", layouts.clotho_of_dcase, ""),
+        ("clotho", layouts.clotho_of_dcase, "CLOTHO_v2.1"),
+        ("esc10", layouts.esc50, "ESC-50-master"),
+        ("gtzan", layouts.gtzan, "GTZAN"),
     ],
 )
 def test_each_is_found_by_its_usual_names(tmp_path: Path, key: str, build: Callable[[Path], Path], below: str) -> None:
@@ -48,6 +55,15 @@ def test_each_is_found_by_its_usual_names(tmp_path: Path, key: str, build: Calla
     folder = locate(one, tmp_path)
     assert folder is not None
     assert any(clip.path for clip in one.read(folder).clips)
+
+
+def test_another_sets_test_table_above_it_is_no_reason_to_miss_audio_caps(tmp_path: Path) -> None:
+    layouts.audio_caps_of_its_authors(tmp_path / "audiocaps")
+    layouts.table(tmp_path / "test.csv", [("filename", "label"), ("a.wav", "dog")])
+    layouts.table(tmp_path / "audiocaps/test.csv", [("filename", "label"), ("a.wav", "dog")])
+    (one,) = choose(["audiocaps"])
+    assert locate(one, tmp_path) == tmp_path / "audiocaps"
+    assert all(clip.path for clip in one.read(tmp_path / "audiocaps").clips)
 
 
 def test_what_is_not_there_is_none_and_a_folder_by_another_name_is_no_find(tmp_path: Path) -> None:

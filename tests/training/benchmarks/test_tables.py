@@ -58,3 +58,28 @@ def test_published_figures_stand_in_a_column_and_name_their_source() -> None:
                 assert (key, measure) in columns
                 assert re.fullmatch(r"\d\d(\.\d{1,2})?", value), value
     assert len({(one.model, one.source) for one in PUBLISHED}) == len(PUBLISHED)
+
+
+def test_each_captioned_set_has_the_authors_row_before_all_others() -> None:
+    for key in ("audiocaps", "clotho"):
+        first = next(one for one in PUBLISHED if key in one.figures)
+        assert first.model == "LAION-CLAP"
+        assert first.source.startswith("arXiv 2211.06687")
+        assert set(first.figures[key]) == {name for name in RETRIEVAL if "R@" in name}
+
+
+@pytest.mark.parametrize(
+    ("num_heard", "by_fold", "expected"),
+    [
+        (15, dict.fromkeys("12345", 0.5), ""),
+        (14, dict.fromkeys("12345", 0.5), "14 of 15 clips"),
+        (9, dict.fromkeys("123", 0.5), "9 of 15 clips, 3 of 5 folds"),
+    ],
+)
+def test_a_result_tells_what_it_is_of_where_that_isnt_all(
+    num_heard: int, by_fold: dict[str, float], expected: str
+) -> None:
+    found = Classification(0.5, num_heard, by_fold=by_fold)
+    assert Result("esc50", "ESC-50", 15, num_heard, (), (), zero_shot=found, num_folds=5).shortfall == expected
+    assert Result("gtzan", "GTZAN", 15, 0, (), (), num_folds=10).shortfall == "0 of 15 clips, 0 of 10 folds"
+    assert Result("clotho", "Clotho", 3, 2, (), ()).shortfall == "2 of 3 clips"

@@ -74,7 +74,7 @@ def test_tags_become_captions_and_the_meaning_of_what_is_heard(tagged: Path) -> 
     found = [next(batches(tagged, 2).epoch(number)) for number in range(8)]
     assert len({text for batch in found for text in batch.captions}) > 4
     (batch, *_) = found
-    assert sorted(batch.meanings, key=str) == [{"dog_bark": 1.0}, {"rain": 1.0}]
+    assert sorted(batch.meanings, key=str) == [{"dog bark": 1.0}, {"rain": 1.0}]
     assert affinity(batch.meanings, batch.caption_meanings).tolist() == [[1, 0], [0, 1]]
     alone = PairBatches(tagged, KeywordsAlone(), batch_size=2, seed=0)
     assert {text.lower() for text in next(alone.epoch(0)).captions} == {"dog bark", "rain"}
@@ -84,6 +84,8 @@ def test_what_is_called_the_same_is_no_negative_of_each_other() -> None:
     sample = Sample("a", noise(0), ("A dog barks.",), ())
     other = replace(sample, key="b", captions=("a dog barks",))
     assert meaning(sample, "A dog barks.") == meaning(other, "a dog barks") != meaning(sample, "A cat meows.")
+    tagged = [meaning(replace(sample, tags=tags), "") for tags in (("Car_Horn", "car horn"), ("car horn",))]
+    assert affinity(tagged, tagged).tolist() == [[1, 1], [1, 1]]
 
 
 def test_what_is_too_long_is_cropped_at_random() -> None:
@@ -100,6 +102,17 @@ def test_all_captions_are_read_without_the_sounds(folder: Path, tagged: Path) ->
     texts = list(captions_of(tagged, RULES, 0))
     assert len(texts) == 2
     assert texts == list(captions_of(tagged, RULES, 0))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"x", "its texts can't be read"), (b"\0", "the texts of 0 samples are left of 4")]
+)
+def test_captions_of_a_damaged_shard_are_not_passed_over(tmp_path: Path, content: bytes, reason: str) -> None:
+    folder = data_set(tmp_path, 6)
+    shard = folder / "shard-000000.tar"
+    shard.write_bytes(content * shard.stat().st_size)
+    with pytest.raises(TrainingError, match=rf"Shard .*shard-000000\.tar is damaged \({reason}\): copy it anew"):
+        list(captions_of(folder, RULES, 0))
 
 
 def test_a_batch_that_cant_be_filled_or_shared_is_refused_in_a_sentence(folder: Path) -> None:

@@ -18,6 +18,7 @@ from clapboard.errors import TrainingError
 from tests.recordings import encode
 from tests.training.corpus.recorded import RATE_HZ, data_set, no_label_studio, noise, record
 from training.corpus.build import Plan, build
+from training.corpus.building import LOCK
 from training.corpus.filters import Reason, Rules
 from training.corpus.heard import Ear
 from training.corpus.manifest import Manifest, damages, data_sets_in, read_manifest
@@ -102,6 +103,9 @@ def rejected(folder: Path) -> Iterator[tuple[Pair, Reason]]:
     yield Pair("text", folder / "broken.wav", dog), Reason.UNREADABLE
     yield Pair("missing", folder / "missing.wav", dog), Reason.UNREADABLE
     yield Pair("empty", b"", dog), Reason.UNREADABLE
+    yield Pair("long name", folder / (300 * "x" + ".wav"), dog), Reason.UNREADABLE
+    yield Pair("no name", folder / "a\0.wav", dog), Reason.UNREADABLE
+    yield Pair("half a name", folder / "\ud83d.wav", dog), Reason.UNREADABLE
     yield Pair("short", record(folder / "short.wav", 101, 0.1), dog), Reason.SHORT
     yield Pair("long", record(folder / "long.wav", 102, 2.5), dog), Reason.LONG
     yield Pair("silent", folder / "silent.wav", dog), Reason.QUIET
@@ -122,6 +126,9 @@ def test_each_pair_that_is_left_out_is_counted_by_its_reason(tmp_path: Path) -> 
         ("given: text", "text is no audio that can be decoded"),
         ("given: missing", "missing doesn't exist, or is no file"),
         ("given: empty", "empty is no audio that can be decoded"),
+        ("given: long name", "long name can't be read"),
+        ("given: no name", "no name doesn't exist, or is no file"),
+        ("given: half a name", "half a name doesn't exist, or is no file"),
     ]
 
 
@@ -141,6 +148,22 @@ def test_a_caption_that_is_left_out_takes_neither_the_others_nor_the_tags_along(
         ("Regen",),
     }
     assert (manifest.dropped, manifest.dropped_captions) == ({}, {"other_language": 2})
+
+
+def test_tags_without_a_word_are_left_out_and_counted(tmp_path: Path) -> None:
+    tags = ("dog", "(unknown)", "(Other)", "()", "/", ",", "?", "&", "\u200b")
+    first = Pair("a", record(tmp_path / "a.wav", 1), (), tags)
+    second = Pair("b", record(tmp_path / "b.wav", 2), (), ("-", "'"))
+    (manifest,) = made(tmp_path / "set", first, second)
+    assert [one["tags"] for one in texts(tmp_path / "set")] == [["dog"]]
+    assert (manifest.dropped, manifest.dropped_captions) == ({"tag_without_word": 1}, {"tag_without_word": 10})
+
+
+def test_tags_that_differ_in_spelling_alone_are_one(tmp_path: Path) -> None:
+    pair = Pair("a", record(tmp_path / "a.wav", 1), (), ("Dog", "dog", "Car_Horn", "caf\u00e9"))
+    other = Pair("b", record(tmp_path / "a.flac", 1), (), ("DOG", "car horn", "cafe\u0301"))
+    made(tmp_path / "set", pair, other)
+    assert [one["tags"] for one in texts(tmp_path / "set")] == [["Dog", "Car_Horn", "caf\u00e9"]]
 
 
 def test_any_language_may_be_taken(tmp_path: Path) -> None:
@@ -273,6 +296,7 @@ def test_a_build_that_breaks_off_leaves_nothing_and_is_run_again(tmp_path: Path)
     killed = tmp_path / "set.building"  # as kill -9 leaves it
     (killed / "sounds").mkdir(parents=True)
     (killed / "shard-000009.tar").write_bytes(b"half")
+    (killed / LOCK).touch()
     made(tmp_path / "set", *sounds(tmp_path, 1))
     assert not killed.exists()
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["manifest.json", "shard-000000.tar"]
@@ -292,13 +316,79 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
         made(tmp_path / "0.wav/set", *sounds(tmp_path, 1))
 
 
+def test_a_folder_that_no_build_has_made_is_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "set.building").mkdir()
+    (tmp_path / "set.building/thesis.txt").write_text("mine")
+    with pytest.raises(TrainingError, match=r"set\.building is in the way, and no build has made it: move it"):
+        made(tmp_path / "set", *sounds(tmp_path, 1))
+    assert (tmp_path / "set.building/thesis.txt").read_text() == "mine"
+
+
+def test_two_builds_of_one_folder_leave_each_other_alone(tmp_path: Path) -> None:
+    pairs = sounds(tmp_path, 2)
+
+    def meanwhile() -> Iterator[Pair]:
+        yield pairs[0]
+        with pytest.raises(TrainingError, match=r"set is being built already: wait for it, or name another folder"):
+            made(tmp_path / "set", *pairs)
+        yield pairs[1]
+
+    (manifest,) = build([Source("b", "b", "test", meanwhile)], tmp_path / "set", PLAN)
+    assert manifest.samples == 2
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["manifest.json", "shard-000000.tar"]
+
+
+def test_a_link_to_an_empty_folder_is_filled_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "set").symlink_to(tmp_path / "disk")
+    made(tmp_path / "set", *sounds(tmp_path, 1))
+    assert (tmp_path / "set").is_symlink()
+    assert (tmp_path / "disk/manifest.json").is_file()
+
+
+def test_a_place_that_can_not_be_replaced_is_refused_before_anything_is_heard() -> None:
+    with pytest.raises(TrainingError, match="/ is where a disk is mounted, which can't be replaced: name a new folder"):
+        build([Source("b", "b", "test", lambda: pytest.fail("nothing is heard"))], Path("/"), PLAN)
+
+
+def test_a_data_set_that_can_not_be_put_in_place_is_kept(tmp_path: Path) -> None:
+    def obstructed() -> Iterator[Pair]:
+        yield sounds(tmp_path, 1)[0]
+        (tmp_path / "set/theirs").mkdir(parents=True)
+
+    with pytest.raises(TrainingError, match=r"set\.building is a whole data set, but can't become .*set \(.*rename it"):
+        build([Source("b", "b", "test", obstructed)], tmp_path / "set", PLAN)
+    assert sorted(path.name for path in (tmp_path / "set.building").iterdir()) == ["manifest.json", "shard-000000.tar"]
+
+
+@pytest.mark.parametrize("place", ["in/set", "in/deep/set", "link/set"])
+def test_a_data_set_is_not_written_into_its_own_source(tmp_path: Path, place: str) -> None:
+    record(tmp_path / "in/dog/0.wav", 0)
+    (tmp_path / "link").symlink_to("in")
+    source = open_source(str(tmp_path / "in"), no_label_studio)
+    with pytest.raises(TrainingError, match=r"set lies in the source .*/in: name a folder outside it"):
+        build([source], tmp_path / place, PLAN)
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["dog"]
+
+
 def test_where_nothing_is_left_the_reasons_are_told(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"Nothing is left of 1 pairs \(1 missing_text\)"):
         made(tmp_path / "set", Pair("a", record(tmp_path / "a.wav", 1)))
+    unreadable = [Pair("b", b"no sound", ("a dog",)), Pair("c", b"nor here", ("a dog",))]
+    with pytest.raises(
+        TrainingError, match=r"\(2 unreadable\)\. The first that can't be read: given: b: b is no audio"
+    ):
+        made(tmp_path / "set", *unreadable)
     with pytest.raises(TrainingError, match=r"Nothing is left of 0 pairs \(the sources are empty\)"):
         made(tmp_path / "set")
     with pytest.raises(TrainingError, match="The least length is above the greatest"):
         Rules(min_s=2.0, max_s=1.0)
+
+
+@pytest.mark.parametrize("bound", [{"max_s": np.inf}, {"min_lufs": np.nan}, {"max_clipped_share": np.nan}])
+def test_a_bound_that_is_no_number_is_refused(bound: dict[str, float]) -> None:
+    with pytest.raises(TrainingError, match="Bounds of length, loudness and clipping are finite numbers"):
+        Rules(**bound)  # type: ignore[arg-type]
 
 
 def test_several_sources_are_one_data_set(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ glass breaks, footsteps on gravel, a siren wails, children laughing, crowd cheer
 someone types on a keyboard, cat meows, a drone hovers overhead, Dubstep bassline at 140 BPM, door creaks open,
 a car horn honks, a train passes by, clock ticking, static, music, hum, snare drum, violin solo, reggae beat,
 frogs croak, toilet flush, gunshot, church bells ring, sizzling, sea waves, snoring, sneeze, a pig oinks, hen clucks,
-mouse click
+mouse click, rooster, cicadas, door, A door, cow, gun, tap, tram, Honk, a tuba, jazz, marimba
 """
 OTHERS = {
-    "de": "ein Hund bellt zweimal, Regen fällt auf ein Blechdach, ein Mann spricht, Vögel zwitschern, Kinder lachen",
+    "de": "ein Hund bellt zweimal, Regen fällt auf ein Blechdach, ein Mann spricht, Vögel zwitschern, "
+    "Kinder lachen laut",
     "fr": "un chien aboie deux fois, la pluie tombe sur un toit, un homme parle, le vent souffle, un bébé pleure",
     "es": "un perro ladra dos veces, llueve sobre el tejado, un hombre habla, suena una sirena",
     "it": "un cane abbaia due volte, la pioggia cade, un uomo parla",

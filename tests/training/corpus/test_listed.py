@@ -54,6 +54,13 @@ def test_a_jsonl_has_an_object_a_line(tmp_path: Path) -> None:
         ("", "has no column “path”: its first line must name the columns"),
         ("path,group\na.wav,g\n", "has no column of texts: name one of them captions or caption or text or tags"),
         ("path,caption\na.wav,a dog, loud\n", "has more cells than columns in line 2: quote its commas"),
+        (
+            'path,caption\na.wav,a dog\nb.wav,"rain\nc.wav,wind\nd.wav,sea\n',
+            r"has no CSV from line 3 on \(unexpected end",
+        ),
+        ('path,caption\na.wav,"a dog" barks\n', r"has no CSV from line 2 on \(',' expected after '\"'\): check its"),
+        ("path,caption\na.wav," + 150_000 * "x", r"has no CSV from line 2 on \(field larger than field limit"),
+        ("path,caption,tags,caption\na.wav,a dog,,rain\n", "has the column “caption” twice: give each column a name"),
         ("path,caption\na.wav,a dog\n,rain\n", "has no path in line 3: name the audio file there"),
     ],
 )

@@ -14,7 +14,7 @@ from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.tasks import KnownTask
 from tests.annotation_events import annotation, clip, region
-from tests.audio_server import AudioServer
+from tests.audio_server import AudioServer, wav
 from tests.fake_label_studio import TOKEN, FakeLabelStudio
 from tests.fixtures_label_studio import settings_for
 from training.corpus.build import Plan, build
@@ -134,6 +134,31 @@ def test_tasks_that_are_set_aside_are_left_out_with_their_sound(office: Office, 
     source = open_source(f"project:{PROJECT}", lambda: office.access)
     (manifest,) = build([source], tmp_path / "set", Plan(Rules(languages=())))
     assert (manifest.samples, manifest.dropped) == (1, {"set_aside": 2})
+
+
+def test_a_sound_that_is_set_aside_is_left_out_before_anybody_has_labelled_it(office: Office, tmp_path: Path) -> None:
+    office.task(1)
+    office.task(2, annotation(1, caption("rain falls"), task=2))
+    office.task(3)
+    office.access.store.tasks.put(PROJECT, [KnownTask(1, "", "", "", True)])
+    (tmp_path / "copies").mkdir()
+    (tmp_path / "copies/a.wav").write_bytes(wav(1))
+    given = (str(tmp_path / "copies"), f"project:{PROJECT}")
+    sources = [open_source(one, lambda: office.access) for one in given]
+    (manifest,) = build(sources, tmp_path / "set", Plan(Rules(languages=())))
+    assert [source.pairs for source in manifest.sources] == [1, 2]
+    assert (manifest.samples, manifest.dropped) == (1, {"set_aside": 2})
+
+
+def test_where_nothing_can_be_held_back_it_is_said(office: Office, caplog: pytest.LogCaptureFixture) -> None:
+    office.task(1, annotation(1, caption("a dog"), task=1))
+    office.access.store.catalog.put_project(PROJECT, CONFIG, "")
+    office.pairs()
+    assert "Project 6 isn't connected here, so none of its new tasks is held back from training" in caplog.text
+    caplog.clear()
+    office.access.store.catalog.set_connected(PROJECT, test_share=0.5)
+    office.pairs()
+    assert caplog.text == ""
 
 
 def test_a_connected_projects_new_tasks_are_set_aside_as_its_test_share_says(office: Office) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import tracemalloc
 from collections import Counter
@@ -123,10 +124,12 @@ def test_memory_does_not_grow_with_the_data_set(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_is_left_in_the_middle_ends_its_threads(folder: Path) -> None:
+    before = set(threading.enumerate())
     samples = PairStream(folder, seed=0, threads=2).epoch(0)
     assert len(list(islice(samples, 3))) == 3
+    assert set(threading.enumerate()) > before
     samples.close()  # type: ignore[attr-defined]
-    assert next(samples, None) is None
+    assert set(threading.enumerate()) <= before
 
 
 # Damage

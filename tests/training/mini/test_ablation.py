@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from training.mini.ablation import FIGURES, measure, table, variants
+from training.mini.esc10 import Recording
 from training.mini.recipe import Recipe
 from training.pretrain import Schedule
-from training.recordings import Recording
 from training.sounds.synthesis import synthesise
 
 

@@ -12,9 +12,9 @@ from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
 from clapboard.captions import RULES, KeywordsAlone
 from clapboard.errors import ClapboardError
 from training.mini.batches import NEUTRAL, NEUTRAL_SHARE, BatchMaker, Mixing, excerpt, level, mix, synthetic_recordings
+from training.mini.esc10 import Recording, list_clips, load_recordings
 from training.pretraining.batch import respelt
 from training.pretraining.processes import ALONE, Processes
-from training.recordings import Recording, load_recordings, read_manifest
 from training.sounds.synthesis import synthesise
 
 
@@ -41,7 +41,7 @@ def test_a_manifest_gives_the_clips_of_the_wanted_folds(tmp_path: Path) -> None:
         "a.wav,1,rain,11,CC0,Ann,https://example.org/11\n"
         "b.wav,2,dog bark,12,CC-BY,Bob,https://example.org/12\n"
     )
-    clips = read_manifest(tmp_path, [2])
+    clips = list_clips(tmp_path, [2])
     assert [(clip.kind, clip.author, clip.licence, clip.freesound_id) for clip in clips] == [
         ("dog bark", "Bob", "CC-BY", "12")
     ]
@@ -52,7 +52,7 @@ def test_a_manifest_gives_the_clips_of_the_wanted_folds(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_manifest_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(ClapboardError, match=r"no esc10\.csv"):
-        read_manifest(tmp_path / "nowhere", [1])
+        list_clips(tmp_path / "nowhere", [1])
 
 
 def test_an_epoch_follows_from_seed_and_number_alone(recordings: list[Recording]) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.mini.card import PARAPHRASES, attributions
-from training.recordings import Clip
+from training.mini.esc10 import Clip
 from training.sounds.synthesis import KINDS
 
 

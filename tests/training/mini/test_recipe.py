@@ -11,12 +11,12 @@ from transformers import AutoProcessor, ClapModel, pipeline
 
 from clapboard.clap import ClapEncoder
 from clapboard.prompts import TEMPLATE, prompts_for
-from training.evaluate import zero_shot
 from training.mini.batches import Mixing
 from training.mini.card import PARAPHRASES, held_out_synthetic
+from training.mini.esc10 import Recording, list_clips, load_recordings
 from training.mini.recipe import Recipe, make
+from training.mini.zero_shot import zero_shot
 from training.pretrain import Schedule
-from training.recordings import Recording, load_recordings, read_manifest
 from training.sounds.synthesis import KINDS, synthesise
 
 ROOT = Path(__file__).parents[3]
@@ -47,7 +47,7 @@ def test_the_model_card_names_data_command_and_figures() -> None:
 @needs_esc10
 def test_the_model_card_names_every_author_of_the_training_clips() -> None:
     card = (MINI / "README.md").read_text("utf-8")
-    assert [clip.author for clip in read_manifest(ESC10, [1, 2, 3]) if clip.author not in card] == []
+    assert [clip.author for clip in list_clips(ESC10, [1, 2, 3]) if clip.author not in card] == []
 
 
 def test_synthetic_sounds_of_seeds_never_trained_on_are_recognised(encoder: ClapEncoder) -> None:
@@ -58,7 +58,7 @@ def test_synthetic_sounds_of_seeds_never_trained_on_are_recognised(encoder: Clap
 
 @needs_esc10
 def test_real_recordings_of_a_fold_never_trained_on_are_recognised_by_name(encoder: ClapEncoder) -> None:
-    report = zero_shot(encoder, load_recordings(read_manifest(ESC10, [4])))
+    report = zero_shot(encoder, load_recordings(list_clips(ESC10, [4])))
     assert len(report.labels) == 10
     assert report.accuracy >= 0.8, str(report)
 

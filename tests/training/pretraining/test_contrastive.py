@@ -20,6 +20,7 @@ from clapboard.features import LogMel
 from tests.tower_checkpoints import make_model
 from training.augment import Augment
 from training.mini.batches import BatchMaker
+from training.mini.esc10 import Recording
 from training.mini.recipe import new_model
 from training.mini.texts import caption_corpus
 from training.pretraining.audio_input import AudioInput
@@ -27,7 +28,6 @@ from training.pretraining.batch import Batch
 from training.pretraining.contrastive import MAX_SCALE, Contrastive
 from training.pretraining.processes import ALONE, Processes
 from training.pretraining.tokenizer import train_tokenizer
-from training.recordings import Recording
 from training.sounds.synthesis import synthesise
 
 KINDS = ("bell", "rain", "siren")

@@ -7,9 +7,9 @@ from itertools import permutations
 
 import pytest
 
-from clapboard.consensus import BULK_WEIGHT, Agreed, Consensus, consensus
+from clapboard.feedback.consensus import BULK_WEIGHT, Agreed, Consensus, consensus
+from clapboard.feedback.entries import Entry, Outcome
 from clapboard.labels import parse_label_config
-from clapboard.ledger import Entry, Outcome
 
 SPACE = parse_label_config(
     """<View><Audio name="audio" value="$audio"/>

@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from clapboard.errors import NotFoundError
+from clapboard.feedback.entries import Entry, Outcome, entries
 from clapboard.label_studio.annotations import AnnotatedTask
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.records import Project
-from clapboard.ledger import Entry, Outcome, entries
 from clapboard.store import Store
 from clapboard.store.database import in_chunks
 from clapboard.store.inbox import Event

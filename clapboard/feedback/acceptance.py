@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from clapboard.ledger import Entry, Outcome
+from clapboard.feedback.entries import Entry, Outcome
 
 CORRECTED = (Outcome.RELABELLED, Outcome.MOVED, Outcome.DELETED)
 JUDGED = (Outcome.ACCEPTED, *CORRECTED)

@@ -9,34 +9,34 @@ import numpy as np
 import pytest
 
 from clapboard.audio import SAMPLE_RATE
-from demo import interlock, machines
+from demo import plant, pump
 from demo.clicks import picture
 from demo.clips import write_manifest
 from training.evaluation.listed_clips import read_clips
 
 
-@pytest.mark.parametrize("state", machines.STATES)
+@pytest.mark.parametrize("state", pump.STATES)
 def test_a_pump_sounds_the_same_for_the_same_seed_and_else_is_another_one(state: str) -> None:
-    sound = machines.pump(state, 7, 0.5)
+    sound = pump.pump(state, 7, 0.5)
     assert sound.shape == (SAMPLE_RATE // 2,)
     assert sound.dtype == np.float32
     assert 0.05 < np.abs(sound).max() <= 1.0
-    assert np.array_equal(sound, machines.pump(state, 7, 0.5))
-    assert not np.array_equal(sound, machines.pump(state, 8, 0.5))
+    assert np.array_equal(sound, pump.pump(state, 7, 0.5))
+    assert not np.array_equal(sound, pump.pump(state, 8, 0.5))
 
 
-@pytest.mark.parametrize("state", interlock.STATES)
+@pytest.mark.parametrize("state", plant.STATES)
 def test_a_plant_sounds_the_same_for_the_same_seed(state: str) -> None:
-    sound = interlock.plant(state, 7, 1.0)
+    sound = plant.plant(state, 7, 1.0)
     assert sound.shape == (SAMPLE_RATE,)
     assert np.isfinite(sound).all()
-    assert np.array_equal(sound, interlock.plant(state, 7, 1.0))
+    assert np.array_equal(sound, plant.plant(state, 7, 1.0))
 
 
 def test_the_pumps_manifest_is_one_that_can_be_evaluated(tmp_path: Path) -> None:
     write_manifest(tmp_path / "pump", num_clips=7)
     clips = read_clips(tmp_path / "pump" / "clips.csv")
-    assert {clip.label for clip in clips} == set(machines.STATES)
+    assert {clip.label for clip in clips} == set(pump.STATES)
     assert len({clip.group for clip in clips}) == 7
     assert all(clip.path.is_file() for clip in clips)
 

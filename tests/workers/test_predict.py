@@ -12,7 +12,7 @@ from clapboard.labels import label_space_of
 from clapboard.store.jobs import JobRequest, State
 from clapboard.store.versions import Version
 from tests.workers.conftest import LABELS, SPACE_ID, CountingEncoder, World
-from workers.batch import PredictJobs
+from workers.predict import PredictJobs
 
 
 class Owed:

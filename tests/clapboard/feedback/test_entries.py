@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clapboard.ledger import Entry, Outcome, entries
+from clapboard.feedback.entries import Entry, Outcome, entries
 from clapboard.store.inbox import Event
 from tests.annotation_events import (
     CREATED,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Span, window_waveform
-from clapboard.clap import EncoderIdentity
+from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Span, Window, window_waveform, windows
+from clapboard.clap import ClapEncoder, EncoderIdentity
 from clapboard.errors import AudioError, LabelConfigError, RequestError
-from clapboard.examples import LONGEST_S, Listener, Memory, OfFile, OfTask, read_sound
+from clapboard.memory import Memory
 from clapboard.scoring import Array, mean_direction
+from clapboard.search.examples import LONGEST_S, Listener, OfFile, OfTask, read_sound
 
 
 class Ears:
@@ -28,6 +29,12 @@ class Ears:
     def embed_windows(self, waveforms: Sequence[Array]) -> Array:
         self.heard += waveforms
         return np.stack(waveforms).reshape(len(waveforms), 4, -1).sum(axis=2)
+
+    def views(self, path: Path, *, name: str = "", span: Span | None = None) -> Iterator[Window]:
+        return windows(path, name=name, span=span)
+
+    def embed_views(self, views: Sequence[Window]) -> Array:
+        return self.embed_windows([view.waveform for view in views])
 
     def embed_texts(self, texts: Sequence[str]) -> Array:
         return np.array([[len(text), text.count("rain"), 0, 1] for text in texts], np.float32)
@@ -94,6 +101,23 @@ class TestNames:
         with pytest.raises(error, match=message):
             read_sound(text)
 
+    def test_a_name_that_no_file_can_have_is_told_in_a_sentence(self, tmp_path: Path) -> None:
+        with pytest.raises(AudioError, match="doesn't exist"):
+            read_sound("a" * 300)
+        name = "a" * 250 + ".wav"
+        (tmp_path / name).touch()
+        assert read_sound(f"{tmp_path / name}:1:02-1:05") == OfFile(tmp_path / name, name, Span(62, 65))
+
+    def test_a_folder_that_may_not_be_looked_into_is_told_in_a_sentence(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object, **__: object) -> bool:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "exists", refuse)  # root, as which tests may run, may look everywhere
+        with pytest.raises(AudioError, match=r"a\.wav can't be reached: check its folder's permissions"):
+            read_sound(str(tmp_path / "a.wav"))
+
     def test_a_piece_of_a_file_that_ends_before_it_begins_names_the_file(self, ramp: Path) -> None:
         with pytest.raises(RequestError, match=r"The piece 6-3 of .*ramp\.wav ends before it begins"):
             read_sound(f"{ramp}:6-3")
@@ -115,9 +139,9 @@ class TestHearing:
         found = listener.sound(OfFile(ramp, "ramp.wav", span))
         samples, _ = soundfile.read(ramp, dtype="float32")
         start, end = (0, samples.size) if span is None else (SAMPLE_RATE // 2, samples.size - SAMPLE_RATE // 2)
-        windows = window_waveform(samples[start:end])
-        np.testing.assert_array_equal(np.stack(ears.heard), windows)
-        np.testing.assert_allclose(found, mean_direction(Ears().embed_windows([*windows])), atol=1e-6)
+        expected = window_waveform(samples[start:end])
+        np.testing.assert_array_equal(np.stack(ears.heard), expected)
+        np.testing.assert_allclose(found, mean_direction(Ears().embed_windows([*expected])), atol=1e-6)
 
     @pytest.mark.parametrize("span", [Span(20, 26), Span(25, 26), Span(30, 31)])
     def test_a_piece_outside_of_the_file_is_refused(self, listener: Listener, ramp: Path, span: Span) -> None:
@@ -138,11 +162,26 @@ class TestHearing:
     ) -> None:
         path = tmp_path / "long.wav"
         soundfile.write(path, np.full(int((LONGEST_S + 5) * 8_000), 0.1, np.float32), 8_000)
-        with pytest.raises(AudioError, match="longer than the 600 s"):
-            listener.sound(OfFile(path, "long.wav"))
-        ears.heard.clear()
+        for span in (None, Span(1, LONGEST_S + 2)):
+            with pytest.raises(AudioError, match="longer than the 600 s"):
+                listener.sound(OfFile(path, "long.wav", span))
+        assert ears.heard == []
         listener.sound(OfFile(path, "long.wav", Span(LONGEST_S, LONGEST_S + 5)))
         assert [window.shape for window in ears.heard] == [(WINDOW_SAMPLES,)]
+
+    def test_with_fusion_a_long_file_is_most_like_itself(self, tiny_fused_clap: Path, tmp_path: Path) -> None:
+        encoder = ClapEncoder.load(str(tiny_fused_clap), device="cpu", engine="torch", fusion=True)
+        listener = Listener(lambda: encoder, Memory())
+        rng = np.random.default_rng(5)
+        paths = [tmp_path / f"{number}.wav" for number in range(4)]
+        for number, path in enumerate(paths):  # noise that comes and goes, each in its own time
+            pulse = 0.5 + 0.5 * np.sin((number + 1) * np.linspace(0, 9, 25 * 16_000))
+            soundfile.write(path, 0.3 * pulse * rng.standard_normal(pulse.size), 16_000)
+        stored = np.concatenate([encoder.embed_file(path) for path in paths])
+        for number, path in enumerate(paths):
+            heard = listener.sound(OfFile(path, path.name))
+            np.testing.assert_allclose(heard, stored[number], atol=1e-6)
+            assert np.argmax(stored @ heard) == number
 
     def test_what_was_heard_is_remembered_by_content_and_piece(
         self, listener: Listener, ears: Ears, ramp: Path
@@ -160,15 +199,3 @@ class TestHearing:
         assert neutral[1] == 0
         with pytest.raises(LabelConfigError, match="empty"):
             listener.text(" ")
-
-
-def test_the_memory_forgets_what_was_used_least_lately() -> None:
-    memory, asked = Memory(capacity=2), []
-
-    def hear(key: str) -> Array:
-        asked.append(key)
-        return np.zeros(1, np.float32)
-
-    for key in ("a", "b", "a", "c", "a", "b"):
-        memory.get(key, lambda key=key: hear(key))  # type: ignore[misc]
-    assert asked == ["a", "b", "c", "b"]

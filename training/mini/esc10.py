@@ -31,7 +31,7 @@ class Recording:
     waveform: Waveform
 
 
-def read_manifest(esc10: Path, folds: Iterable[int]) -> list[Clip]:
+def list_clips(esc10: Path, folds: Iterable[int]) -> list[Clip]:
     """The clips of the given folds, as the folder's `esc10.csv` lists them.
 
     Raises `ClapboardError` if the folder holds no such table.

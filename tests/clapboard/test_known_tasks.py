@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from clapboard.errors import SourceError
+from clapboard.known_tasks import TaskReader, embedded, remember_tasks
 from clapboard.labels import parse_label_config
-from clapboard.pool import TaskReader, embedded, remember_tasks
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store

@@ -1,4 +1,4 @@
-"""`train`, `models`: finetuning at the press of a key, and the model versions of a project."""
+"""`models`: the model versions of a project."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from clapboard.cli.output import AsJson, Model, ProjectId, console, settings_with, write_json
-from clapboard.cli.waiting import wait_for_job
+from clapboard.cli.waiting import Wait, run_job
 from clapboard.errors import ClapboardError, NotFoundError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from clapboard.store.versions import Version
 
 VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="A model version, or how it begins.")]
-Wait = Annotated[bool, typer.Option(help="Wait until it is done; --no-wait only queues.")]
 
 models = typer.Typer(
     help="The model versions of a project: what each was judged, and which one serves.", no_args_is_help=True
@@ -27,22 +26,12 @@ models = typer.Typer(
 
 def add_commands(app: typer.Typer) -> None:
     """Register this module's commands."""
-    app.command()(train)
     app.add_typer(models, name="models")
     models.command("list")(list_versions)
     models.command()(show)
     models.command()(compare)
     models.command()(promote)
     models.command()(rollback)
-
-
-def train(project: ProjectId, model: Model = None, wait: Wait = True, as_json: AsJson = False) -> None:
-    """Finetune on what people said; the gate decides whether it serves. One training a project at a time."""
-    from clapboard.jobs import TRAIN
-
-    settings, store = _open(model)
-    store.catalog.project(project)
-    _run_job(settings, store, TRAIN, "train", project, "", wait=wait, as_json=as_json)
 
 
 def list_versions(project: ProjectId, as_json: AsJson = False) -> None:
@@ -120,7 +109,7 @@ def promote(
 
     settings, store = _open(model)
     found = _find(store, project, version)
-    _run_job(settings, store, LEARN, "promote", project, found.model_version, wait=wait, as_json=as_json)
+    run_job(settings, store, LEARN, "promote", project, found.model_version, wait=wait, as_json=as_json)
 
 
 def rollback(project: ProjectId, model: Model = None, wait: Wait = True, as_json: AsJson = False) -> None:
@@ -144,7 +133,7 @@ def rollback(project: ProjectId, model: Model = None, wait: Wait = True, as_json
     else:
         target = zero_shot_version(store, settings.model, project)
         store.versions.put(target)
-    _run_job(settings, store, LEARN, "promote", project, target.model_version, wait=wait, as_json=as_json)
+    run_job(settings, store, LEARN, "promote", project, target.model_version, wait=wait, as_json=as_json)
 
 
 def _open(model: str | None) -> tuple[Settings, Store]:
@@ -152,28 +141,6 @@ def _open(model: str | None) -> tuple[Settings, Store]:
 
     settings = settings_with(model=model)
     return settings, Store.open(settings)
-
-
-def _run_job(
-    settings: Settings, store: Store, queue: str, kind: str, project: int, version: str, *, wait: bool, as_json: bool
-) -> None:
-    """Queue the job, or join the open one, and tell what came of it. Exit code 1 if it failed."""
-    from clapboard.jobs import CeleryBell, make_celery
-    from clapboard.store.jobs import JobRequest, State
-
-    (job_id,) = store.jobs.add(queue, [JobRequest(kind, project, model_version=version, delay_s=0.0)])
-    CeleryBell(make_celery(settings)).ring(queue)
-    if not wait:
-        write_json({"job": job_id}) if as_json else console().print(f"Job {job_id} is queued: see `clapboard jobs`.")
-        return
-    job = wait_for_job(settings, store, job_id)
-    if as_json:
-        write_json({"job": job.id, "state": job.state, "error_code": job.error_code, "outcome": job.error})
-    else:
-        colour = "red" if job.state == State.FAILED else "green"
-        console().print(f"[{colour}]{job.state}[/]: {escape(job.error or '')}", highlight=False)
-    if job.state == State.FAILED:
-        raise typer.Exit(1)
 
 
 def _find(store: Store, project: int, name: str) -> Version:

@@ -33,26 +33,16 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Score audio files against labels: a line per file. Exit code 1 if one of them can't be read."""
-    import torch
 
     from clapboard import prediction
-    from clapboard.clap import ClapEncoder
+    from clapboard.encoder import load_encoder
     from clapboard.head import control_scores, zero_shot_head
     from clapboard.labels import label_space_of
 
     label_space = label_space_of(labels.split(","))
     (control,) = label_space.controls
     settings = settings_with(model=model, fusion=fusion)
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
-    encoder = ClapEncoder.load(
-        settings.model,
-        device=settings.device,
-        dtype=settings.dtype,
-        engine=settings.engine,
-        batch_size=settings.batch_size,
-        fusion=settings.fusion,
-    )
+    encoder = load_encoder(settings)
     weights = prediction.compute_class_weights(label_space, encoder.embed_texts)
     (head,) = zero_shot_head(label_space, weights, encoder.logit_scale).controls
     version = prediction.model_version(encoder.identity, label_space)

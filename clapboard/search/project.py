@@ -24,11 +24,11 @@ import torch
 
 from clapboard.audio import WINDOW_S, Span
 from clapboard.errors import ModelError, NotFoundError
-from clapboard.examples import Listener, OfFile, OfTask, Sound, Wanted
 from clapboard.label_studio.links import task_url
 from clapboard.labels import parse_label_config
-from clapboard.query import centred, direction
 from clapboard.scoring import Array, mean_direction
+from clapboard.search.examples import Listener, OfAddress, OfFile, OfTask, Sound, Wanted
+from clapboard.search.query import centred, direction
 from clapboard.serving import find_serving
 from clapboard.sources import AudioSources
 from clapboard.sources.uris import read_uri
@@ -95,7 +95,7 @@ class ProjectSearch:
         """The `top` places most like what is wanted, best first; nothing of the tasks, or pieces, that it names.
 
         Raises `RequestError` if nothing is wanted, `NotFoundError` for a task that isn't there, `AudioError`,
-        `SourceError`, `LabelConfigError` for an empty text, `ModelError`.
+        `SourceError`, `LabelConfigError` for an empty text, `ModelError`, `BusyError` if nobody waits any more.
         """
         likes = [centred(self._hear(sound, listener, sources), self.average) for sound in wanted.like]
         dislikes = [centred(self._hear(sound, listener, sources), self.average) for sound in wanted.not_like]
@@ -133,12 +133,19 @@ class ProjectSearch:
         return self._vectors.matrix[self.rows[::step]].astype(np.float32).mean(axis=0)
 
     def _hear(self, sound: Sound, listener: Listener, sources: AudioSources) -> Array:
-        """The sound's direction `[D]`; a whole task's from the store, without hearing it again."""
+        """The sound's direction `[D]`; a whole task's from the store, without hearing it again.
+
+        What is fetched may leave the disk as soon as it was heard.
+        """
+        patience_s = listener.require_patience()
         if isinstance(sound, OfFile):
             return listener.sound(sound)
+        if isinstance(sound, OfAddress):
+            source = sources.fetch(sound.uri, timeout_s=patience_s)
+            return listener.sound(OfFile(source.path, sound.name, sound.span, source.sha256))
         known = self._store.tasks.get(self._project, [sound.task]).get(sound.task)
         if known and sound.span:
-            source = sources.fetch(known.uri, task_id=sound.task)
+            source = sources.fetch(known.uri, task_id=sound.task, timeout_s=patience_s)
             return listener.sound(OfFile(source.path, f"Task {sound.task}", sound.span, source.sha256))
         recordings = self._store.embeddings.recordings([known.uri_key]) if known else {}
         found = self._store.embeddings.get(list(recordings.values()), self.encoder.version, self.encoder.dtype)

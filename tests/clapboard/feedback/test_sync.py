@@ -13,14 +13,14 @@ import typer
 from typer.testing import CliRunner
 
 from clapboard.cli import sync as command
+from clapboard.feedback.entries import Entry, Outcome
+from clapboard.feedback.sync import OVERLAP_S, Reconciled, reconcile
 from clapboard.label_studio.annotations import AnnotatedTask
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.records import Project
-from clapboard.ledger import Entry, Outcome
 from clapboard.store import Store
 from clapboard.store.predictions import StoredPrediction
 from clapboard.store.tasks import KnownTask
-from clapboard.sync import OVERLAP_S, Reconciled, reconcile
 from demo.label_studio_server import LabelStudioServer
 from tests.fixtures_label_studio import CHOICES, RecordingBackend, prediction, settings_for
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clapboard.audio import WINDOW_S, Span, windows
+from clapboard.audio import SAMPLE_RATE, Span, blocks
 from clapboard.errors import AudioError, BusyError, RequestError
 from clapboard.labels import label_space_of
+from clapboard.memory import Memory
 from clapboard.prediction import compute_class_weights
 from clapboard.scoring import Array, mean_direction
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 LONGEST_S = 600.0
 """A sound that is searched by is no longer than this: somebody waits while it is heard."""
 
-_REMEMBERED = 1_000
 _TIME = r"(?:\d+:)?(?:\d+:)?\d+(?:\.\d+)?"
 _SPAN = re.compile(rf"({_TIME})-({_TIME})")
 _TASK = re.compile(r"task:(\d{1,18})(?::(.*))?", re.DOTALL)
@@ -49,7 +49,16 @@ class OfFile:
     sha256: str = ""
 
 
-Sound = OfTask | OfFile
+@dataclass(frozen=True)
+class OfAddress:
+    """What lies at an address or in a data: URI, or a piece of it. `name` is what errors call it."""
+
+    uri: str
+    name: str
+    span: Span | None = None
+
+
+Sound = OfTask | OfFile | OfAddress
 
 
 @dataclass(frozen=True)
@@ -69,49 +78,38 @@ def read_sound(text: str) -> Sound:
     if found := _TASK.fullmatch(text):
         return OfTask(int(found[1]), None if found[2] is None else _span(found[2], text))
     whole = Path(text)
-    if whole.exists():
+    if _is_there(whole):
         return OfFile(whole, whole.name)
     cuts = [at for at, sign in enumerate(text) if sign == ":" and at and _SPAN.fullmatch(text[at + 1 :])]
     for at in cuts:
         path = Path(text[:at])
-        if path.exists():
+        if _is_there(path):
             return OfFile(path, path.name, _span(text[at + 1 :], text))
     missing = text[: cuts[0]] if cuts else text
     raise AudioError(f"{missing} doesn't exist: give FILE, FILE:START-END (in seconds), or task:N.")
-
-
-class Memory:
-    """What was heard lately, so that a search that is refined isn't heard anew. Threads may share it."""
-
-    def __init__(self, capacity: int = _REMEMBERED) -> None:
-        self._capacity = capacity
-        self._held: OrderedDict[object, Array] = OrderedDict()
-        self._turn = threading.Lock()
-
-    def get(self, key: object, hear: Callable[[], Array]) -> Array:
-        """What is remembered under the key, or else what `hear` gives now."""
-        with self._turn:
-            if key in self._held:
-                self._held.move_to_end(key)
-                return self._held[key]
-        heard = hear()
-        with self._turn:
-            self._held[key] = heard
-            while len(self._held) > self._capacity:
-                self._held.popitem(last=False)
-        return heard
 
 
 class Listener:
     """Hears with an encoder, which is asked for when it is needed first."""
 
     def __init__(
-        self, encoder: Callable[[], ClapEncoder], memory: Memory, *, is_awaited: Callable[[], bool] = lambda: True
+        self,
+        encoder: Callable[[], ClapEncoder],
+        memory: Memory[Hashable],
+        *,
+        patience_s: Callable[[], float] = lambda: math.inf,
     ) -> None:
-        """`is_awaited` says whether it is worth while to hear another sound."""
+        """`patience_s` says how long whoever asked still waits: 0 when they have gone."""
         self._encoder = lru_cache(maxsize=1)(encoder)
         self._memory = memory
-        self._is_awaited = is_awaited
+        self._patience_s = patience_s
+
+    def require_patience(self) -> float:
+        """Seconds that there are for what comes next. Raises `BusyError` if nobody waits for it any more."""
+        patience_s = self._patience_s()
+        if patience_s <= 0:
+            raise BusyError("Nobody waits for this search any more.")
+        return patience_s
 
     def text(self, text: str) -> tuple[Array, Array]:
         """The text's embedding `[D]`, made as a label's would be, and that of a text which says nothing.
@@ -122,37 +120,48 @@ class Listener:
         return weight, neutral
 
     def sound(self, file: OfFile) -> Array:
-        """The mean direction `[D]` of the file's windows.
+        """The mean direction `[D]` of what an encoder hears of the file: its windows or, with fusion, the whole of it.
 
         Raises `AudioError` if it can't be used, or is too long, `BusyError` if nobody waits for it any more.
         """
-        if not self._is_awaited():
-            raise BusyError("Nobody waits for this search any more.")
+        self.require_patience()
         if not file.sha256:
             return self._hear(file)
         identity = self._encoder().identity
         return self._memory.get((identity.version, identity.dtype, file.sha256, file.span), lambda: self._hear(file))
 
     def _hear(self, file: OfFile) -> Array:
+        _require_short(file)
         encoder = self._encoder()
-        heard = [encoder.embed_windows(batch) for batch in _batches(file, encoder.batch_size)]
-        return mean_direction(np.concatenate(heard))
+        views = encoder.views(file.path, name=file.name, span=file.span)
+        batches = iter(lambda: [*islice(views, encoder.batch_size)], [])
+        return mean_direction(np.concatenate([encoder.embed_views(batch) for batch in batches]))
 
 
-def _batches(file: OfFile, batch_size: int) -> Iterator[list[Array]]:
-    """The file's windows `[480000]`, in lists that an encoder takes at once."""
-    batch: list[Array] = []
-    for window in windows(file.path, name=file.name, span=file.span):
-        if (window.index + 1) * WINDOW_S > LONGEST_S:
-            raise AudioError(
-                f"{file.name} is longer than the {LONGEST_S:g} s that can be searched by: name the piece that counts."
-            )
-        batch.append(window.waveform)
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _require_short(file: OfFile) -> None:
+    """Before anything of it is embedded: reading it takes a fraction of that."""
+    if file.span is not None:
+        length_s = file.span.end_s - file.span.start_s
+    else:
+        num_samples = 0
+        for block in blocks(file.path, name=file.name):
+            num_samples += block.size
+            if num_samples > LONGEST_S * SAMPLE_RATE:
+                break
+        length_s = num_samples / SAMPLE_RATE
+    if length_s > LONGEST_S:
+        raise AudioError(
+            f"{file.name} is longer than the {LONGEST_S:g} s that can be searched by: name the piece that counts."
+        )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        raise AudioError(f"{path} can't be reached: check its folder's permissions.") from None
+    except OSError:  # no file can have such a name
+        return False
 
 
 def _span(text: str, whole: str) -> Span:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from clapboard.suggestions import annotations_in
+from clapboard.feedback.suggestions import annotations_in
 
 if TYPE_CHECKING:
     from clapboard.store.inbox import Event

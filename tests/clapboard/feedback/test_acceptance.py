@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clapboard.acceptance import ClassFate, Fate, LeadTime, acceptance
-from clapboard.ledger import Entry, Outcome
+from clapboard.feedback.acceptance import ClassFate, Fate, LeadTime, acceptance
+from clapboard.feedback.entries import Entry, Outcome
 
 
 def entry(number: int, outcome: Outcome, labels: str, suggested: str, **others: object) -> Entry:

@@ -11,8 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from clapboard.feedback.entries import Entry, Outcome
 from clapboard.labels import Control, LabelSpace
-from clapboard.ledger import Entry, Outcome
 
 BULK_WEIGHT = 0.3
 """What labels that nobody listened for are worth, against 1 for the others."""

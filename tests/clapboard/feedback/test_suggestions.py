@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clapboard.suggestions import Suggestion, annotations_in, answered
+from clapboard.feedback.suggestions import Suggestion, annotations_in, answered
 
 
 def suggestion(version: str, delivered_at: float) -> Suggestion:

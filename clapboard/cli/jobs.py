@@ -1,4 +1,4 @@
-"""`jobs`, `config`: what is going on, and what is in force."""
+"""`jobs`: what is going on."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from pydantic import SecretStr
 from rich.markup import escape
 from rich.table import Table
 
 from clapboard.cli.output import AsJson, console, settings_with, write_json
 from clapboard.pace import duration
-from clapboard.settings import env_name, provenance
 from clapboard.store.jobs import OPEN, Job, State
 from clapboard.store.progress import PUSH, UnderWay
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Register this module's commands."""
+    """Register this module's command."""
     app.command()(jobs)
-    app.command()(config)
 
 
 def jobs(
@@ -83,22 +80,6 @@ def _show_under_way(under_way: Sequence[UnderWay]) -> None:
     console().print(table)
 
 
-def config(as_json: AsJson = False) -> None:
-    """The settings in force and where each came from, secrets masked."""
-    settings, origins = settings_with(), provenance()
-    rows = [
-        {"setting": env_name(field), "value": _masked(getattr(settings, field)), "from": origins[field]}
-        for field in type(settings).model_fields
-    ]
-    if as_json:
-        write_json(rows)
-        return
-    table = Table("setting", "value", "from", title="Settings")
-    for row in rows:
-        table.add_row(row["setting"], escape(str(row["value"])), row["from"])
-    console().print(table)
-
-
 def _shown(job: dict[str, Any]) -> dict[str, Any]:
     """Less the payload's URI, which may hold a signature."""
     return {name: value for name, value in job.items() if name != "payload"}
@@ -107,12 +88,6 @@ def _shown(job: dict[str, Any]) -> dict[str, Any]:
 def _told(job: Job) -> str:
     """How far an open job is; why an ended one failed, or what came of it."""
     return (job.progress if job.state in OPEN else job.error) or ""
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, SecretStr):
-        return "********" if value.get_secret_value() else ""
-    return ", ".join(value) if isinstance(value, tuple) else value if isinstance(value, int | float) else str(value)
 
 
 def _ago(at: float) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from clapboard.errors import RequestError
-from clapboard.query import NOT_LIKE, centred, direction
 from clapboard.scoring import Array
+from clapboard.search.query import NOT_LIKE, centred, direction
 
 
 def at(degrees: float) -> Array:

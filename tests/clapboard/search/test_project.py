@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from clapboard.audio import Span
+from clapboard.audio import Span, Window, windows
 from clapboard.clap import EncoderIdentity
 from clapboard.errors import ModelError, NotFoundError, NoWorkerError, RequestError
-from clapboard.examples import Listener, Memory, OfFile, OfTask, Sound, Wanted
+from clapboard.memory import Memory
 from clapboard.prompts import NEGATIVES
-from clapboard.query import centred, direction
 from clapboard.scoring import Array
-from clapboard.search import Place, ProjectSearch, nearest, require_same
+from clapboard.search.examples import Listener, OfFile, OfTask, Sound, Wanted
+from clapboard.search.project import Place, ProjectSearch, nearest, require_same
+from clapboard.search.query import centred, direction
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
@@ -144,6 +145,12 @@ class Ears:
 
     def embed_windows(self, waveforms: Sequence[Array]) -> Array:
         return np.tile(ASIDE, (len(waveforms), 1))
+
+    def views(self, path: Path, *, name: str = "", span: Span | None = None) -> Iterator[Window]:
+        return windows(path, name=name, span=span)
+
+    def embed_views(self, views: Sequence[Window]) -> Array:
+        return self.embed_windows([view.waveform for view in views])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`clapboard train` and `clapboard models`."""
+"""`clapboard models`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clapboard.errors import ClapboardError, NotFoundError, NoWorkerError, TrainingError
-from clapboard.jobs import LEARN, TRAIN
+from clapboard.errors import ClapboardError, NotFoundError
+from clapboard.jobs import LEARN
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
@@ -130,35 +130,3 @@ class TestModels:
         store.catalog.put_project(8, CHOICES, "v")
         refused = clapboard("models", "rollback", "--project", "8", "--no-wait")
         assert isinstance(refused.exception, NotFoundError)
-
-
-class TestTrain:
-    def test_pressed_twice_it_is_one_job(self, clapboard: Clapboard, store: Store) -> None:
-        told = [lines(clapboard("train", "--project", "7", "--no-wait", "--json"))[0]["job"] for _ in range(2)]
-        assert told[0] == told[1]
-        assert store.jobs.get(told[0]).queue == TRAIN
-
-    def test_an_unknown_project_is_refused(self, clapboard: Clapboard, store: Store) -> None:
-        assert isinstance(clapboard("train", "--project", "99").exception, NotFoundError)
-
-    def test_without_a_worker_it_says_so_and_the_job_stays(self, clapboard: Clapboard, store: Store) -> None:
-        refused = clapboard("train", "--project", "7", job_lease_s=0.5)
-        assert isinstance(refused.exception, NoWorkerError)
-        assert [job.kind for job in store.jobs.newest(project=PROJECT)] == ["train"]
-
-    def test_the_outcome_is_told_with_its_exit_code(self, clapboard: Clapboard, store: Store) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        def fail_the_job() -> None:
-            store.catalog.worker_alive("a worker", "mini", "cpu", TRAIN)
-            while not (claimed := store.jobs.claim("a worker", TRAIN, 1)):
-                pass
-            store.jobs.report(claimed[0], "epoch 1 of at most 9")
-            store.jobs.fail(claimed[0], TrainingError("Too few labels: label more."))
-
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(fail_the_job)
-            ended = clapboard("train", "--project", "7", "--json")
-        (told,) = lines(ended)
-        assert ended.exit_code == 1
-        assert (told["state"], told["outcome"]) == ("failed", "Too few labels: label more.")
