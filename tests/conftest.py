@@ -7,4 +7,4 @@ import os
 # Tests run several processes at once: with more threads each, they would mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-pytest_plugins = ["tests.fixtures_label_studio", "tests.fixtures_services"]
+pytest_plugins = ["tests.support.fixtures_label_studio", "tests.support.fixtures_services"]

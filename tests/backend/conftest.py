@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from clapboard.store.catalog import Encoder
-from tests.processes import Backend, Installation, wait_for
+from tests.support.processes import Backend, Installation, wait_for
 
 ENCODER = Encoder("mini", "0123456789abcdef", "float32", 2, 10.0)
 PASSWORD = "s3cret-passw0rd"

@@ -13,8 +13,8 @@ from clapboard import prediction
 from clapboard.labels import parse_label_config
 from clapboard.store.predictions import StoredPrediction
 from tests.backend.conftest import ENCODER, PASSWORD
-from tests.fake_label_studio import CHOICES
-from tests.processes import Backend, Installation, wait_for
+from tests.support.fake_label_studio import CHOICES
+from tests.support.processes import Backend, Installation, wait_for
 
 VERSION = prediction.model_version(ENCODER, parse_label_config(CHOICES))
 ROUTES = [

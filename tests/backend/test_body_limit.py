@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from backend.body_limit import MAX_BODY_BYTES, LimitBody
 from tests.backend.conftest import PASSWORD
-from tests.processes import Backend
+from tests.support.processes import Backend
 
 
 class Asker:

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from backend.ledger import ledger_router
 from clapboard.store import Store
-from tests.annotation_events import PROJECT, annotation, clip, said, suggestion
+from tests.support.annotation_events import PROJECT, annotation, clip, said, suggestion
 
 
 @pytest.fixture

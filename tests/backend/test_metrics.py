@@ -13,9 +13,9 @@ from clapboard.sources import AudioSources
 from clapboard.store.jobs import JobRequest, State
 from clapboard.store.predictions import StoredPrediction
 from tests.backend.conftest import ENCODER
-from tests.fake_label_studio import CHOICES
-from tests.metric_samples import Samples, samples, value
-from tests.processes import Backend, Installation
+from tests.support.fake_label_studio import CHOICES
+from tests.support.metric_samples import Samples, samples, value
+from tests.support.processes import Backend, Installation
 
 
 def scraped(backend: Backend) -> Samples:

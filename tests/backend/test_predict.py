@@ -25,9 +25,9 @@ from clapboard.store.catalog import Encoder
 from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import JobRequest, State
 from clapboard.store.predictions import Delivery, StoredPrediction
-from tests.fake_label_studio import CHOICES
-from tests.processes import wait_for
-from tests.together import together
+from tests.support.fake_label_studio import CHOICES
+from tests.support.processes import wait_for
+from tests.support.together import together
 
 ENCODER = Encoder("mini", "0123456789abcdef", "float32", 2, 10.0)
 LABELS = parse_label_config(CHOICES)

@@ -15,8 +15,8 @@ from clapboard.jobs import SEARCH
 from clapboard.search.request import MAX_AUDIO_CHARS
 from clapboard.store.jobs import Job
 from tests.backend.conftest import PASSWORD
-from tests.fake_label_studio import CHOICES
-from tests.processes import Backend, Installation, wait_for
+from tests.support.fake_label_studio import CHOICES
+from tests.support.processes import Backend, Installation, wait_for
 
 PROJECT = 88
 

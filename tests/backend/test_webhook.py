@@ -16,7 +16,7 @@ from clapboard.store import Store
 from clapboard.store.inbox import Event
 from clapboard.store.predictions import StoredPrediction
 from tests.backend.conftest import PASSWORD
-from tests.processes import Backend, Installation
+from tests.support.processes import Backend, Installation
 
 RESULT = [{"id": "r1", "from_name": "clip", "to_name": "audio", "type": "choices", "value": {"choices": ["dog"]}}]
 TASK = {"id": 11, "project": 6, "data": {"audio": "/data/upload/6/a b.wav", "häufig": ["☃", 1.5, None, True]}}

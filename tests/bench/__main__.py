@@ -24,7 +24,7 @@ from tests.bench import embedding, files, gpu, health, log_mel, memory, scale, t
 from tests.bench.hardware import describe_hardware
 from tests.bench.sections import Effort, chosen, run_section
 from tests.bench.table import show
-from tests.clap_checkpoints import save_real_size, save_tiny
+from tests.support.clap_checkpoints import save_real_size, save_tiny
 
 SECTIONS = (
     embedding.SECTION,

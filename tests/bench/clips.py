@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import soundfile
 
-from tests.recordings import sweep
+from tests.support.recordings import sweep
 
 COMPRESSED_AND_WAV = ("OGG", "WAV", "MP3")
 COMPRESSED = ("OGG", "MP3")

@@ -14,7 +14,7 @@ from tests.bench.rows import Case, Figures, Goal
 from tests.bench.sections import Effort, Outcome, Section
 from tests.bench.timing import medians
 from tests.bench.warm_workers import WarmWorkers, broker
-from tests.processes import Backend
+from tests.support.processes import Backend
 
 HEALTH = Case(
     "/health, p99, while the worker is saturated",

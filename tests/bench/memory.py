@@ -15,8 +15,8 @@ import soundfile
 
 from tests.bench.rows import BYTES, Case, Figures, Goal
 from tests.bench.sections import Effort, Outcome, Section
-from tests.fixtures_services import REPOSITORY
-from tests.recordings import sweep
+from tests.support.fixtures_services import REPOSITORY
+from tests.support.recordings import sweep
 
 HOUR = Case(
     "most memory of `clapboard predict`, an hour-long file",

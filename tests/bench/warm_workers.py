@@ -18,9 +18,9 @@ from clapboard.serving import find_serving
 from clapboard.sources import AudioSources
 from clapboard.sources.cache import AudioCache
 from clapboard.store.tasks import KnownTask
-from tests.fake_label_studio import CHOICES
-from tests.fixtures_services import running_redis
-from tests.processes import Backend, Installation
+from tests.support.fake_label_studio import CHOICES
+from tests.support.fixtures_services import running_redis
+from tests.support.processes import Backend, Installation
 
 PROJECT = 1
 REDIS = shutil.which("redis-server")

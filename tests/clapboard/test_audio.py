@@ -22,7 +22,7 @@ from transformers import ClapFeatureExtractor
 from clapboard import audio
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES
 from clapboard.errors import AudioError
-from tests.recordings import Samples, encode, silent_video, sweep
+from tests.support.recordings import Samples, encode, silent_video, sweep
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -26,9 +26,9 @@ from clapboard.fusion import batched, four_mels
 from clapboard.htsat import Htsat
 from clapboard.htsat.engines import AudioTower
 from clapboard.pretrained import checkpoint_folder
-from tests.fixtures_services import free_port
-from tests.recordings import sweep
-from tests.together import together
+from tests.support.fixtures_services import free_port
+from tests.support.recordings import sweep
+from tests.support.together import together
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

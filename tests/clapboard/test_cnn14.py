@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clapboard.cnn14 import Cnn14
-from tests.laion import laion_module, small_pann
+from tests.support.laion import laion_module, small_pann
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -16,10 +16,10 @@ from clapboard.settings import Settings, env_name
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.jobs import JobRequest
-from tests.audio_server import AudioServer
-from tests.fake_label_studio import TOKEN, FakeLabelStudio
-from tests.fixtures_label_studio import RecordingBackend
-from tests.fixtures_services import free_port
+from tests.support.audio_server import AudioServer
+from tests.support.fake_label_studio import TOKEN, FakeLabelStudio
+from tests.support.fixtures_label_studio import RecordingBackend
+from tests.support.fixtures_services import free_port
 
 ENCODER = Encoder("mini", "0123456789abcdef", "float32", 2, 10.0)
 PROJECT = 7

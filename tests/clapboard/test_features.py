@@ -11,7 +11,7 @@ from transformers import ClapFeatureExtractor
 from clapboard import audio
 from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
 from clapboard.features import FLOOR, NUM_FRAMES, NUM_MELS, Filterbank, LogMel, mel_filterbank
-from tests.recordings import sweep
+from tests.support.recordings import sweep
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

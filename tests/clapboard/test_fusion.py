@@ -16,7 +16,7 @@ from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
 from clapboard.errors import AudioError
 from clapboard.features import HOP_SAMPLES, NUM_FRAMES, NUM_MELS, LogMel
 from clapboard.fusion import FourMels, batched, four_mels, local_starts
-from tests.recordings import sweep
+from tests.support.recordings import sweep
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

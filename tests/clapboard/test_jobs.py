@@ -14,7 +14,7 @@ from kombu import Connection
 
 from clapboard.jobs import BATCH, INTERACTIVE, QUEUES, RING, CeleryBell, make_celery
 from clapboard.settings import Settings
-from tests.fixtures_services import free_port
+from tests.support.fixtures_services import free_port
 
 
 def settings_on(folder: Path, broker_url: str = "") -> Settings:

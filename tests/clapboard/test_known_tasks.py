@@ -18,7 +18,7 @@ from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.embeddings import Recording
 from clapboard.store.tasks import KnownTask
-from tests.fake_label_studio import CHOICES
+from tests.support.fake_label_studio import CHOICES
 
 LABELS = parse_label_config(CHOICES)
 SETTINGS = Settings()

@@ -13,10 +13,10 @@ import redis
 
 from clapboard.jobs import LEARN
 from clapboard.store.jobs import OPEN, JobRequest
-from tests.audio_server import AudioServer
-from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
-from tests.fixtures_services import free_port, needs_program
-from tests.processes import Backend, Installation, Running, wait_for
+from tests.support.audio_server import AudioServer
+from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
+from tests.support.fixtures_services import free_port, needs_program
+from tests.support.processes import Backend, Installation, Running, wait_for
 
 PROJECT = 7
 SECRETS = {

@@ -20,7 +20,7 @@ from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.jobs import State
 from clapboard.store.predictions import StoredPrediction
-from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
+from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 
 ENCODER = Encoder("mini", "0123456789abcdef", "float32", 2, 10.0)
 VERSION = prediction.model_version(ENCODER, parse_label_config(CHOICES))

@@ -25,7 +25,7 @@ from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.versions import Version
-from tests.fake_label_studio import CHOICES
+from tests.support.fake_label_studio import CHOICES
 
 LABELS = parse_label_config(CHOICES)
 OTHER_LABELS = parse_label_config(CHOICES.replace("rain", "wind"))

@@ -15,8 +15,8 @@ from clapboard.errors import ModelError
 from clapboard.pretrained import fingerprint
 from clapboard.pretrained.models import AudioTowerName, TextTowerName
 from clapboard.towers import Cnn14Tower, load_tower
-from tests.recordings import sweep
-from tests.tower_checkpoints import AUDIO_TOWERS, SENTENCES, TEXT_TOWERS, make_model, save_pair
+from tests.support.recordings import sweep
+from tests.support.tower_checkpoints import AUDIO_TOWERS, SENTENCES, TEXT_TOWERS, make_model, save_pair
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -19,7 +19,7 @@ import yaml
 from clapboard.settings import Settings, env_name
 from tests.docker.dockerfile import environment, last, lineage, pinned, read_stages
 from tests.docker.outside import assert_clapboard_knows, assert_tells_up_from_down
-from tests.fixtures_services import free_port, needs_program
+from tests.support.fixtures_services import free_port, needs_program
 
 DOCKER = Path(__file__).parents[2] / "docker"
 TEXT = (DOCKER / "compose.yaml").read_text()

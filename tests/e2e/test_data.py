@@ -14,7 +14,7 @@ from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.tasks import KnownTask
 from demo.label_studio_server import LabelStudioServer
-from tests.fixtures_label_studio import settings_for
+from tests.support.fixtures_label_studio import settings_for
 from tests.training.corpus.recorded import noise, record
 from training.corpus.build import Plan, build
 from training.corpus.filters import Rules

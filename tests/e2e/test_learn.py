@@ -27,9 +27,9 @@ from demo.clips import make_plant_clips
 from demo.label_studio_server import LabelStudioServer
 from demo.learning import Annotator, LearningProject
 from demo.plant import STATES
-from tests.audio_server import wav
-from tests.fixtures_services import free_port
-from tests.processes import SERVING, Backend, Installation, Running, wait_for
+from tests.support.audio_server import wav
+from tests.support.fixtures_services import free_port
+from tests.support.processes import SERVING, Backend, Installation, Running, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 

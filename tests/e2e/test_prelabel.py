@@ -20,7 +20,7 @@ from clapboard.label_studio.records import Project
 from demo.browser import screenshot_task
 from demo.clapboard_up import ClapboardUp
 from demo.label_studio_server import LabelStudioServer
-from tests.fixtures_services import needs_program
+from tests.support.fixtures_services import needs_program
 from training.sounds.synthesis import synthesise
 
 pytestmark = pytest.mark.e2e

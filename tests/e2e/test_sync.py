@@ -13,8 +13,8 @@ from clapboard.feedback.entries import Entry, Outcome
 from clapboard.feedback.sync import reconcile
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.store.predictions import StoredPrediction
-from tests.fixtures_services import free_port
-from tests.processes import Installation, wait_for
+from tests.support.fixtures_services import free_port
+from tests.support.processes import Installation, wait_for
 
 pytestmark = pytest.mark.e2e
 

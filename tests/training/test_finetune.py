@@ -18,7 +18,7 @@ from clapboard.audio import read, window_waveform
 from clapboard.clap import ClapEncoder
 from clapboard.errors import TrainingError
 from clapboard.labels import LabelSpace
-from tests.tower_checkpoints import save_pair
+from tests.support.tower_checkpoints import save_pair
 from tests.training.labelled_sounds import KINDS, label_space, labelled_sounds
 from training.finetune import Candidate, FinetuneConfig, Progress, finetune
 from training.finetuning.labelled import LabelledClip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clapboard.captions.t5 import T5Captioner
 from clapboard.captions.text_generator import TextGenerator
-from tests.text_models import save_random_t5
+from tests.support.text_models import save_random_t5
 from tests.training.corpus.recorded import no_label_studio, record
 from training.corpus.build import Plan as BuildPlan
 from training.corpus.build import build

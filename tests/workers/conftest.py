@@ -26,8 +26,8 @@ from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest
 from clapboard.store.predictions import StoredPrediction
 from clapboard.store.schema import predictions
-from tests.audio_server import AudioServer
-from tests.fake_label_studio import CHOICES
+from tests.support.audio_server import AudioServer
+from tests.support.fake_label_studio import CHOICES
 from workers.embed import EmbeddingStage
 from workers.encoders import EncoderPool
 from workers.heads import Heads

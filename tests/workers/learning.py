@@ -30,7 +30,7 @@ from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import Job, JobRequest
 from clapboard.store.tasks import KnownTask
 from clapboard.store.versions import Version
-from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
+from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.workers.conftest import LABELS, CountingEncoder, no_checkpoint
 from workers.chores import Chores
 from workers.encoders import EncoderPool

@@ -18,7 +18,7 @@ from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.jobs import Job, JobRequest, State
-from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
+from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.workers.conftest import CountingEncoder, no_checkpoint
 from tests.workers.learning import PROJECT, Learning
 from workers.chores import PRUNE_PATIENCE, REST, Chores, Ending

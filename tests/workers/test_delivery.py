@@ -22,9 +22,9 @@ from clapboard.jobs import BATCH, INTERACTIVE, PredictPayload
 from clapboard.labels import parse_label_config
 from clapboard.sources import AudioSources
 from clapboard.store.jobs import Job, JobRequest, State
-from tests.audio_server import AudioServer
-from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
-from tests.processes import SERVING, Backend, Installation, Running, wait_for
+from tests.support.audio_server import AudioServer
+from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
+from tests.support.processes import SERVING, Backend, Installation, Running, wait_for
 
 LEASE_S = 2.0  # shorter, and a busy machine loses jobs that nobody killed
 

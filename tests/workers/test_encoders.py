@@ -11,7 +11,7 @@ from clapboard.encoder import load_encoder
 from clapboard.errors import ModelError
 from clapboard.settings import Settings
 from clapboard.store import Store
-from tests.together import together
+from tests.support.together import together
 from tests.workers.conftest import CountingEncoder, no_checkpoint
 from workers.encoders import EncoderPool, announce
 

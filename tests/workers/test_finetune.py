@@ -25,9 +25,9 @@ from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest, State
 from clapboard.store.tasks import KnownTask
-from tests.audio_server import AudioServer
-from tests.fake_label_studio import CHOICES
-from tests.processes import wait_for
+from tests.support.audio_server import AudioServer
+from tests.support.fake_label_studio import CHOICES
+from tests.support.processes import wait_for
 from training.finetuning.run import Outcome, RunSpec
 from training.finetuning.run import run as training_run
 from workers.encoders import announce

@@ -15,11 +15,11 @@ from clapboard.errors import SettingsError
 from clapboard.jobs import QUEUES, TRAIN
 from clapboard.label_studio.tally import RequestTally
 from clapboard.store.jobs import JobRequest
-from tests.audio_server import AudioServer
-from tests.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
-from tests.fixtures_services import free_port
-from tests.metric_samples import Samples, samples, value
-from tests.processes import Installation, wait_for
+from tests.support.audio_server import AudioServer
+from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
+from tests.support.fixtures_services import free_port
+from tests.support.metric_samples import Samples, samples, value
+from tests.support.processes import Installation, wait_for
 from tests.workers.conftest import World
 from workers.metrics import MetricsServer, WorkerMetrics, device_memory
 from workers.process import Worker

@@ -17,9 +17,9 @@ from celery.schedules import crontab, schedule
 from clapboard.jobs import BATCH, INTERACTIVE, QUEUES, TRAIN, make_celery
 from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest, State
-from tests.fake_label_studio import CHOICES, TOKEN
-from tests.fixtures_services import free_port, needs_program
-from tests.processes import wait_for
+from tests.support.fake_label_studio import CHOICES, TOKEN
+from tests.support.fixtures_services import free_port, needs_program
+from tests.support.processes import wait_for
 from tests.workers.conftest import World
 from workers.process import ALL_PROJECTS, Worker, beat_schedule
 

@@ -12,7 +12,7 @@ from clapboard.head import ZERO_SHOT
 from clapboard.jobs import BATCH, LEARN
 from clapboard.serving import zero_shot_version
 from clapboard.store.versions import Version
-from tests.fake_label_studio import CHOICES, FakeLabelStudio
+from tests.support.fake_label_studio import CHOICES, FakeLabelStudio
 from tests.workers.conftest import CountingEncoder
 from tests.workers.learning import PROJECT, Learning, tuned_encoder
 

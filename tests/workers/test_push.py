@@ -12,7 +12,7 @@ from clapboard.label_studio.client import LabelStudioClient
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.predictions import Delivery, StoredPrediction
-from tests.fake_label_studio import TOKEN, FakeLabelStudio
+from tests.support.fake_label_studio import TOKEN, FakeLabelStudio
 from workers.push import RETRY_REFUSED_S, RETRY_S, Pusher
 
 VERSION = "v1"

@@ -10,7 +10,7 @@ import pytest
 from clapboard.errors import NotFoundError
 from clapboard.head import ZERO_SHOT
 from clapboard.store.versions import Version
-from tests.fake_label_studio import CHOICES, FakeLabelStudio
+from tests.support.fake_label_studio import CHOICES, FakeLabelStudio
 from tests.workers.learning import ENCODER, PROJECT, Learning
 from workers.refit import Refitted
 

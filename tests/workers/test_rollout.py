@@ -18,7 +18,7 @@ from clapboard.serving import find_serving, zero_shot_version
 from clapboard.store import Store
 from clapboard.store.jobs import JobRequest, State
 from clapboard.store.versions import Version
-from tests.fake_label_studio import FakeLabelStudio
+from tests.support.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import LABELS
 from tests.workers.learning import ENCODER, PROJECT, Clock, Learning, tuned_encoder
 

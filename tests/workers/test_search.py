@@ -19,9 +19,9 @@ from clapboard.sources import AudioSources
 from clapboard.store.catalog import Encoder
 from clapboard.store.jobs import Job, JobRequest
 from clapboard.store.tasks import KnownTask
-from tests.audio_server import wav
-from tests.fake_label_studio import CHOICES
-from tests.processes import wait_for
+from tests.support.audio_server import wav
+from tests.support.fake_label_studio import CHOICES
+from tests.support.processes import wait_for
 from tests.workers.conftest import CountingEncoder, World
 from workers.predict import PredictJobs
 from workers.process import Worker

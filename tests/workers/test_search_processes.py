@@ -19,8 +19,8 @@ from clapboard.audio import SAMPLE_RATE
 from clapboard.cli import app
 from clapboard.settings import env_name
 from clapboard.store.tasks import KnownTask
-from tests.fake_label_studio import CHOICES
-from tests.processes import Backend, Installation, Running, wait_for
+from tests.support.fake_label_studio import CHOICES
+from tests.support.processes import Backend, Installation, Running, wait_for
 from training.sounds.synthesis import synthesise
 
 PROJECT = 7

@@ -9,7 +9,7 @@ import pytest
 
 from clapboard.jobs import TRAIN
 from clapboard.store.jobs import JobRequest
-from tests.fake_label_studio import FakeLabelStudio
+from tests.support.fake_label_studio import FakeLabelStudio
 from tests.workers.learning import PROJECT, Learning
 from workers.triggers import consider_training
 

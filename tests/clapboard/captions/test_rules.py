@@ -13,7 +13,7 @@ from clapboard.captions.text_generator import TextGenerator
 from clapboard.captions.wordings import WORDINGS, Wording
 from clapboard.errors import ClapboardError
 from clapboard.prompts import TEMPLATE, prompts_for
-from tests.text_models import save_random_t5
+from tests.support.text_models import save_random_t5
 
 MANY = 300
 RELATIONS: tuple[Relation, ...] = get_args(Relation)

@@ -10,7 +10,7 @@ import torch
 from clapboard.captions import RULES
 from clapboard.captions.t5 import T5Captioner
 from clapboard.captions.text_generator import TextGenerator
-from tests.text_models import save_random_t5, save_taught_t5
+from tests.support.text_models import save_random_t5, save_taught_t5
 
 
 class CountingGenerator(TextGenerator):

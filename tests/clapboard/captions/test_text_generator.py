@@ -9,8 +9,8 @@ import torch
 
 from clapboard.captions.text_generator import TextGenerator
 from clapboard.errors import ModelError
-from tests.clap_checkpoints import save_tiny
-from tests.text_models import CAPTIONS, save_random_t5, save_taught_t5
+from tests.support.clap_checkpoints import save_tiny
+from tests.support.text_models import CAPTIONS, save_random_t5, save_taught_t5
 
 PROMPTS = list(CAPTIONS)
 

@@ -10,7 +10,7 @@ import pytest
 from clapboard.captions import RULES
 from clapboard.errors import ClapboardError, ModelError
 from tests.clapboard.cli.conftest import Clapboard, lines
-from tests.text_models import save_taught_t5
+from tests.support.text_models import save_taught_t5
 
 
 def test_captions_are_those_that_pretraining_draws(clapboard: Clapboard) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from clapboard.errors import ModelError, SettingsError
-from tests.audio_server import wav
 from tests.clapboard.cli.conftest import Clapboard, lines
 from tests.clapboard.laion.originals import original_state, save_original
+from tests.support.audio_server import wav
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from clapboard.errors import SettingsError, TrainingError
-from tests.annotation_events import annotation, clip
-from tests.audio_server import AudioServer
 from tests.clapboard.cli.conftest import Clapboard, lines
-from tests.fake_label_studio import TOKEN, FakeLabelStudio
+from tests.support.annotation_events import annotation, clip
+from tests.support.audio_server import AudioServer
+from tests.support.fake_label_studio import TOKEN, FakeLabelStudio
 from tests.training.corpus.recorded import record
 from training.corpus.stream import PairStream
 

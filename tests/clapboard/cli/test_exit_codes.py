@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_label_studio import TOKEN, FakeLabelStudio
-from tests.processes import Installation
+from tests.support.fake_label_studio import TOKEN, FakeLabelStudio
+from tests.support.processes import Installation
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from sqlalchemy import update
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.schema import ledger
-from tests.annotation_events import PROJECT, annotation, bulk, clip, said, suggestion
 from tests.clapboard.cli.conftest import Clapboard, lines
+from tests.support.annotation_events import PROJECT, annotation, bulk, clip, said, suggestion
 
 DOG = clip("dog")
 

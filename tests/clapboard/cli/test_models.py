@@ -16,7 +16,7 @@ from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.versions import Version
 from tests.clapboard.cli.conftest import Clapboard, lines
-from tests.fake_label_studio import CHOICES
+from tests.support.fake_label_studio import CHOICES
 from training.gate import Rules, Trial, judge
 
 PROJECT = 7

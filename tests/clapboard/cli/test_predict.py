@@ -12,9 +12,9 @@ import pytest
 import soundfile
 
 from clapboard.errors import LabelConfigError, ModelError
-from tests.audio_server import wav
 from tests.clapboard.cli.conftest import Clapboard, lines
-from tests.processes import Installation
+from tests.support.audio_server import wav
+from tests.support.processes import Installation
 
 
 @pytest.fixture

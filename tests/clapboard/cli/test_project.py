@@ -14,10 +14,10 @@ from typer.testing import Result
 
 from clapboard.errors import LabelConfigError, LabelStudioError, NoWorkerError
 from clapboard.jobs import BATCH, QUEUES
-from tests.audio_server import AudioServer
 from tests.clapboard.cli.conftest import Clapboard, lines
-from tests.fake_label_studio import TOKEN, FakeLabelStudio
-from tests.processes import wait_for
+from tests.support.audio_server import AudioServer
+from tests.support.fake_label_studio import TOKEN, FakeLabelStudio
+from tests.support.processes import wait_for
 from tests.workers.conftest import World
 from workers.process import Worker
 

@@ -14,10 +14,10 @@ import pytest
 
 from clapboard.jobs import INTERACTIVE, TRAIN
 from clapboard.store.jobs import JobRequest, State
-from tests.audio_server import AudioServer
-from tests.fake_label_studio import CHOICES
-from tests.fixtures_services import free_port
-from tests.processes import SERVING, Backend, Installation, Running, wait_for
+from tests.support.audio_server import AudioServer
+from tests.support.fake_label_studio import CHOICES
+from tests.support.fixtures_services import free_port
+from tests.support.processes import SERVING, Backend, Installation, Running, wait_for
 
 LEASE_S = 2.0
 

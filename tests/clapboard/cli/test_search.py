@@ -22,7 +22,7 @@ from clapboard.store.catalog import Encoder
 from clapboard.store.embeddings import Recording
 from clapboard.store.tasks import KnownTask
 from tests.clapboard.cli.conftest import Clapboard, lines
-from tests.fake_label_studio import CHOICES
+from tests.support.fake_label_studio import CHOICES
 from training.sounds.synthesis import synthesise
 
 PROJECT = 7

@@ -13,7 +13,7 @@ from clapboard.jobs import TRAIN
 from clapboard.settings import Settings
 from clapboard.store import Store
 from tests.clapboard.cli.conftest import Clapboard, lines
-from tests.fake_label_studio import CHOICES
+from tests.support.fake_label_studio import CHOICES
 
 PROJECT = 7
 

@@ -11,7 +11,7 @@ import pytest
 
 from clapboard.feedback.entries import Entry, Outcome, entries
 from clapboard.store.inbox import Event
-from tests.annotation_events import (
+from tests.support.annotation_events import (
     CREATED,
     PROJECT,
     UPDATED,

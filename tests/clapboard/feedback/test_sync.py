@@ -22,7 +22,7 @@ from clapboard.store import Store
 from clapboard.store.predictions import StoredPrediction
 from clapboard.store.tasks import KnownTask
 from demo.label_studio_server import LabelStudioServer
-from tests.fixtures_label_studio import CHOICES, RecordingBackend, prediction, settings_for
+from tests.support.fixtures_label_studio import CHOICES, RecordingBackend, prediction, settings_for
 
 
 class Office:

@@ -8,7 +8,7 @@ from transformers import ClapAudioConfig
 from transformers.models.clap.modeling_clap import ClapAudioPatchEmbed
 
 from clapboard.htsat.fusion import Fusion
-from tests.grids import numbered
+from tests.support.grids import numbered
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

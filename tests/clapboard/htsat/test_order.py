@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clapboard.htsat.order import Rearrangement, StageOrder, stage_orders
-from tests.grids import numbered
+from tests.support.grids import numbered
 
 CPU = torch.device("cpu")
 SIDE, GROUP_SIDE = 32, 8

@@ -12,7 +12,7 @@ import pytest
 from clapboard.errors import LabelStudioError
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.records import Project
-from tests.fixtures_label_studio import RecordingBackend, prediction
+from tests.support.fixtures_label_studio import RecordingBackend, prediction
 
 RESULT = [{"id": "c1", "from_name": "clip", "to_name": "audio", "type": "choices", "value": {"choices": ["dog"]}}]
 

@@ -10,7 +10,7 @@ from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.records import Project
 from clapboard.label_studio.validation import PredictionsDropped
 from demo.label_studio_server import LabelStudioServer
-from tests.fixtures_label_studio import CHOICES, RecordingBackend, prediction, settings_for
+from tests.support.fixtures_label_studio import CHOICES, RecordingBackend, prediction, settings_for
 
 
 @pytest.fixture

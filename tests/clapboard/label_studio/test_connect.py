@@ -15,8 +15,8 @@ from clapboard.label_studio.connect import align, connect
 from clapboard.label_studio.records import Project
 from clapboard.settings import Settings
 from demo.label_studio_server import LabelStudioServer
-from tests.fixtures_label_studio import CHOICES, RecordingBackend, needs_label_studio, prediction, settings_for
-from tests.fixtures_services import free_port
+from tests.support.fixtures_label_studio import CHOICES, RecordingBackend, needs_label_studio, prediction, settings_for
+from tests.support.fixtures_services import free_port
 
 CREDENTIALS = {"BASIC_AUTH_USER": "jane", "BASIC_AUTH_PASS": "s3cret"}
 

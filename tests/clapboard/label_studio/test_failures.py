@@ -13,8 +13,8 @@ from clapboard.errors import LabelStudioError, LabelStudioUnreachable
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.failures import public_url, reason_in
 from clapboard.label_studio.validation import PredictionsDropped, is_cheaper_one_by_one
-from tests.fixtures_label_studio import CHOICES, Loopback, Request, prediction, settings_for
-from tests.fixtures_services import free_port
+from tests.support.fixtures_label_studio import CHOICES, Loopback, Request, prediction, settings_for
+from tests.support.fixtures_services import free_port
 
 TOKEN = "5ecre7" * 6
 JSON = "application/json"

@@ -12,7 +12,7 @@ import torch
 from clapboard.features import mel_filterbank
 from clapboard.pretrained import Clap
 from clapboard.pretrained.models import AudioTowerName, TextTowerName
-from tests.tower_checkpoints import make_model
+from tests.support.tower_checkpoints import make_model
 
 State = dict[str, torch.Tensor]
 

@@ -15,7 +15,7 @@ from clapboard.laion.checkpoint import read_checkpoint, towers_of
 from clapboard.pretrained import DualEncoder, load_model
 from clapboard.pretrained.models import AudioTowerName, TextTowerName
 from tests.clapboard.laion.originals import State, original_state, save_original
-from tests.tower_checkpoints import SENTENCES, TEXT_TOWERS, make_model
+from tests.support.tower_checkpoints import SENTENCES, TEXT_TOWERS, make_model
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

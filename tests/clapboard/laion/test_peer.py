@@ -13,7 +13,7 @@ from clapboard.laion import convert
 from clapboard.laion.checkpoint import towers_of
 from clapboard.laion.original_text import text_embedding
 from tests.clapboard.laion.originals import State, original_state, save_original
-from tests.laion import laion_module, small_htsat, small_pann
+from tests.support.laion import laion_module, small_htsat, small_pann
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

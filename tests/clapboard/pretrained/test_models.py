@@ -14,7 +14,7 @@ from transformers import ClapModel, GPT2Tokenizer
 from clapboard.errors import ModelError
 from clapboard.pretrained import DualEncoder, load_model, load_tokenizer, max_tokens, untrained_model
 from clapboard.pretrained.models import AudioTowerName, TextTowerName
-from tests.tower_checkpoints import AUDIO_TOWERS, MAX_TOKENS, SENTENCES, TEXT_TOWERS, make_model, save_pair
+from tests.support.tower_checkpoints import AUDIO_TOWERS, MAX_TOKENS, SENTENCES, TEXT_TOWERS, make_model, save_pair
 from training.pretraining.tokenizer import train_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

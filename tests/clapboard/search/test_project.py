@@ -25,8 +25,8 @@ from clapboard.store.catalog import Encoder
 from clapboard.store.embeddings import Recording
 from clapboard.store.tasks import KnownTask
 from clapboard.store.vectors import WINDOW, VectorFiles, Vectors
-from tests.audio_server import AudioServer
-from tests.fake_label_studio import CHOICES
+from tests.support.audio_server import AudioServer
+from tests.support.fake_label_studio import CHOICES
 
 ENCODER = Encoder("mini", "ab12", "float32", 4, 10.0)
 PROJECT = 7

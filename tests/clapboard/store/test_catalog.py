@@ -9,7 +9,7 @@ import pytest
 from clapboard.errors import NotFoundError
 from clapboard.store import Store
 from clapboard.store.catalog import FORGET_WORKER_S, Encoder, Project
-from tests.together import together
+from tests.support.together import together
 
 ENCODER = Encoder("laion/clap-htsat-unfused", "0123456789ab", "float32", 512, 14.285714285714286)
 CONFIG = "<View><Audio name='audio' value='$audio'/><!-- ключ «1» --></View>"

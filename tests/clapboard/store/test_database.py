@@ -21,8 +21,8 @@ from clapboard.store.jobs import JobRequest, State
 from clapboard.store.predictions import Delivery, StoredPrediction
 from clapboard.store.schema import SCHEMA_VERSION, jobs, metadata, predictions
 from clapboard.store.versions import Version
-from tests.fixtures_services import free_port
-from tests.together import together
+from tests.support.fixtures_services import free_port
+from tests.support.together import together
 
 REPOSITORY = Path(__file__).parents[3]
 PASSWORD = "swordfish"

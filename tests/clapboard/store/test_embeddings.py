@@ -7,7 +7,7 @@ import pytest
 
 from clapboard.store import Store
 from clapboard.store.embeddings import Recording
-from tests.together import together
+from tests.support.together import together
 
 VECTORS = np.random.default_rng(3).standard_normal((5, 16)).astype(np.float32)
 RECORDING = Recording(sha256="aa", num_windows=5, duration_s=41.5)

@@ -7,7 +7,7 @@ import pytest
 
 from clapboard.store import Store
 from clapboard.store.predictions import StoredPrediction
-from tests.together import together
+from tests.support.together import together
 
 CREATED, DELETED = "ANNOTATION_CREATED", "ANNOTATIONS_DELETED"
 

@@ -9,7 +9,7 @@ from clapboard.errors import AudioError, NotFoundError, SourceUnavailable
 from clapboard.store import Store
 from clapboard.store.jobs import OPEN, Job, JobRequest, State
 from clapboard.store.predictions import StoredPrediction
-from tests.together import together
+from tests.support.together import together
 
 BATCH, INTERACTIVE = "batch", "interactive"
 LEASE_S = 30.0

@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert, update
 from clapboard.feedback.entries import entries
 from clapboard.store import Store
 from clapboard.store.schema import inbox, ledger, ledger_events
-from tests.annotation_events import (
+from tests.support.annotation_events import (
     PROJECT,
     UPDATED,
     annotation,
@@ -22,7 +22,7 @@ from tests.annotation_events import (
     said,
     suggestion,
 )
-from tests.together import together
+from tests.support.together import together
 
 Sent = tuple[str, Mapping[str, Any]]
 

@@ -7,7 +7,7 @@ import pytest
 
 from clapboard.store import Store
 from clapboard.store.predictions import STORING_S, Delivery, StoredPrediction
-from tests.together import together
+from tests.support.together import together
 
 LEASE_S = 30.0
 RESULT = [{"from_name": "sound", "to_name": "audio", "type": "choices", "value": {"choices": ["Дождь «1»"]}}]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from clapboard.store import Store
 from clapboard.store.tasks import KnownTask
-from tests.together import together
+from tests.support.together import together
 
 
 def known(task: int, *, uri: str = "https://host.example/{}.wav", set_aside: bool = False) -> KnownTask:

@@ -17,8 +17,8 @@ from clapboard.store import Store
 from clapboard.store.schema import embeddings
 from clapboard.store.vectors import VectorFiles, Vectors
 from tests.clapboard.store.test_database import python
-from tests.processes import wait_for
-from tests.together import together
+from tests.support.processes import wait_for
+from tests.support.together import together
 
 DIM = 6
 

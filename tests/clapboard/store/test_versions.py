@@ -9,7 +9,7 @@ from clapboard.errors import NotFoundError
 from clapboard.head import ControlHead, Head
 from clapboard.store import Store
 from clapboard.store.versions import Version
-from tests.together import together
+from tests.support.together import together
 
 PROJECT = 7
 

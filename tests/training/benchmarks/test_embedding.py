@@ -10,7 +10,7 @@ from clapboard.audio import Waveform
 from clapboard.clap import ClapEncoder, EncoderIdentity
 from clapboard.errors import TrainingError
 from clapboard.scoring import Array, mean_direction
-from tests.recordings import sweep
+from tests.support.recordings import sweep
 from tests.training import benchmark_layouts as layouts
 from training.benchmarks.benchmark import BenchmarkClip
 from training.benchmarks.cache import EmbeddingCache, FileState

@@ -15,7 +15,7 @@ import soundfile
 
 from clapboard.audio import read
 from clapboard.errors import TrainingError
-from tests.recordings import encode
+from tests.support.recordings import encode
 from tests.training.corpus.recorded import RATE_HZ, data_set, no_label_studio, noise, record
 from training.corpus.build import Plan, build
 from training.corpus.building import LOCK

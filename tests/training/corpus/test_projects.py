@@ -13,10 +13,10 @@ from clapboard.label_studio.client import LabelStudioClient
 from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.tasks import KnownTask
-from tests.annotation_events import annotation, clip, region
-from tests.audio_server import AudioServer, wav
-from tests.fake_label_studio import TOKEN, FakeLabelStudio
-from tests.fixtures_label_studio import settings_for
+from tests.support.annotation_events import annotation, clip, region
+from tests.support.audio_server import AudioServer, wav
+from tests.support.fake_label_studio import TOKEN, FakeLabelStudio
+from tests.support.fixtures_label_studio import settings_for
 from training.corpus.build import Plan, build
 from training.corpus.filters import Reason, Rules
 from training.corpus.pairs import Pair

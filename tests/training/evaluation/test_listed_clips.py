@@ -8,7 +8,7 @@ import pytest
 from clapboard.clap import ClapEncoder
 from clapboard.errors import TrainingError
 from clapboard.labels import label_space_of
-from tests.audio_server import wav
+from tests.support.audio_server import wav
 from training.evaluation.listed_clips import ListedClip, embed_clips, read_clips
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import ClapModel
 
 from clapboard.pretrained import Clap
-from tests.tower_checkpoints import make_model
+from tests.support.tower_checkpoints import make_model
 from training.finetuning.stages import Rung
 from training.finetuning.tower import Tower
 

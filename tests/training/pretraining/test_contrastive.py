@@ -17,7 +17,7 @@ from transformers import RobertaTokenizer
 
 from clapboard.captions import RULES
 from clapboard.features import LogMel
-from tests.tower_checkpoints import make_model
+from tests.support.tower_checkpoints import make_model
 from training.augment import Augment
 from training.mini.batches import BatchMaker
 from training.mini.esc10 import Recording

@@ -18,7 +18,7 @@ import httpx
 
 from clapboard.settings import Settings, env_name
 from clapboard.store import Store
-from tests.fixtures_services import REPOSITORY, free_port
+from tests.support.fixtures_services import REPOSITORY, free_port
 
 START_S = 60.0
 STOP_S = 20.0

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 import redis
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 START_S = 30.0
 
 _PROGRAMS = {
@@ -151,7 +151,7 @@ def real_size_fused_clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _checkpoints() -> ModuleType:
-    from tests import clap_checkpoints  # imports torch, seconds that tests without a model shouldn't wait
+    from tests.support import clap_checkpoints  # imports torch, seconds that tests without a model shouldn't wait
 
     return clap_checkpoints
 
