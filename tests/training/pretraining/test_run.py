@@ -14,7 +14,7 @@ from training.corpus.build import build
 from training.corpus.filters import Rules
 from training.corpus.sources import open_source
 from training.pretrain import Schedule
-from training.pretraining import Plan, Towers, run
+from training.pretraining.run import Plan, UntrainedTowers, run
 
 
 class CountingGenerator(TextGenerator):
@@ -34,7 +34,9 @@ def test_a_text_model_writes_all_captions_at_once(tmp_path: Path) -> None:
     generator = CountingGenerator.load(str(save_random_t5(tmp_path / "t5")))
     generator.asked = []
     sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "hidden_size": 16}
-    towers = Towers("cnn14", "bert", 16, {"widths": [2, 2, 2, 2, 2, 2]}, sizes | {"max_position_embeddings": 80})
+    towers = UntrainedTowers(
+        "cnn14", "bert", 16, {"widths": [2, 2, 2, 2, 2, 2]}, sizes | {"max_position_embeddings": 80}
+    )
     schedule = Schedule(epochs=1, warmup_epochs=0.5)
     run(Plan(tmp_path / "set", tmp_path / "run", towers, T5Captioner(generator, prefix=""), schedule, batch_size=2))
     assert generator.asked == [["dog", "owl", "rain"]]
