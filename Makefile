@@ -42,8 +42,8 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 
 test: install
-	# Three processes on two cores: many tests wait for servers and processes of their own.
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	# Two processes: most tests wait for servers and processes of their own.
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 demo: install
 	$(BIN)/python -m demo
