@@ -128,10 +128,15 @@ def finetune(
         "unreadable": hidden.unreadable(clips),
     }
     manifest |= checkpoint.write_candidate(out / "candidate", encoder, asdict(config), manifest)
+    _tidy(out)
+    return _candidate(out / "candidate", manifest)
+
+
+def _tidy(out: Path) -> None:
+    """Takes away what a run that has ended needs no more."""
     for file in (out / "choosing.pt", out / "final.pt"):
         file.unlink(missing_ok=True)
     remove_hidden_states(out)
-    return _candidate(out / "candidate", manifest)
 
 
 def _loop(

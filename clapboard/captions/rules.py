@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, Protocol
 
@@ -72,12 +72,33 @@ _SEVERAL: Mapping[Relation, tuple[str, ...]] = MappingProxyType(
 class Captioner(Protocol):
     """Whatever turns keywords into captions."""
 
+    @property
+    def identity(self) -> str:
+        """What decides on the captions, apart from keywords and generator."""
+        ...
+
+    def prepare(self, many: Iterable[Sequence[str]]) -> None:
+        """Makes ready for many keywords what `caption` would have to make one by one."""
+        ...
+
     def caption(self, keywords: Sequence[str], rng: np.random.Generator, *, relation: Relation = "together") -> str:
         """A caption of what the keywords name. It follows from them and the generator alone."""
         ...
 
 
-class RuleCaptioner:
+class _Ready:
+    """A captioner that is its class alone, and has nothing to prepare."""
+
+    @property
+    def identity(self) -> str:
+        """The class's name."""
+        return type(self).__name__
+
+    def prepare(self, many: Iterable[Sequence[str]]) -> None:
+        """Nothing."""
+
+
+class RuleCaptioner(_Ready):
     """Captions by grammar: the names that the table knows for a keyword, its own words where it knows none."""
 
     def __init__(self, wordings: Mapping[str, Wording] = WORDINGS) -> None:
@@ -110,7 +131,7 @@ class RuleCaptioner:
         return _in_frame(_pick(_FRAMES, rng), _phrase(names, rng))
 
 
-class KeywordsAlone:
+class KeywordsAlone(_Ready):
     """No captions at all: the keywords in small letters, for measuring what captions give."""
 
     def caption(self, keywords: Sequence[str], rng: np.random.Generator, *, relation: Relation = "together") -> str:

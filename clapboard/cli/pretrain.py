@@ -98,9 +98,14 @@ def pretrain(
         folder = run(plan, processes)
     finally:
         processes.leave()
-    if speaks and as_json:
+    if speaks:
+        _tell(folder, as_json)
+
+
+def _tell(folder: Path, as_json: bool) -> None:
+    if as_json:
         write_json({"checkpoint": str(folder)})
-    elif speaks:
+    else:
         console().print(f"{folder} is ready: use it by CLAPBOARD_MODEL or --model.", highlight=False)
 
 

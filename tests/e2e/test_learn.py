@@ -37,7 +37,7 @@ CONFIG = label_config(sorted(STATES))
 NUM_CLIPS, NUM_ASIDE = 160, 48
 TEST_SHARE = NUM_ASIDE / NUM_CLIPS
 HEARD, UNHEARD, HEARD_AGAIN = 20, 6, 26  # annotations before, while and after nobody is there to hear of them
-RESTART_S = 30.0
+TRAINED_S = 120.0  # forty epochs, whose number no validation cuts short, and the gate
 
 
 class Site:
@@ -159,7 +159,7 @@ def test_what_people_say_makes_it_better_whatever_is_killed_meanwhile(site: Site
     wait_for(lambda: _epoch(learning) > epoch, "the training doesn't go on")
 
     # The promotion is killed as soon as it has begun.
-    wait_for(lambda: any(job.progress for job in learning.jobs("promote")), "nothing is promoted", RESTART_S)
+    wait_for(lambda: any(job.progress for job in learning.jobs("promote")), "nothing is promoted", TRAINED_S)
     site.worker.kill()
     site.start_worker(prune_quiet_s=1.0)
     trained = learning.trained()

@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity
 from clapboard.errors import TrainingError
 from clapboard.head import Head, scores_of_all
 from clapboard.labels import LabelSpace
-from clapboard.scoring import Array
+from clapboard.scoring import Array, mean_direction
 from training.evaluate import Truth, report
 from training.finetuning.hidden import HiddenStates
 from training.finetuning.labelled import LabelledClip, Targets, balanced_order, targets_of
@@ -261,8 +261,7 @@ def _mixed(values: torch.Tensor, share: torch.Tensor, partner: torch.Tensor) -> 
 
 def _means(embeddings: Sequence[Array]) -> Array:
     """Each clip's unit-norm mean over its windows, `[N, D]`."""
-    means = np.stack([part.mean(axis=0) for part in embeddings])
-    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    return np.stack([mean_direction(part) for part in embeddings])
 
 
 def _credit(scores: Array, truth: Truth, *, multiple: bool) -> float:

@@ -13,7 +13,6 @@ import torch
 
 from clapboard.audio import WINDOW_S
 from clapboard.captions import Captioner
-from clapboard.captions.t5 import T5Captioner
 from clapboard.clap import ClapEncoder, training_dtype
 from clapboard.errors import ModelError, TrainingError
 from clapboard.features import LogMel
@@ -92,8 +91,7 @@ def run(plan: Plan, processes: Processes = ALONE) -> Path:
     validation = _captioned(plan.validation, plan.threads) if plan.validation else None
     dtype = training_dtype(plan.dtype, device)
     torch.manual_seed(plan.schedule.seed)
-    if isinstance(plan.captioner, T5Captioner):  # one by one, in the midst of training, they would take far longer
-        plan.captioner.prepare(said.tags for said in texts_of(plan.data) if not said.captions)
+    plan.captioner.prepare(said.tags for said in texts_of(plan.data) if not said.captions)
     model, tokenizer, log_mel = _begin(plan)
     model.to(device)
     audio = AudioInput(model, log_mel.to(device), augment=Augment() if plan.augment else None, dtype=dtype)
@@ -121,7 +119,7 @@ def run(plan: Plan, processes: Processes = ALONE) -> Path:
         batches,
         plan.schedule,
         plan.out,
-        identity=_identity(plan),
+        identity=_identity(plan, dtype, processes),
         publish=lambda averaged: publish(averaged, tokenizer, folder, base=base),
         evaluate=evaluate,
         processes=processes,
@@ -157,11 +155,12 @@ def _captioned(folder: Path, threads: int) -> PairStream:
     return PairStream(folder, seed=0, threads=threads)
 
 
-def _identity(plan: Plan) -> str:
+def _identity(plan: Plan, dtype: torch.dtype, processes: Processes) -> str:
+    """What decides the result besides the schedule."""
     shards = [shard.sha256 for shard in read_manifest(plan.data).shards]
     start = fingerprint(checkpoint_folder(plan.start)) if isinstance(plan.start, str) else plan.start
-    captioner = plan.captioner.identity if isinstance(plan.captioner, T5Captioner) else type(plan.captioner).__name__
-    return repr((shards, start, captioner, plan.batch_size, plan.augment))
+    how = plan.batch_size, plan.portion, plan.augment, str(dtype), processes.count
+    return repr((shards, start, plan.captioner.identity, how))
 
 
 def _begin(plan: Plan) -> tuple[Clap, Any, LogMel]:
