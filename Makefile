@@ -42,8 +42,8 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 
 test: install
-	# Two processes: most tests wait for servers and processes of their own.
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	# Three processes on two cores: many tests wait for servers and processes of their own.
+	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
 demo: install
 	$(BIN)/python -m demo
