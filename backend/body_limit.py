@@ -1,23 +1,29 @@
-"""How much of a request's body is read: refused by its announced size, or as it comes in, before it is parsed."""
+"""Limits the size of request bodies: by Content-Length, and by what is received, before anything is parsed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.wire import Problem
-from clapboard.errors import RequestError
-from clapboard.search.request import MAX_AUDIO_CHARS
+from backend.problems import problem
+from clapboard.errors import BodyTooLarge
+from clapboard.search.search_request import MAX_AUDIO_CHARS
 
-MAX_BODY_BYTES = {"/webhook": 64 * 1024 * 1024, "/search": 2 * MAX_AUDIO_CHARS}
-"""By path. What Label Studio asks `/predict` has no bound: its batches may hold as much audio as they like."""
+_MB = 1024 * 1024
+MAX_BODY_BYTES = {
+    "/webhook": 64 * _MB,
+    "/search": 2 * MAX_AUDIO_CHARS,
+    "/setup": 16 * _MB,
+    "/versions": _MB,
+    "/train": 256 * _MB,  # old versions of Label Studio send all annotated tasks
+}
+"""By path. `/predict` has no limit: Label Studio's batches may hold any amount of audio in data: URIs."""
 
 
 class LimitBody:
-    """ASGI middleware that reads the bodies of some paths whole, as their routes would, and refuses larger ones."""
+    """ASGI middleware that reads the whole body on a limited path, as its route would, and refuses larger ones."""
 
     def __init__(self, app: ASGIApp, limits: Mapping[str, int] = MAX_BODY_BYTES) -> None:
         self._app = app
@@ -28,7 +34,8 @@ class LimitBody:
         if limit is None:
             await self._app(scope, receive, send)
             return
-        if int(Headers(scope=scope).get("content-length", 0)) > limit:
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
             await _refuse(limit, scope, receive, send)
             return
         parts, num_bytes, more = [], 0, True
@@ -42,21 +49,19 @@ class LimitBody:
                 await _refuse(limit, scope, receive, send)
                 return
             more = message.get("more_body", False)
-        await self._app(scope, _first({"type": "http.request", "body": b"".join(parts)}, receive), send)
+        await self._app(scope, _starting_with({"type": "http.request", "body": b"".join(parts)}, receive), send)
 
 
-def _first(message: Message, receive: Receive) -> Receive:
-    """Gives the message, and from then on what comes."""
-    left = [message]
+def _starting_with(message: Message, receive: Receive) -> Receive:
+    """Receives the message first, and then what `receive` does."""
+    pending = [message]
 
-    async def given() -> Message:
-        return left.pop() if left else await receive()
+    async def receive_next() -> Message:
+        return pending.pop() if pending else await receive()
 
-    return given
+    return receive_next
 
 
 async def _refuse(limit: int, scope: Scope, receive: Receive, send: Send) -> None:
-    error = RequestError(f"The request's body is larger than {limit} bytes: send it in smaller parts.")
-    await JSONResponse(Problem(error=error.code, detail=str(error)).model_dump(), error.http_status)(
-        scope, receive, send
-    )
+    error = BodyTooLarge(f"The request's body is larger than {limit} bytes: send it in smaller parts.")
+    await problem(error)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What became of the suggestions, as JSON for people's own dashboards."""
+"""`GET /ledger`: what became of the suggestions, as JSON for dashboards."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 
-from clapboard.feedback.acceptance import Acceptance, acceptance
+from backend.json_route import JsonRoute
+from clapboard.project.ledger_report import LedgerReport, ledger_report
+from clapboard.search.search_request import MAX_ID
 from clapboard.store import Store
 
 
 def ledger_router(store: Store) -> APIRouter:
-    """`GET /ledger?project=N`, up to the last event in the inbox."""
-    router = APIRouter()
+    """The route `GET /ledger?project=N`, up to the last event in the inbox."""
+    router = APIRouter(route_class=JsonRoute)
 
     @router.get("/ledger")
-    async def ledger(project: Annotated[int, Query(ge=1, lt=2**63)]) -> Acceptance:
-        """Acceptance per class, model version and annotator, and median lead times."""
-        return await run_in_threadpool(_acceptance, store, project)
+    async def ledger(project: Annotated[int, Query(ge=1, le=MAX_ID)]) -> LedgerReport:
+        """Acceptance, median lead times, and what isn't learnt from: the same as `clapboard ledger --json`."""
+        return await run_in_threadpool(ledger_report, store, project)
 
     return router
-
-
-def _acceptance(store: Store, project: int) -> Acceptance:
-    store.ledger.catch_up()
-    return acceptance(store.ledger.standing(project))

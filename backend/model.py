@@ -1,92 +1,139 @@
-"""The same backend inside label-studio-ml, for people who run `label-studio-ml start`.
+"""The same backend as a model of label-studio-ml 2.x, for people who run its server instead of `clapboard serve`.
 
-label-studio-ml 1.0.9 keeps one model for all projects, calls each that it didn't train itself «INITIAL», and forks a
-process to train at each webhook. Label Studio would take «INITIAL» for the version and store its predictions again at
-each retrieval. So its manager gives way to one that hands each request to our services, with the project and the
-label config of that request.
+label-studio-ml makes a model for each request and caches every project's model version in each of its processes. With
+several processes, one would go on answering the version that another has replaced. So this model remembers nothing:
+versions and predictions come from Clapboard's store, through the services of each process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+import contextlib
+import functools
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from flask import Flask, Response, has_request_context, request
+
+try:
+    from label_studio_ml.response import ModelResponse
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "label-studio-ml 2.x is needed, and PyPI has only 1.0.9: "
+        "pip install git+https://github.com/HumanSignal/label-studio-ml-backend.git"
+    ) from error
 from label_studio_ml import api
 from label_studio_ml.exceptions import AnswerException
-from label_studio_ml.model import LabelStudioMLBase, LabelStudioMLManager, ModelWrapper
+from label_studio_ml.model import LabelStudioMLBase
 
-from backend.predict import PredictService
-from backend.webhook import WebhookService
+from backend.problems import UNEXPECTED, problem_of
+from backend.services import Services
+from backend.webhook import ACTIONS
+from backend.wire import Problem
 from clapboard.errors import ClapboardError
-from clapboard.jobs import CeleryBell, make_celery
 from clapboard.settings import load_settings
-from clapboard.store import Store
+from clapboard.settings.state_folder import keep_private
 
 
 class ClapboardModel(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml has no types
-    """Suggestions for one project, from the service that answers `clapboard serve`'s `/predict` as well."""
+    """The suggestions for one request, from the services that answer `clapboard serve`'s requests too."""
 
-    def __init__(
-        self, label_config: str = "", project: str | None = None, service: PredictService | None = None, **_: Any
-    ) -> None:
-        super().__init__()  # without the config, which label-studio-ml would parse with its entities
-        self.label_config = label_config
-        self.project = project
-        self.service = service or PredictService.from_settings(load_settings())
+    TRAIN_EVENTS = tuple(sorted(ACTIONS.union(api.TRAIN_EVENTS)))
 
-    def predict(self, tasks: Sequence[Mapping[str, Any]], **_: Any) -> list[dict[str, Any] | list[Any]]:
-        """One entry per task: its prediction, or `[]` where it isn't ready and will be pushed."""
-        return self.service.predict(tasks, self.label_config, self.project).results
+    def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
+        """Doesn't call the base class's `__init__`, which parses and caches the label config at every request."""
+        self.project_id = (
+            "" if project_id in (None, "None") else str(project_id)
+        )  # the text «None»: the request named no project
+        self._label_config = label_config or ""
+        self._label_studio_client = None
+        self.setup()
 
-
-class ClapboardManager(LabelStudioMLManager):  # type: ignore[misc]
-    """Makes the model that a request needs, under the version that its predictions carry."""
-
-    predictions: ClassVar[PredictService]
-    webhooks: ClassVar[WebhookService]
-
-    @classmethod
-    def initialize(cls, model_class: type[ClapboardModel], **kwargs: Any) -> None:
-        """Called once, when the server starts. Raises `SettingsError`."""
-        super().initialize(model_class, **kwargs)
-        settings = load_settings()
-        store, bell = Store.open(settings), CeleryBell(make_celery(settings))
-        cls.predictions = PredictService(settings, store, bell)
-        cls.webhooks = WebhookService(settings, store, bell)
-
-    @classmethod
-    def fetch(cls, project: str | None = None, label_config: str | None = None, *_: Any, **__: Any) -> ModelWrapper:
-        """For `/setup`: the model and its version. Raises `AnswerException`."""
-        config = label_config or ""
-        try:
-            cls.predictions.refresh()
-            version = cls.predictions.setup(project or "", config)
-            cls.predictions.remember_projects()
-        except ClapboardError as error:
-            raise _refusal(error) from None
-        model = cls.model_class(label_config=config, project=project, service=cls.predictions)
-        return ModelWrapper(model=model, model_version=version)
-
-    @classmethod
     def predict(
-        cls, tasks: list[Any], project: str | None = None, label_config: str | None = None, *_: Any, **__: Any
-    ) -> tuple[list[Any], ModelWrapper]:
-        """For `/predict`: the results, and the model that made them. Raises `AnswerException`."""
-        fetched = cls.fetch(project, label_config)
-        try:
-            return fetched.model.predict(tasks), fetched
-        except ClapboardError as error:
-            raise _refusal(error) from None
+        self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **_: Any
+    ) -> ModelResponse:
+        """One entry per task: its prediction, or `[]` where it isn't ready and will be pushed."""
+        with _answering_errors():
+            answer = _services().predictions.predict(tasks, self._label_config, self.project_id)
+        return ModelResponse(model_version=answer.model_version, predictions=answer.results)
 
-    @classmethod
-    def webhook(cls, event: str, data: Mapping[str, Any]) -> dict[str, int | None]:
-        """For `/webhook`: the event's number in the inbox, and the job that it started, if any."""
-        number, job = cls.webhooks.receive({"action": event, **data})
-        return {"event": number, "job": job}
+    def fit(self, event: str, data: Mapping[str, Any], **_: Any) -> dict[str, int | str | None]:
+        """Store a webhook event in the inbox; its number, the job that it started, and what «Start Training» shows.
+
+        A worker trains, not this method: Label Studio waits for its answer.
+        """
+        receipt = _services().webhooks.receive({"action": event, **data})
+        return {"event": receipt.event, "job": receipt.job, "message": receipt.message}
+
+    def get(self, key: str) -> Any:
+        """A value kept for the project. `/setup` asks for `model_version`, which its predictions carry too."""
+        if key == "model_version":
+            with _answering_errors():
+                return _introduce(self.project_id, self._label_config)
+        return self._label_config if key == "label_config" else super().get(key)
+
+    def set_extra_params(self, extra_params: Any) -> None:
+        """Ignored: Clapboard has settings of its own."""
 
 
-def _refusal(error: ClapboardError) -> AnswerException:
-    return AnswerException(error.http_status, str(error), {"traceback": ""})  # else it would add its own
+_making_services = threading.Lock()
 
 
-api._manager = ClapboardManager()  # the one place where label-studio-ml's routes look for their manager
+def _services() -> Services:
+    """This process's services, made at its first request, because gunicorn imports this module before it forks."""
+    with _making_services:
+        return _services_of(os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _services_of(process: int) -> Services:
+    settings = load_settings()
+    keep_private(settings.model_dir)
+    services = Services.open(settings)
+    services.webhooks.look_for_lost_events()
+    return services
+
+
+def _introduce(project: str, label_config: str) -> str:
+    """The model version that serves the project. The store keeps both with the label config."""
+    services = _services()
+    services.versions.refresh(at_once=True)
+    body = request.get_json() if has_request_context() else {}
+    version = services.setups.setup(project, label_config, str(body.get("hostname") or ""))
+    services.setups.store_introductions()
+    return version
+
+
+@contextlib.contextmanager
+def _answering_errors() -> Iterator[None]:
+    """Turn our errors into those that label-studio-ml answers with a status of their own."""
+    try:
+        yield
+    except ClapboardError as error:
+        status, problem = problem_of(error)
+        raise AnswerException(status, problem.detail, {"error": problem.error, "traceback": ""}) from None
+
+
+def _add_to(server: Flask) -> None:
+    """Pass all of Label Studio's events to `fit`, and answer errors as Clapboard does: one sentence, no traceback."""
+    api.TRAIN_EVENTS = ClapboardModel.TRAIN_EVENTS
+
+    @server.errorhandler(ClapboardError)
+    def refused(error: ClapboardError) -> Response:
+        status, problem = problem_of(error)
+        return Response(json.dumps(problem.model_dump()), status, mimetype="application/json")
+
+    @server.after_request
+    def without_traceback(response: Response) -> Response:
+        body = response.get_json(silent=True) if response.status_code >= 400 else None
+        match body:
+            case {"detail": detail, "result": {"traceback": _, "error": error}}:
+                response.set_data(json.dumps(Problem(error=error, detail=detail).model_dump()))
+            case {"result": {"traceback": _}}:
+                response.set_data(json.dumps(UNEXPECTED.model_dump()))
+        return response
+
+
+_add_to(api._server)  # the one Flask application that `init_app` returns

@@ -1,19 +1,41 @@
-"""What Label Studio sends, as pydantic models: as lenient as its versions differ, as strict as we need."""
+"""Requests and answers as pydantic models: lenient where Label Studio's versions differ, strict where we need it."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from clapboard.errors import RequestError
+from clapboard.untrusted import whole_number
+
+PROJECT_TEXT = r"^([0-9]{1,18}(\.[0-9]*)?)?$"
+PROJECT_NUMBER = {"minimum": 0, "exclusiveMaximum": 10**18}
+"""A project in JSON schema: Label Studio's «id».«timestamp», a plain id, or nothing."""
+
+_PROJECT = re.compile(r"([0-9]{1,18})(\.[0-9]*)?")
+
+
+def project_id(project: str | int | None) -> int:
+    """Label Studio's project number from `«id».«timestamp»`, a plain id, or nothing (0). Raises `RequestError`."""
+    if isinstance(project, int):
+        match: re.Match[str] | None = _PROJECT.fullmatch(str(project)) if abs(project) < 2**63 else None
+    else:
+        match = _PROJECT.fullmatch(project or "0")
+    if match is None:
+        raise RequestError("The request's project is no Label Studio project: it must look like 2 or 2.1795338111.")
+    return int(match[1])
 
 
 def _as_text(value: Any) -> Any:
+    value = whole_number(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _as_object(value: Any) -> Any:
-    """`extra_params` comes as an object, as a string that holds one, or as null."""
+    """`extra_params` as an object: Label Studio sends an object, a string that holds one, or null."""
     if value is None or value == "":
         return {}
     if isinstance(value, str):
@@ -24,7 +46,14 @@ def _as_object(value: Any) -> Any:
     return value if isinstance(value, dict) else {"value": value}
 
 
-ProjectId = Annotated[str | None, BeforeValidator(_as_text)]
+ProjectId = Annotated[
+    str | None,
+    BeforeValidator(_as_text),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": PROJECT_TEXT}, {"type": "integer"} | PROJECT_NUMBER, {"type": "null"}]}
+    ),
+]
+LabelConfig = Annotated[str, WithJsonSchema({"type": "string", "format": "label-config"})]
 
 
 class _Wire(BaseModel):
@@ -32,25 +61,47 @@ class _Wire(BaseModel):
 
 
 class SetupRequest(_Wire):
-    """`POST /setup`."""
+    """The body of `POST /setup`."""
 
     project: ProjectId = None
-    label_config: str = Field("", alias="schema")
-    extra_params: Annotated[dict[str, Any], BeforeValidator(_as_object)] = Field(default_factory=dict)
+    label_config: LabelConfig = Field(alias="schema")
+    hostname: Annotated[
+        str, BeforeValidator(lambda value: value if isinstance(value, str) else ""), WithJsonSchema({})
+    ] = ""
+    extra_params: Annotated[dict[str, Any], BeforeValidator(_as_object), WithJsonSchema({})] = Field(
+        default_factory=dict
+    )
 
 
 class PredictRequest(_Wire):
-    """`POST /predict`."""
+    """The body of `POST /predict`."""
 
     tasks: list[dict[str, Any]]
-    label_config: str
+    label_config: LabelConfig
+    project: ProjectId = None
+
+
+class VersionsRequest(_Wire):
+    """The body of `POST /versions`."""
+
     project: ProjectId = None
 
 
 class TrainRequest(_Wire):
-    """`POST /train`."""
+    """The body of `POST /train`."""
 
-    project: ProjectId = None
+    project: Annotated[
+        str,
+        BeforeValidator(_as_text),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string", "pattern": r"^[1-9][0-9]{0,17}(\.[0-9]*)?$"},
+                    {"type": "integer", "minimum": 1, "exclusiveMaximum": 10**18},
+                ]
+            }
+        ),
+    ]
 
 
 class Health(_Wire):
@@ -85,34 +136,36 @@ class Received(_Wire):
 
     event: int
     job: int | None = None
+    message: str | None = Field(None, description="what «Start Training» will do, or why it does nothing")
 
 
 class JobAnswer(_Wire):
-    """The answer to `/train`."""
+    """The answer to `/train`: the job, and what it will do."""
 
     job: int
+    message: str
 
 
 class MatchAnswer(_Wire):
-    """A place where a task sounds like what was searched for; seconds from the start of its audio."""
+    """A place in a task's audio that is like what was searched for. Times are seconds from the start of the audio."""
 
     task: int
     start_s: float
     end_s: float
-    best_s: float = Field(description="where the window begins that the score is of")
-    score: float = Field(description="cosine with what was searched for, less that of the project's average window")
+    best_s: float = Field(description="start of the best window, whose score this is")
+    score: float = Field(description="cosine similarity with the search, less that of the project's average window")
     audio: str
     url: str = Field(description="the task in Label Studio")
 
 
 class SearchAnswer(_Wire):
-    """The answer to `/search`, best first."""
+    """The answer to `/search`: the matches, best first."""
 
     matches: list[MatchAnswer]
 
 
 class Problem(_Wire):
-    """The body of every error: a stable name and one sentence."""
+    """The body of every error: a stable code and one sentence."""
 
     error: str
     detail: str

@@ -1,12 +1,14 @@
-"""What a person sees: opens a task in Label Studio's labelling page with headless Chromium."""
+"""Opens a task in Label Studio's labelling page with headless Chromium, and reads what a person would see."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Page, Route, TimeoutError, sync_playwright
+from playwright.sync_api import Locator, Page, Route, TimeoutError, sync_playwright
 
 from clapboard.label_studio.links import task_url
 
@@ -15,7 +17,7 @@ TIMEOUT_MS = 60_000
 
 # Choices are drawn as checkboxes or radio buttons whose name is the choice's value.
 _TICKED = "boxes => boxes.filter(box => box.checked).map(box => box.name)"
-# The ruler is drawn above the waveform: only what is below counts.
+# Only the lower half counts: the upper one holds the ruler, which is there before the waveform.
 _WAVEFORM_IS_DRAWN = """() => {
   const canvas = document.querySelector("#waveform-layer-main");
   if (!canvas || !canvas.width) return false;
@@ -37,7 +39,7 @@ class PageFacts:
     clip_s: float  # length of the audio as the page decoded it
 
     def shows_version(self, model_version: str) -> bool:
-        """Whether the tab bears that model version, be it shortened."""
+        """Whether the tab shows that model version, in full or shortened."""
         head, _, tail = self.version_shown.partition("...")
         return model_version == self.version_shown or (
             bool(tail) and model_version.startswith(head) and model_version.endswith(tail)
@@ -47,10 +49,22 @@ class PageFacts:
 def screenshot_task(
     url: str, email: str, password: str, project: int, task: int, out: Path, *, chromium: Path
 ) -> PageFacts:
-    """What the labelling page of the task shows, also written to `out` as a PNG, whether or not all of it appeared.
+    """What the labelling page of the task shows; a screenshot is written to `out` even if something is missing.
 
-    Raises playwright's `TimeoutError` where the waveform or the suggestion does not appear.
+    Raises playwright's `TimeoutError` if the waveform or the suggestion does not appear.
     """
+    with logged_in(url, email, password, chromium=chromium) as page:
+        page.goto(task_url(url, project, task), wait_until="domcontentloaded")
+        try:
+            return _facts(page)
+        finally:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=out)
+
+
+@contextmanager
+def logged_in(url: str, email: str, password: str, *, chromium: Path) -> Iterator[Page]:
+    """A page of a headless browser, logged in to Label Studio."""
     with sync_playwright() as playwright:
         # Chromium's sandbox does not work as root, as in containers; the pages are our own.
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -59,14 +73,15 @@ def screenshot_task(
             page.set_default_timeout(TIMEOUT_MS)
             page.route("**/*", lambda route: _only_from(url, route))
             _log_in(page, url, email, password)
-            page.goto(task_url(url, project, task), wait_until="domcontentloaded")
-            try:
-                return _facts(page)
-            finally:
-                out.parent.mkdir(parents=True, exist_ok=True)
-                page.screenshot(path=out)
+            yield page
         finally:
             browser.close()
+
+
+def ticked(page: Page) -> tuple[str, ...]:
+    """The choices that are ticked in the annotation that a person would submit, once they are drawn."""
+    page.locator(".lsf-choice input").first.wait_for()
+    return tuple(page.locator(".lsf-choice input").evaluate_all(_TICKED))
 
 
 def _log_in(page: Page, url: str, email: str, password: str) -> None:
@@ -74,10 +89,14 @@ def _log_in(page: Page, url: str, email: str, password: str) -> None:
     page.fill("input[name=email]", email)
     page.fill("input[name=password]", password)
     page.click("button[type=submit]")
-    page.wait_for_url(lambda there: "/user/login" not in there, wait_until="commit")
+    page.wait_for_url(lambda address: "/user/login" not in address, wait_until="commit")
 
 
-def _facts(page: Page) -> PageFacts:
+def wait_for_suggestion(page: Page) -> Locator:
+    """The element with the suggestion's score, once the page shows waveform, score and choices.
+
+    The waveform is waited for first, because Label Studio builds the page a second time before it draws it.
+    """
     page.wait_for_function(_WAVEFORM_IS_DRAWN)
     score = page.locator("[title^='Prediction score']").first
     try:
@@ -86,10 +105,15 @@ def _facts(page: Page) -> PageFacts:
         page.reload(wait_until="domcontentloaded")
         page.wait_for_function(_WAVEFORM_IS_DRAWN)
         score.wait_for()
-    tab = page.locator(".lsf-annotation-button", has=score)
     page.locator(".lsf-choice input").first.wait_for()
+    return score
+
+
+def _facts(page: Page) -> PageFacts:
+    score = wait_for_suggestion(page)
+    tab = page.locator(".lsf-annotation-button", has=score)
     return PageFacts(
-        ticked=tuple(page.locator(".lsf-choice input").evaluate_all(_TICKED)),
+        ticked=ticked(page),
         version_shown=tab.locator(".lsf-annotation-button__name").inner_text(),
         score_shown=score.inner_text().strip(" ·\u00a0"),
         clip_s=_seconds(page.locator("[data-testid=timebox-end-time] input").input_value()),
@@ -103,9 +127,9 @@ def _seconds(clock: str) -> float:
 
 
 def _only_from(url: str, route: Route) -> None:
-    """Lets requests through to Label Studio alone: its pages also ask for things from the internet."""
-    wanted = urlsplit(route.request.url)
-    if wanted.scheme in ("data", "blob") or wanted.netloc == urlsplit(url).netloc:
+    """Abort requests to anything but Label Studio, whose pages also fetch things from the internet."""
+    url_parts = urlsplit(route.request.url)
+    if url_parts.scheme in ("data", "blob") or url_parts.netloc == urlsplit(url).netloc:
         route.continue_()
     else:
         route.abort()

@@ -1,7 +1,8 @@
-"""How many clicks suggestions save: `python -m demo.clicks`, a simulated annotator on 300 recordings of a pump.
+"""Measures how many clicks suggestions save: `python -m demo.clicks`.
 
-He works through a real Label Studio in its own order. A click is saved where he accepts a suggestion as it is; a clip
-without a suggestion, as those set aside are, saves none. Writes the curve as a table, and to docs/clicks.svg.
+A simulated annotator works through 300 recordings of a pump in a real Label Studio, in its order. Each suggestion that
+he accepts as it is saves a click; held-out clips, which have no suggestion, save none. Prints a table, and draws the
+curve to docs/clicks.svg.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from rich.table import Table
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.settings import Settings
 from clapboard.store import Store
-from demo.__main__ import label_config
 from demo.clapboard_up import ClapboardUp
-from demo.clips import make_pump_clips
+from demo.clips import label_config, make_pump_clips
 from demo.label_studio_server import LabelStudioServer
 from demo.learning import Annotator, LearningProject
 from training.evaluation.chart import line_chart
@@ -34,23 +34,25 @@ _STEP = 20
 
 def main(
     num_tasks: Annotated[int, typer.Option("--tasks", min=2 * _STEP)] = 300,
-    seconds_per_clip: Annotated[float, typer.Option(min=0, help="how long the annotator takes for each")] = 2.0,
+    seconds_per_clip: Annotated[
+        float, typer.Option(min=0, help="Seconds that the annotator takes for each clip.")
+    ] = 2.0,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Annotates the whole project and shows how many clicks were saved on the way."""
+    """Annotate a whole project, and show how many clicks suggestions saved on the way."""
     folder = Path(tempfile.mkdtemp(prefix="clapboard-clicks-"))
     try:
         clips = make_pump_clips(folder / "clips", num_tasks)
         with LabelStudioServer(folder / "label-studio") as server, ClapboardUp(server, folder / "clapboard") as up:
             client = LabelStudioClient(Settings(LABEL_STUDIO_URL=server.url, LABEL_STUDIO_API_KEY=server.token))
-            made = client.create_project("Clicks", label_config(sorted({clip.label for clip in clips})))
-            tasks = client.import_files(made.id, [clip.path for clip in clips])
+            project_id = client.create_project("Clicks", label_config(sorted({clip.label for clip in clips}))).id
+            tasks = client.import_files(project_id, [clip.path for clip in clips])
             for command in ("connect", "prelabel"):
-                up.run(command, "--project", str(made.id))
+                up.run(command, "--project", str(project_id))
             truth = {task: clip.label for task, clip in zip(tasks, clips, strict=True)}
             with (
                 closing(Store.open(up.settings)) as store,
-                LearningProject(server, store, made.id, truth) as project,
+                LearningProject(server, store, project_id, truth) as project,
             ):
                 saved = _annotate(project, seconds_per_clip)
     finally:
@@ -71,7 +73,7 @@ def main(
 
 
 def _annotate(project: LearningProject, seconds_per_clip: float) -> list[bool]:
-    """For each task in the order of annotation, whether its suggestion was accepted as it was."""
+    """Whether each task's suggestion was accepted as it was, in the order of annotation."""
     annotator = Annotator(project.api, project.project, project.truth)
     saved = []
     num_judged = 0
@@ -92,7 +94,7 @@ def _show(points: list[dict[str, float]]) -> None:
 
 
 def picture(points: list[dict[str, float]]) -> str:
-    """The curve as a picture."""
+    """The curve as SVG."""
     lines = {
         name: [(point["labels"], point[share]) for point in points]
         for name, share in ((f"of the last {_STEP} clips", "saved_of_last"), ("of all", "saved_of_all"))

@@ -1,6 +1,6 @@
-"""The demo's clips: synthetic sounds of many kinds, and real ones from ESC-10 where that lies beside the project.
+"""The demo's clips: synthetic sounds of many kinds, and real ones if ESC-10 lies beside the project.
 
-`python -m demo.clips FOLDER` writes 300 clips of a pump there, with a manifest for `clapboard evaluate`.
+`python -m demo.clips FOLDER` writes 300 clips of a pump to a new folder, with a manifest for `clapboard evaluate`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 import typer
 
-from clapboard.audio import SAMPLE_RATE
+from clapboard.audio.windows import SAMPLE_RATE
 from demo import plant, pump
 from training.sounds.synthesis import synthesise
 
@@ -22,14 +22,14 @@ SYNTHETIC_KINDS = (
     *("dog bark", "rooster", "rain", "sea waves", "fire crackling", "clock tick", "helicopter", "chainsaw"),
     *("bird chirp", "cricket", "applause", "bell", "siren", "phone ring", "music", "white noise"),
 )
-SEED = 2_100_000_000  # above every seed that the embedded checkpoint was trained on
+SEED = 2_100_000_000  # above all seeds of the sounds that the embedded checkpoint was trained on
 _ESC10 = Path(__file__).parent.parent.parent / "shared" / "esc10"
 _HELD_OUT_FOLD = "4"
 
 
 @dataclass(frozen=True)
 class Clip:
-    """An audio file and what is to be heard in it."""
+    """An audio file, and the true label of its sound."""
 
     path: Path
     label: str
@@ -37,7 +37,7 @@ class Clip:
 
 
 def make_clips(folder: Path, num_clips: int = 40) -> list[Clip]:
-    """Clips in `folder`: one real one per ESC-10 class where they are there, the rest synthesised."""
+    """Write clips to a new folder: one real clip per class of ESC-10 if that is there, the rest synthesised."""
     folder.mkdir(parents=True)
     clips = _real_clips()
     for number in range(num_clips - len(clips)):
@@ -50,7 +50,7 @@ def make_clips(folder: Path, num_clips: int = 40) -> list[Clip]:
 
 
 def make_pump_clips(folder: Path, num_clips: int) -> list[Clip]:
-    """Clips of a pump in `folder`, as many of each state, in random order."""
+    """Write clips of a pump to a new folder: equally many of each state, in random order."""
     folder.mkdir(parents=True)
     states = [state for number, state in zip(range(num_clips), itertools.cycle(pump.STATES), strict=False)]
     clips = []
@@ -63,7 +63,7 @@ def make_pump_clips(folder: Path, num_clips: int) -> list[Clip]:
 
 
 def make_plant_clips(folder: Path, num_clips: int) -> list[Clip]:
-    """Clips of a plant in `folder`, by turns in order and out of order."""
+    """Write clips of a plant to a new folder, alternately in order and out of order."""
     folder.mkdir(parents=True)
     clips = []
     for number, state in zip(range(num_clips), itertools.cycle(plant.STATES), strict=False):
@@ -74,10 +74,22 @@ def make_plant_clips(folder: Path, num_clips: int) -> list[Clip]:
     return clips
 
 
+def label_config(labels: list[str]) -> str:
+    """A label config that asks for one of these labels for each clip."""
+    choices = "\n".join(f'    <Choice value="{label}"/>' for label in labels)
+    return f"""<View>
+  <Header value="What do you hear?"/>
+  <Audio name="audio" value="$audio"/>
+  <Choices name="sound" toName="audio" choice="single-radio" showInline="true">
+{choices}
+  </Choices>
+</View>"""
+
+
 def write_manifest(folder: Path, num_clips: int = 300) -> None:
-    """Clips of a pump in FOLDER, and clips.csv, which lists them for `clapboard evaluate`."""
+    """Write clips of a pump to FOLDER, and clips.csv, which lists them for `clapboard evaluate`."""
     if folder.exists():
-        raise typer.BadParameter(f"{folder} is there already: name a new folder.")
+        raise typer.BadParameter(f"{folder} exists already: name a new folder.")
     clips = make_pump_clips(folder, num_clips)
     with (folder / "clips.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
@@ -86,12 +98,12 @@ def write_manifest(folder: Path, num_clips: int = 300) -> None:
 
 
 def _real_clips() -> list[Clip]:
-    """One clip per class from the fold that the embedded checkpoint was not trained on."""
+    """One clip per class of ESC-10, from the fold that the embedded checkpoint was not trained on."""
     if not (_ESC10 / "esc10.csv").is_file():
         return []
     with (_ESC10 / "esc10.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["fold"] == _HELD_OUT_FOLD]
-    by_label = {row["category"]: row for row in reversed(rows)}  # the first of each
+    by_label = {row["category"]: row for row in reversed(rows)}  # the first row of each
     return [Clip(_ESC10 / "audio" / row["filename"], label, "ESC-10") for label, row in sorted(by_label.items())]
 
 

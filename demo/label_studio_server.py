@@ -13,6 +13,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +32,8 @@ class LabelStudioServerError(RuntimeError):
 class LabelStudioServer:
     """Context manager: Label Studio runs inside it, answers at `url` and accepts `token`.
 
-    Raises `LabelStudioServerError` where it is not installed or does not answer in `start_timeout_s`.
+    `start` and `wait_until_ready` do the same in two parts, for those who have something else to start meanwhile.
+    Raises `LabelStudioServerError` if it is not installed or does not answer within `start_timeout_s`.
     """
 
     email = "demo@clapboard.example"
@@ -55,34 +57,43 @@ class LabelStudioServer:
         self._start_timeout_s = start_timeout_s
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_new = False
 
     @property
     def url(self) -> str:
         """Address of the server."""
         return f"http://localhost:{self.port}"
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start the server, without waiting for it. Raises `LabelStudioServerError` where it is not installed."""
         if not is_installed(self._venv):
             raise LabelStudioServerError(f"Label Studio is not installed in {self._venv}: run `make install`.")
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        is_new = not (self.data_dir / DATABASE).exists()
-        if is_new and self._template.exists():
+        self._is_new = not (self.data_dir / DATABASE).exists()
+        if self._is_new and self._template.exists():
             shutil.copyfile(self._template, self.data_dir / DATABASE)
-        try:
-            self._start()
-            self._wait_until_it_answers()
-            if is_new and not self._template.exists():
-                self._save_template()
-        except BaseException:
-            self.stop()
-            raise
-        return self
+        command = [self._venv / "bin" / "label-studio", "start", "--no-browser", "--internal-host", "127.0.0.1"]
+        with self.log.open("ab") as log:
+            self._process = _spawn([*map(str, command), "--port", str(self.port)], self._full_environment(), log)
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def wait_until_ready(self) -> None:
+        """Wait until the server answers. Raises `LabelStudioServerError` if it doesn't."""
+        deadline_s = time.monotonic() + self._start_timeout_s
+        while not self._answers():
+            assert self._process is not None
+            status = self._process.poll()
+            if status is not None:
+                raise LabelStudioServerError(f"Label Studio ended with status {status}.\n{self._log_tail()}")
+            if time.monotonic() > deadline_s:
+                raise LabelStudioServerError(
+                    f"Label Studio did not answer at {self.url} in {self._start_timeout_s:g} s.\n{self._log_tail()}"
+                )
+            time.sleep(0.2)
+        if self._is_new and not self._template.exists():
+            self._save_template()
 
     def stop(self) -> None:
-        """Ends the server and all its children; does nothing where none runs."""
+        """End the server and all its children; nothing happens where none runs."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -94,15 +105,22 @@ class LabelStudioServer:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     @property
     def _template(self) -> Path:
-        """Database of an empty server: copying it saves the 20 seconds that the migrations take."""
+        """The database of an empty server. Copying it saves Label Studio's migrations, which take long."""
         return self._venv / f"empty-{self.token[:8]}.sqlite3"
-
-    def _start(self) -> None:
-        command = [self._venv / "bin" / "label-studio", "start", "--no-browser", "--internal-host", "127.0.0.1"]
-        with self.log.open("ab") as log:
-            self._process = _spawn([*map(str, command), "--port", str(self.port)], self._full_environment(), log)
 
     def _full_environment(self) -> dict[str, str]:
         # Nothing else is inherited: Label Studio reads bare names such as HOST, PORT, USERNAME and DEBUG.
@@ -123,21 +141,8 @@ class LabelStudioServer:
             **self._environment,
         }
 
-    def _wait_until_it_answers(self) -> None:
-        deadline_s = time.monotonic() + self._start_timeout_s
-        while not self._answers():
-            assert self._process is not None
-            status = self._process.poll()
-            if status is not None:
-                raise LabelStudioServerError(f"Label Studio ended with status {status}.\n{self._log_tail()}")
-            if time.monotonic() > deadline_s:
-                raise LabelStudioServerError(
-                    f"Label Studio did not answer at {self.url} in {self._start_timeout_s:g} s.\n{self._log_tail()}"
-                )
-            time.sleep(0.2)
-
     def _answers(self) -> bool:
-        # `/health` answers without a token, and also where another server holds the port: this call proves both.
+        # A request with the token: `/health` would also be answered by another server that holds the port.
         headers = {"Authorization": f"Token {self.token}"}
         try:
             response = httpx.get(f"{self.url}/api/current-user/whoami", headers=headers, timeout=10, trust_env=False)
@@ -181,3 +186,8 @@ def _spawn(command: list[str], environment: dict[str, str], log: IO[bytes]) -> s
         stderr=subprocess.STDOUT,
         start_new_session=True,  # a process group of its own, which `stop` ends as a whole
     )
+
+
+if __name__ == "__main__":  # as `make install` does, with Label Studio's Python: the first start saves the template
+    with tempfile.TemporaryDirectory() as folder, LabelStudioServer(Path(folder)):
+        pass

@@ -1,7 +1,7 @@
-"""A plant in order and out of order, synthesised for the demo: only how three sounds go together tells them apart.
+"""Synthesises a plant in order and out of order: only the combination of three sounds tells the states apart.
 
-A valve whines up or down while a motor hums or a press thumps, with or without a ratchet that ticks. Each sound by
-itself is as frequent in either state, and so is each pair of them. No checkpoint has heard any of it.
+A valve whines up or down, while a motor hums or a press thumps, with or without the ticks of a ratchet. Each sound, and
+each pair of sounds, is equally frequent in both states. No checkpoint was trained on any of it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from clapboard.audio import SAMPLE_RATE, Waveform
+from clapboard.audio.windows import SAMPLE_RATE, Waveform
 
 _Signal = npt.NDArray[np.float64]
 
@@ -18,7 +18,7 @@ STATES = (IN_ORDER, OUT_OF_ORDER)
 
 
 def plant(state: str, seed: int, duration_s: float) -> Waveform:
-    """A recording of the plant in that state, `[T]` at 48 kHz; seeds go by turns through what may run together."""
+    """A recording of the plant in that state, `[T]` at 48 kHz. Consecutive seeds go through the combinations."""
     rng = np.random.default_rng(seed)
     num_samples = round(duration_s * SAMPLE_RATE)
     motor_runs, ratchet_runs = bool(seed & 2), bool(seed & 4)
@@ -85,7 +85,7 @@ def _valve(rng: np.random.Generator, num_samples: int, *, rises: bool) -> _Signa
 
 
 def _starts(rng: np.random.Generator, num_samples: int, period_s: float, length: int) -> list[int]:
-    """Where events begin that come once a period and fit in."""
+    """The first samples of events that come once a period and end within the recording."""
     first = rng.uniform(0, 0.1) * SAMPLE_RATE
     return [round(start) for start in np.arange(first, num_samples - length, period_s * SAMPLE_RATE)]
 

@@ -1,4 +1,4 @@
-"""A pump in five states, synthesised for the demo: no name tells them apart, and no checkpoint has heard them."""
+"""Synthesises a pump in five states, which no label name tells apart and no checkpoint was trained on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from clapboard.audio import SAMPLE_RATE, Waveform
+from clapboard.audio.windows import SAMPLE_RATE, Waveform
 
 _Signal = npt.NDArray[np.float64]
 
 FAULT_DB = -6.0
-"""How loud the fault is beside the pump."""
+"""The loudness of the fault relative to the pump."""
 
 
 def pump(state: str, seed: int, duration_s: float) -> Waveform:
-    """A recording of the pump in that state, `[T]` at 48 kHz: every one is another pump, motor speed and microphone."""
+    """A recording of the pump in that state, `[T]` at 48 kHz. Each seed is another pump, speed and microphone."""
     rng = np.random.default_rng(seed)
     num_samples = round(duration_s * SAMPLE_RATE)
     running = _running(rng, num_samples)
@@ -27,7 +27,7 @@ def pump(state: str, seed: int, duration_s: float) -> Waveform:
 
 
 def _running(rng: np.random.Generator, num_samples: int) -> _Signal:
-    """Motor hum with its harmonics in coloured noise."""
+    """A motor's hum and its harmonics in coloured noise."""
     seconds = np.arange(num_samples) / SAMPLE_RATE
     wander = 1 + 0.004 * np.sin(2 * np.pi * rng.uniform(0.2, 1.0) * seconds)
     phase = 2 * np.pi * np.cumsum(rng.uniform(40, 120) * wander) / SAMPLE_RATE
@@ -52,7 +52,7 @@ def _knocking(rng: np.random.Generator, num_samples: int) -> _Signal:
 
 
 def _rattling(rng: np.random.Generator, num_samples: int) -> _Signal:
-    """Short bursts of noise, a dozen and more a second."""
+    """Short bursts of noise, twelve to twenty a second."""
 
     def burst(seconds: _Signal) -> _Signal:
         return rng.normal(size=seconds.size) * np.exp(-300 * seconds)
@@ -61,7 +61,7 @@ def _rattling(rng: np.random.Generator, num_samples: int) -> _Signal:
 
 
 def _squealing(rng: np.random.Generator, num_samples: int) -> _Signal:
-    """A high tone that trembles, and comes and goes."""
+    """A high tone that wavers, and comes and goes."""
     seconds = np.arange(num_samples) / SAMPLE_RATE
     tremble = 1 + 0.03 * np.sin(2 * np.pi * rng.uniform(4, 7) * seconds)
     tone = np.sin(2 * np.pi * np.cumsum(rng.uniform(2500, 5000) * tremble) / SAMPLE_RATE)
@@ -69,7 +69,7 @@ def _squealing(rng: np.random.Generator, num_samples: int) -> _Signal:
 
 
 def _hissing(rng: np.random.Generator, num_samples: int) -> _Signal:
-    """Air that leaks: high noise, in and out."""
+    """Leaking air: high noise whose level rises and falls."""
     spectrum = np.fft.rfft(rng.normal(size=num_samples))
     hertz = np.fft.rfftfreq(num_samples, 1 / SAMPLE_RATE)
     noise = np.fft.irfft(spectrum * (hertz > rng.uniform(5000, 7000)), num_samples)
@@ -78,13 +78,13 @@ def _hissing(rng: np.random.Generator, num_samples: int) -> _Signal:
 
 
 def _repeated(
-    rng: np.random.Generator, num_samples: int, period_s: float, length_s: float, one: Callable[[_Signal], _Signal]
+    rng: np.random.Generator, num_samples: int, period_s: float, length_s: float, event: Callable[[_Signal], _Signal]
 ) -> _Signal:
-    """One event after the other, each as loud as it likes."""
+    """Events at regular intervals, each of random loudness. `event` maps seconds since its start to a signal."""
     signal = np.zeros(num_samples)
     for start_s in np.arange(rng.uniform(0, period_s), num_samples / SAMPLE_RATE - length_s, period_s):
         start, length = round(start_s * SAMPLE_RATE), round(length_s * SAMPLE_RATE)
-        signal[start : start + length] += rng.uniform(0.5, 1) * one(np.arange(length) / SAMPLE_RATE)
+        signal[start : start + length] += rng.uniform(0.5, 1) * event(np.arange(length) / SAMPLE_RATE)
     return signal
 
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs once, when PostgreSQL's volume is new: a role and a database of its own for Label Studio and for Clapboard.
+# Creates a role and a database for Clapboard, and another pair for Label Studio. Runs once, on a new PostgreSQL volume.
 set -eu
 
 create() {

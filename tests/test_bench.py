@@ -21,7 +21,7 @@ from tests.bench.rows import Case, Figures, Goal, Row, quantity
 from tests.bench.sections import LEFT_OUT, Effort, Outcome, Section, chosen, run_section
 from tests.bench.table import show
 from tests.bench.timing import medians
-from tests.support.fixtures_services import REPOSITORY
+from tests.support.programs import REPOSITORY
 
 FASTER = Case("a", "s", "peer 1.0", Goal(ratio_at_least=2))
 SMALLER = Case("b", "bytes", "peer 1.0", Goal(ratio_at_most=0.5, ours_at_most=100), "ours ÷ peer")

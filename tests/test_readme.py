@@ -1,79 +1,51 @@
-"""README is held to the code: its settings, its commands, its files."""
+"""README: of a page's length, and its request is answered as it shows. What else it shows is in `docs`' tests."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
-from prometheus_client import CollectorRegistry
-from pydantic import SecretStr
-from typer.main import get_command
 
-from backend.metrics import Metrics
-from clapboard.cli import app
-from clapboard.label_studio.tally import RequestTally
-from clapboard.settings import Settings, env_name
-from clapboard.store import Store
-from workers.metrics import WorkerMetrics
+from demo.clips import make_clips
+from tests.support.processes import SERVING, Installation
 
-REPOSITORY = Path(__file__).parents[1]
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-SETTINGS_ROW = re.compile(r"^\| `([A-Z_]+)` \| (.*?) \| (.*?) \|$", re.MULTILINE)
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_settings_table_names_every_setting_and_no_other() -> None:
-    named = [name for name, _, _ in SETTINGS_ROW.findall(README)]
-    assert sorted(named) == sorted(env_name(field) for field in Settings.model_fields)
+def test_it_is_of_a_page_or_two() -> None:
+    assert len(README.splitlines()) <= 150
 
 
-@pytest.mark.parametrize("field", sorted(Settings.model_fields))
-def test_the_settings_table_gives_each_default(field: str) -> None:
-    defaults = {name: default for name, default, _ in SETTINGS_ROW.findall(README)}
-    default = Settings.model_fields[field].default
-    if isinstance(default, SecretStr):
-        default = default.get_secret_value()
-    if isinstance(default, tuple):
-        default = ",".join(default)
-    if isinstance(default, bool):
-        default = str(default).lower()
-    if isinstance(default, float):
-        default = f"{default:g}"
-    assert defaults[env_name(field)].strip("`") == (str(default) if default != "" else "empty")
+def test_the_request_shown_is_answered_as_shown(tmp_path: Path) -> None:
+    section = README.partition("\n## One request\n")[2].partition("\n## ")[0]
+    typed, predicted = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    (expected,) = re.findall(r"^```json\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    make_clips(tmp_path / ".demo" / "clips", 11)  # the first synthetic one is there, with or without ESC-10's ten
+    with Installation(tmp_path, "mini") as house:
+        backend = house.serve("up")
+        backend.process.wait_for_log(SERVING)
+        environment = house.environment | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
+        def run(script: str) -> Any:
+            done = subprocess.run(
+                ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+            )
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
 
-def metrics_in(title: str) -> dict[str, str]:
-    """The metrics of README's table with that title, and whether it says that they are histograms."""
-    table = README.partition(f"| {title} |")[2].partition("\n\n")[0]
-    rows = re.findall(r"^\| `(clapboard_[a-z_]+)` \| .*?(\(histogram\))? \|$", table, re.MULTILINE)
-    return {name: "histogram" if is_histogram else "" for name, is_histogram in rows}
-
-
-def metrics_of(registry: CollectorRegistry) -> dict[str, str]:
-    """What the registry serves, under the names that are queried."""
-    return {
-        family.name + ("_total" if family.type == "counter" else ""): "histogram" * (family.type == "histogram")
-        for family in registry.collect()
-    }
-
-
-def test_the_metrics_tables_name_every_metric_and_no_other(tmp_path: Path) -> None:
-    store = Store.open(Settings(MODEL_DIR=tmp_path))
-    assert metrics_in("metric of the backend") == metrics_of(Metrics(store).registry)
-    store.close()
-    assert metrics_in("metric of a worker") == metrics_of(
-        WorkerMetrics(RequestTally(), torch.device("cpu"), dict).registry
-    )
-
-
-def test_every_command_stands_in_the_readme() -> None:
-    for command in get_command(app).commands:  # type: ignore[attr-defined]
-        assert f"`clapboard {command}" in README or f"\nclapboard {command}" in README, command
-
-
-def test_files_that_the_readme_points_to_exist() -> None:
-    targets = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
-    assert targets
-    for target in targets:
-        assert (REPOSITORY / target).exists(), target
+        answer = run(typed.replace("localhost:9090", backend.client.base_url.netloc.decode()))
+        (tmp_path / ".demo" / "clips" / "dog_bark-0.flac").rename(tmp_path / "dog.wav")
+        (row,) = run(predicted.splitlines()[0])
+        assert row["scores"]["dog bark"] == pytest.approx(1, abs=0.01), row
+    expected = json.loads(expected)
+    for prediction in (*answer["results"], *expected["results"]):
+        assert (
+            prediction.pop("score") == pytest.approx(prediction["result"][0].pop("score")) == pytest.approx(1, abs=0.01)
+        )
+    assert answer == expected

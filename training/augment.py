@@ -1,4 +1,4 @@
-"""Changes to log-mel features that a listener would forgive: another microphone, lost moments and lost bands."""
+"""Augments log-mel features: a random equaliser, as another microphone would be, and masked frames and bands."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _NUM_TIME_MASKS = 2
 
 
 class Augment(torch.nn.Module):
-    """Log-mel in dB, changed a little, per clip: a random equaliser curve, and SpecAugment's masks (Park et al. 2019).
+    """Applies a random equaliser curve and SpecAugment's masks (Park et al. 2019) to each clip's log-mel in dB.
 
-    `[B, 1001, 64]`, or four mels of each recording `[B, 4, 1001, 64]`, which share the curve but not the masks.
+    Takes `[B, 1001, 64]`, or four mels of each recording `[B, 4, 1001, 64]`, which share the curve but not the masks.
     """
 
     def __init__(self, *, masks: bool = True) -> None:
-        """Without `masks`, the equaliser alone."""
+        """Without `masks`, only the equaliser is applied."""
         super().__init__()
         self._masks = masks
         self.mask_mels = FrequencyMasking(_MASKED_MELS, iid_masks=True)
@@ -32,7 +32,7 @@ class Augment(torch.nn.Module):
         features = features + (curve if features.ndim == 3 else curve[:, None])
         if not self._masks:
             return features
-        mean_db = features.mean()  # as a tensor: a GPU isn't waited for
+        mean_db = features.mean()  # kept as a tensor, so as not to wait for the GPU
         image = features.reshape(-1, 1, num_frames, num_mels).transpose(2, 3)  # [N, 1, 64, 1001]
         image = self.mask_mels(image, mask_value=mean_db)
         for _ in range(_NUM_TIME_MASKS):

@@ -1,4 +1,4 @@
-"""A run's state between epochs, and the candidate's folder: each is written whole or not at all."""
+"""Writes a run's state between epochs, and the folder of a finished checkpoint. Both are written atomically."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from clapboard.clap import ClapEncoder
-from clapboard.pretrained import FEATURE_FILES, Clap, checkpoint_folder, save_model
+from clapboard.model.checkpoints import FEATURE_FILES, Clap, checkpoint_folder, save_model
+from clapboard.model.clap import ClapEncoder
 
 MANIFEST, CONFIG = "manifest.json", "finetune.json"
-_WRITTEN_ANEW = frozenset({"config.json", "model.safetensors.index.json", MANIFEST, CONFIG})
+_NOT_COPIED = frozenset({"config.json", "model.safetensors.index.json", MANIFEST, CONFIG})
 
 
 def save_state(file: Path, state: Mapping[str, Any]) -> None:
-    """Writes the state to the disk, in place of the one before."""
+    """Writes the state to disk, replacing the previous one."""
     building = file.with_suffix(".building")
     with building.open("wb") as stream:
         torch.save(dict(state), stream)
@@ -29,7 +29,7 @@ def save_state(file: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(file: Path, key: str) -> dict[str, Any] | None:
-    """The state that was saved last, if there is one and it belongs to the run with this key."""
+    """The last saved state; None if there is none, or if it belongs to a run with another key."""
     if not file.is_file():
         return None
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
@@ -39,17 +39,17 @@ def load_state(file: Path, key: str) -> dict[str, Any] | None:
 def write_candidate(
     folder: Path, encoder: ClapEncoder, config: Mapping[str, Any], manifest: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Writes the encoder's weights as they are now and its base's other files: a folder that `ClapEncoder.load` takes.
+    """Writes the encoder's current weights and its base's other files to a folder that `ClapEncoder.load` accepts.
 
-    It is loaded once, as it will be served; `manifest.json`, with the version found, comes last and means complete.
-    Returns that manifest.
+    The folder is loaded once as it will be served, to learn its version. `manifest.json`, which holds that version, is
+    written last: a folder that has it is complete. Returns that manifest.
     """
     building = folder.with_name(f"{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     encoder.model.save_pretrained(building)
     for file in checkpoint_folder(encoder.identity.model).iterdir():
-        if file.suffix in {".json", ".txt"} and file.name not in _WRITTEN_ANEW:
+        if file.suffix in {".json", ".txt"} and file.name not in _NOT_COPIED:
             shutil.copyfile(file, building / file.name)
     _write_json(building / CONFIG, config)
     served = ClapEncoder.load(str(building), device="cpu", engine="reference", fusion=encoder.fusion)
@@ -62,9 +62,9 @@ def write_candidate(
 def publish(
     model: Clap, tokenizer: Any, folder: Path, *, dtype: torch.dtype = torch.float32, base: Path | None = None
 ) -> None:
-    """Writes the folder that transformers and `ClapEncoder` load, in place of the one before: whole or not at all.
+    """Writes a folder that transformers and `ClapEncoder` load, replacing the previous one atomically.
 
-    What `base`, the checkpoint's folder that training went on from, says of features is taken over.
+    The feature extractor's files are copied from `base`, the checkpoint that training started from, if there is one.
     """
     building = folder.with_name(f"{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
@@ -80,22 +80,22 @@ def publish(
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a complete candidate, or None if the folder holds none."""
+    """The manifest of a complete candidate; None if the folder holds none."""
     file = folder / MANIFEST
     content: dict[str, Any] | None = json.loads(file.read_text("utf-8")) if file.is_file() else None
     return content
 
 
 def _put_in_place(building: Path, folder: Path) -> None:
-    """The folder that is complete, in place of the one before, which goes only when this one is on the disk."""
+    """Renames `building` to `folder`; the previous folder is deleted only once the new one is on disk."""
     for file in building.iterdir():
-        _to_disk(file)
+        _flush(file)
     before = folder.with_name(f"{folder.name}.before")
     shutil.rmtree(before, ignore_errors=True)
     if folder.exists():
         folder.replace(before)
     building.replace(folder)
-    _to_disk(folder.parent)
+    _flush(folder.parent)
     shutil.rmtree(before, ignore_errors=True)
 
 
@@ -103,7 +103,8 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _to_disk(path: Path) -> None:
+def _flush(path: Path) -> None:
+    """Waits until the file or folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

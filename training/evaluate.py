@@ -1,4 +1,4 @@
-"""How well labels are told apart: reports from scores."""
+"""Reports of how well scores predict labels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 from sklearn.metrics import average_precision_score
 
-from clapboard.prediction import DEFAULT_THRESHOLD
-from clapboard.scoring import Array
+from clapboard.suggest.prediction import DEFAULT_THRESHOLD
+from clapboard.suggest.scoring import Array
 
 Truth = npt.NDArray[np.bool_]
-"""Which labels hold, `[N, L]`: exactly one in a row where labels exclude each other."""
+"""The true labels as a mask `[N, L]`: exactly one in a row where labels exclude each other."""
 
 _CALIBRATION_BINS = 15
 
@@ -24,9 +24,9 @@ _CALIBRATION_BINS = 15
 class Report:
     """The results of one control on N clips; a label's entries stand at its place in `labels`.
 
-    Where labels exclude each other (`multiple` false), the label with the highest score is called: `confusion[i][j]`
-    counts clips of label i that were called label j. Otherwise every label whose score is at least 0.5 is called, a
-    clip is right if all its labels are, and `confusion[i]` is label i's `((TN, FP), (FN, TP))`.
+    Where labels exclude each other (`multiple` false), the label with the highest score is predicted: `confusion[i][j]`
+    counts clips of label i that are predicted as label j. Otherwise every label whose score is at least 0.5 is
+    predicted, a clip is correct if all its labels are, and `confusion[i]` is label i's `((TN, FP), (FN, TP))`.
     """
 
     labels: tuple[str, ...]
@@ -34,10 +34,10 @@ class Report:
     num_clips: int
     support: tuple[int, ...]  # clips that have the label
     accuracy: float
-    macro_f1: float  # over the labels that some clip has or was called
-    mean_average_precision: float | None  # over the labels that some clip has; for `multiple` alone
+    macro_f1: float  # over the labels that any clip has or is predicted to have
+    mean_average_precision: float | None  # over the labels that any clip has; for `multiple` alone
     recall: tuple[float, ...]  # 0 where no clip has the label
-    precision: tuple[float, ...]  # 0 where no clip was called it
+    precision: tuple[float, ...]  # 0 where no clip is predicted to have the label
     confusion: tuple[Any, ...]
     calibration_error: float
 
@@ -58,49 +58,49 @@ class Report:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The report that `to_json` gave. Raises `pydantic.ValidationError` if it is none."""
+        """The report that `to_json` returned. Raises `pydantic.ValidationError` for other values."""
         fields = dict(values) | {"confusion": _tuples(values["confusion"])}
         return TypeAdapter(cls).validate_python(fields)
 
 
 def report(scores: Array, truth: Truth, labels: Sequence[str], *, multiple: bool) -> Report:
-    """The report over clips with scores `[N, L]` in [0, 1].
+    """Returns the report on N clips with scores `[N, L]` in [0, 1].
 
-    Raises `ValueError` if there is no clip, or if shapes differ.
+    Raises `ValueError` if there are no clips, or if the shapes differ.
     """
     if not len(scores) or scores.shape != truth.shape or scores.shape[1] != len(labels):
         raise ValueError(f"scores {scores.shape} and truth {truth.shape} must be [N, {len(labels)}], N ≥ 1")
-    called = (
+    predicted = (
         scores >= DEFAULT_THRESHOLD if multiple else np.eye(len(labels), dtype=bool)[scores.argmax(axis=1)]
     )  # [N, L]
-    support, calls = truth.sum(axis=0), called.sum(axis=0)
-    hits = (truth & called).sum(axis=0)
-    f1 = _ratio(2 * hits, support + calls)
-    occurs = support + calls > 0
-    misses, false_alarms = support - hits, calls - hits
+    support, num_predicted = truth.sum(axis=0), predicted.sum(axis=0)
+    hits = (truth & predicted).sum(axis=0)
+    f1 = _ratio(2 * hits, support + num_predicted)
+    occurs = support + num_predicted > 0
+    misses, false_alarms = support - hits, num_predicted - hits
     if multiple:
         confusion = np.stack([len(truth) - hits - misses - false_alarms, false_alarms, misses, hits], 1).reshape(
             -1, 2, 2
         )
     else:
-        confusion = truth.T.astype(int) @ called.astype(int)
+        confusion = truth.T.astype(int) @ predicted.astype(int)
     return Report(
         labels=tuple(labels),
         multiple=multiple,
         num_clips=len(scores),
         support=tuple(support.tolist()),
-        accuracy=float((truth == called).all(axis=1).mean()),
-        macro_f1=float(f1[occurs].mean()) if occurs.any() else 1.0,  # nothing was there, and nothing was called
+        accuracy=float((truth == predicted).all(axis=1).mean()),
+        macro_f1=float(f1[occurs].mean()) if occurs.any() else 1.0,  # no label to predict, and none predicted
         mean_average_precision=mean_average_precision(scores, truth) if multiple else None,
         recall=tuple(_ratio(hits, support).tolist()),
-        precision=tuple(_ratio(hits, calls).tolist()),
+        precision=tuple(_ratio(hits, num_predicted).tolist()),
         confusion=_tuples(confusion.tolist()),
         calibration_error=calibration_error(scores, truth, multiple=multiple),
     )
 
 
 def mean_average_precision(scores: Array, truth: Truth) -> float | None:
-    """The mean over the labels that some clip has of their average precision; None if no clip has any."""
+    """The mean average precision over the labels that any clip has; None if no clip has a label."""
     present = truth.any(axis=0)
     if not present.any():
         return None
@@ -109,15 +109,15 @@ def mean_average_precision(scores: Array, truth: Truth) -> float | None:
 
 
 def calibration_error(scores: Array, truth: Truth, *, multiple: bool) -> float:
-    """ECE over 15 equal bins of the confidence (Guo et al. 2017, eq. 3).
+    """The expected calibration error over 15 equal bins of confidence (Guo et al. 2017, eq. 3).
 
-    The confidence is the score of the label that is called; where several labels may hold, each score counts by itself.
+    The confidence is the score of the predicted label; where labels don't exclude each other, every score counts.
     """
     if multiple:
         confidence, right = scores.ravel(), truth.ravel()
     else:
-        called = scores.argmax(axis=1)
-        confidence, right = scores.max(axis=1), truth[np.arange(len(truth)), called]
+        predicted = scores.argmax(axis=1)
+        confidence, right = scores.max(axis=1), truth[np.arange(len(truth)), predicted]
     bins = np.clip(np.ceil(confidence.astype(np.float64) * _CALIBRATION_BINS).astype(int) - 1, 0, None)
     sizes = np.bincount(bins, minlength=_CALIBRATION_BINS)
     gaps = np.bincount(bins, confidence.astype(np.float64) - right, minlength=len(sizes))

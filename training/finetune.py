@@ -1,12 +1,12 @@
-"""Finetunes a CLAP's audio tower on labelled clips: dataset → loop → validation → a candidate for `training.gate`.
+"""Finetunes a CLAP's audio tower on labelled clips, and writes a candidate for `training.gate` to judge.
 
-A clip is classified by its embedding's cosines to the labels' texts and to what the labels add to them (the head that
-serves); the text tower stays as it is, so that labels added later go on working. «validation» says how much of what
-was learnt to keep (WiSE-FT), and not when to stop: of a dozen clips, one epoch or another is best by luck. Then all
-clips are learnt from in that way, because labels are few.
+The tower is trained under the head that would be served, and the text tower stays as it is, so that labels added later
+keep working. The clips of «validation» decide how much of the change to keep (WiSE-FT), not when to stop: with a dozen
+clips, which epoch looks best is luck. Because labels are few, a second loop then learns from train and validation
+together, and as much of its change is kept.
 
-A run that is killed goes on from its last epoch when it is started again with the same arguments, and ends with the
-very same weights.
+A run that was killed continues from its last epoch when it is started again with the same arguments, and ends with
+identical weights.
 """
 
 from __future__ import annotations
@@ -24,33 +24,35 @@ from typing import Any
 import numpy as np
 import torch
 
-from clapboard.clap import ClapEncoder, training_dtype
 from clapboard.errors import TrainingError
-from clapboard.head import zero_shot_head
-from clapboard.labels import LabelSpace
-from clapboard.prediction import compute_class_weights, space_id
+from clapboard.labels.label_space import LabelSpace
+from clapboard.model.clap import ClapEncoder
+from clapboard.model.device import training_dtype
+from clapboard.plurals import counted
+from clapboard.suggest.head import zero_shot_head
+from clapboard.suggest.prediction import compute_class_weights, space_id
 from training import checkpoint
 from training.finetuning.hidden import HiddenStates, compute_hidden_states, remove_hidden_states
 from training.finetuning.labelled import LabelledClip, count_labels, targets_of
-from training.finetuning.ladder import choose_rung
 from training.finetuning.memory import Portion
-from training.finetuning.stages import Rung
 from training.finetuning.tower import Tower
+from training.finetuning.tower_stages import TrainableStages
+from training.finetuning.trainable_stages import choose_trainable_stages
 from training.finetuning.trainer import FinetuneConfig, Indices, Trainer
 
 _RECIPE = 3
-"""Counted up when a saved state wouldn't fit any more."""
+"""Incremented when states saved before can no longer be used."""
 
-__all__ = ["Candidate", "FinetuneConfig", "LabelledClip", "Progress", "choose_rung", "finetune"]
+__all__ = ["Candidate", "FinetuneConfig", "LabelledClip", "Progress", "choose_trainable_stages", "finetune"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. In epoch 0 the clips are listened to; what isn't known is None."""
+    """How far a run has come. In epoch 0 the clips go through the frozen stages; None: not yet known."""
 
     epoch: int
     epochs: int  # at most
-    clips_heard: int
+    clips_heard: int  # clips done in this epoch
     clips: int
     loss: float | None = None
     validation: float | None = None  # accuracy; mAP where labels don't exclude each other
@@ -59,14 +61,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finished checkpoint. `manifest` holds its base, config, counts and validation curve."""
+    """A finished checkpoint. Its `manifest` holds the base, config, label counts and validation curve."""
 
     folder: Path
     encoder_version: str
-    rung: Rung
-    alpha: float  # how much of the tuned weights is in it; 0: the model as it was
-    before: float  # the validation figure of the model as it was, with a head
-    after: float
+    trainable_stages: TrainableStages
+    alpha: float  # the share of the tuned weights in it; 0: the base model unchanged
+    before: float  # the validation figure of the base model with a fitted head
+    after: float  # the same of the candidate
     manifest: Mapping[str, Any]
 
 
@@ -81,24 +83,24 @@ def finetune(
     fusion: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Candidate:
-    """The candidate in `out/candidate`: `base` tuned on the clips of «train» and «validation», never of «test».
+    """Tunes `base` on the clips of train and validation, never of test, and returns the candidate in `out/candidate`.
 
-    It hears windows, with `fusion` too, which is how it will be served then, and so part of its version. Raises
-    `TrainingError` if there is too little to learn from, or too little memory or space; `ModelError` if `base` can't be
-    used.
+    Training always uses single windows; `fusion` is how the candidate will be served, and so part of its version.
+    Raises `TrainingError` if there are too few labels, or too little memory or disk space, and `ModelError` if `base`
+    can't be used.
     """
     counts = count_labels(label_space, clips)
-    config = replace(config, rung=choose_rung(label_space, counts, config))
-    clips = _answered(label_space, clips)
+    config = replace(config, rung=choose_trainable_stages(label_space, counts, config))
+    clips = _usable_clips(label_space, clips)
     encoder = ClapEncoder.load(base, device=device, dtype="float32", engine="reference", fusion=fusion)
     key = _key(encoder, label_space, clips, config)
-    finished = checkpoint.read_manifest(out / "candidate")
-    if finished and finished["key"] == key:
-        return _candidate(out / "candidate", finished)
+    manifest = checkpoint.read_manifest(out / "candidate")
+    if manifest and manifest["key"] == key:  # an earlier run with these arguments has finished
+        return _candidate(out / "candidate", manifest)
     out.mkdir(parents=True, exist_ok=True)
 
     loop = partial(_loop, epochs=config.epochs, key=key, on_progress=on_progress)
-    tower, portion, hidden = _listen(encoder, clips, config, out, key, on_progress)
+    tower, portion, hidden = _freeze(encoder, clips, config, out, key, on_progress)
     train, validation = _readable(clips, hidden)
     zero_shot = zero_shot_head(
         label_space, compute_class_weights(label_space, encoder.embed_texts), encoder.logit_scale
@@ -128,12 +130,12 @@ def finetune(
         "unreadable": hidden.unreadable(clips),
     }
     manifest |= checkpoint.write_candidate(out / "candidate", encoder, asdict(config), manifest)
-    _tidy(out)
+    _remove_states(out)
     return _candidate(out / "candidate", manifest)
 
 
-def _tidy(out: Path) -> None:
-    """Takes away what a run that has ended needs no more."""
+def _remove_states(out: Path) -> None:
+    """Deletes the files that only an unfinished run needs."""
     for file in (out / "choosing.pt", out / "final.pt"):
         file.unlink(missing_ok=True)
     remove_hidden_states(out)
@@ -149,14 +151,14 @@ def _loop(
     epochs_before: int = 0,
     epochs_to_come: int = 0,
 ) -> None:
-    """Trains from where `file` stands; the epochs of the loops before and after this are told along."""
+    """Trains from the state in `file`, if any, to the last epoch; progress counts the loops before and after too."""
     if state := checkpoint.load_state(file, key):
         trainer.load_state(state)
     while trainer.epoch < epochs:
         started = time.monotonic()
         trainer.train_epoch()
         checkpoint.save_state(file, trainer.state() | {"key": key})
-        left = epochs - trainer.epoch + epochs_to_come
+        epochs_left = epochs - trainer.epoch + epochs_to_come
         point = trainer.curve[-1]
         on_progress(
             Progress(
@@ -166,19 +168,19 @@ def _loop(
                 clips=trainer.num_clips,
                 loss=point["loss"],
                 validation=None if epochs_before else point["figure"],
-                eta_s=left * (time.monotonic() - started),
+                eta_s=epochs_left * (time.monotonic() - started),
             )
         )
 
 
-def _answered(label_space: LabelSpace, clips: Sequence[LabelledClip]) -> list[LabelledClip]:
-    """The clips to learn from and to validate on that have an answer, in an order of their own."""
-    known = np.any([targets_of(control, clips).known for control in label_space.predicted], axis=0)
-    chosen = [clip for clip, answered in zip(clips, known, strict=True) if answered and clip.split != "test"]
-    return sorted(chosen, key=lambda clip: (str(clip.path), clip.group))
+def _usable_clips(label_space: LabelSpace, clips: Sequence[LabelledClip]) -> list[LabelledClip]:
+    """The clips of train and validation that have an answer to any control, in a fixed order."""
+    is_answered = np.any([targets_of(control, clips).known for control in label_space.predicted], axis=0)
+    usable = [clip for clip, answered in zip(clips, is_answered, strict=True) if answered and clip.split != "test"]
+    return sorted(usable, key=lambda clip: (str(clip.path), clip.group))
 
 
-def _listen(
+def _freeze(
     encoder: ClapEncoder,
     clips: Sequence[LabelledClip],
     config: FinetuneConfig,
@@ -186,7 +188,7 @@ def _listen(
     key: str,
     on_progress: Callable[[Progress], None],
 ) -> tuple[Tower, Portion, HiddenStates]:
-    """The tower at the config's rung, and what its frozen part makes of all clips."""
+    """The tower with the config's trainable stages, and the hidden states that its frozen part gives for all clips."""
     assert config.rung != "auto"
     dtype = training_dtype(config.dtype, encoder.device)
     tower, portion = Tower(encoder.model, config.rung, dtype), Portion(encoder.batch_size)
@@ -198,9 +200,9 @@ def _listen(
 
         return portion.run(attempt)
 
-    def on_clip(heard: int) -> None:
-        eta_s = (time.monotonic() - started) / heard * (len(clips) - heard)
-        on_progress(Progress(0, 2 * config.epochs, heard, len(clips), eta_s=eta_s))
+    def on_clip(num_done: int) -> None:
+        eta_s = (time.monotonic() - started) / num_done * (len(clips) - num_done)
+        on_progress(Progress(0, 2 * config.epochs, num_done, len(clips), eta_s=eta_s))
 
     log_mel = deepcopy(encoder.log_mel).cpu().float()  # training needs no float64
     hidden = compute_hidden_states(
@@ -210,21 +212,23 @@ def _listen(
 
 
 def _readable(clips: Sequence[LabelledClip], hidden: HiddenStates) -> list[Indices]:
-    """Indices of the clips for training and for validation that could be read. Raises `TrainingError` if none could."""
-    found = []
+    """Indices of the readable clips of train and of validation. Raises `TrainingError` if either has none."""
+    indices = []
     for split in ("train", "validation"):
-        of_split = [index for index, clip in enumerate(clips) if clip.split == split]
-        found.append(np.array([index for index in of_split if hidden.places[index]], np.int64))
-        if not len(found[-1]):
-            raise TrainingError(f"None of the {len(of_split)} clips for {split} can be read: see to their audio files.")
-    return found
+        split_indices = [index for index, clip in enumerate(clips) if clip.split == split]
+        indices.append(np.array([index for index in split_indices if hidden.places[index]], np.int64))
+        if not len(indices[-1]):
+            raise TrainingError(
+                f"None of the {counted(len(split_indices), 'clip')} for {split} can be read: check their audio files."
+            )
+    return indices
 
 
 def _candidate(folder: Path, manifest: Mapping[str, Any]) -> Candidate:
     return Candidate(
         folder=folder,
         encoder_version=manifest["encoder_version"],
-        rung=manifest["rung"],
+        trainable_stages=manifest["rung"],
         alpha=manifest["alpha"],
         before=manifest["before"]["figure"],
         after=manifest["after"]["figure"],
@@ -233,7 +237,9 @@ def _candidate(folder: Path, manifest: Mapping[str, Any]) -> Candidate:
 
 
 def _key(encoder: ClapEncoder, label_space: LabelSpace, clips: Sequence[LabelledClip], config: FinetuneConfig) -> str:
-    """Hex digits over all the arguments that decide the result: what a saved state belongs to."""
-    heard = [[str(clip.path), clip.group, dict(clip.targets), clip.split, clip.weight] for clip in clips]
-    text = json.dumps([_RECIPE, encoder.identity.version, space_id(label_space), heard, asdict(config)], sort_keys=True)
+    """Hex digits over all arguments that decide the result: a saved state belongs to the run with the same key."""
+    answers = [[str(clip.path), clip.group, dict(clip.targets), clip.split, clip.weight] for clip in clips]
+    text = json.dumps(
+        [_RECIPE, encoder.identity.version, space_id(label_space), answers, asdict(config)], sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]

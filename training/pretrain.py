@@ -1,8 +1,8 @@
 """Trains a CLAP on pairs of sounds and captions, from scratch or from a checkpoint.
 
-The loop is `pretrain`, for any model and any batches. A run that was killed goes on from where it last saved when it is
-started again with the same arguments, and ends with the same weights, to the bit. Several processes share each batch
-when `torchrun` starts them. The schedule is fixed and its end is what is published: validation selects nothing.
+`pretrain` is the loop, for any model and any batches. A run that was killed continues from its last saved state when it
+is started again with the same arguments, and ends with identical weights. Processes started by `torchrun` share each
+batch. The schedule is fixed, and the weights at its end are published: validation selects nothing.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from training.pretraining.optimiser import Optimiser, OptimiserName, cosine_rate
 from training.pretraining.processes import ALONE, Processes
 
 _START_HORIZONS = 5.0
-"""Averaging forgets the start as e^−5 at least, 0.7 %, however short the run is."""
+"""However short the run is, the initial weights make up at most e^−5, 0.7 %, of the average."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What decides the result, apart from model and data, and stands in its `repr`; and how often it is looked at."""
+    """The settings that decide the result besides model and data (the fields in `repr`), and how often to save."""
 
     epochs: int
     seed: int = 0
@@ -40,20 +40,20 @@ class Schedule:
     optimiser: OptimiserName = "muon"
     weight_decay: float = 0.05
     max_gradient_norm: float = 1.0
-    averaging: float = 0.997  # of the weights that are published, from step to step, at most; 0: the last ones are
+    averaging: float = 0.997  # highest decay of the published moving average, per step; 0: publish the last weights
     evaluate_every: int = field(default=10, repr=False)  # epochs
-    save_every: int = field(default=500, repr=False)  # steps; each epoch's end is saved too
+    save_every: int = field(default=500, repr=False)  # steps; the end of each epoch is saved too
 
 
 class Batches(Protocol):
-    """What the loop asks of its data."""
+    """The training data, as the loop needs it."""
 
     @property
     def num_batches(self) -> int:
         """Batches in an epoch."""
 
     def epoch(self, number: int, *, skip: int = 0) -> Iterator[Batch]:
-        """The epoch's batches without the first `skip`: the same ones whenever they are asked for."""
+        """The epoch's batches without the first `skip`: the same ones on every call."""
 
 
 def pretrain(
@@ -67,10 +67,10 @@ def pretrain(
     evaluate: Callable[[], Mapping[str, float]] = dict,
     processes: Processes = ALONE,
 ) -> None:
-    """Runs the schedule from where `out/state.pt` stands, and publishes the averaged weights, which are then evaluated.
+    """Runs the schedule from the state in `out/state.pt`, if any; publishes the averaged weights and evaluates them.
 
-    `identity` says what else decides the result, model and data: nobody goes on with another one's state.
-    Raises `TrainingError` if what was saved belongs to another schedule, or if the loss is no number any more.
+    `identity` names what else decides the result, model and data, so that no run continues from the state of another.
+    Raises `TrainingError` if the saved state belongs to another run, or if the loss stops being a finite number.
     """
     run = Run(task, schedule, batches.num_batches, identity)
     step = run.resume(out / "state.pt")
@@ -79,7 +79,9 @@ def pretrain(
         while True:
             epoch, done = divmod(step, batches.num_batches)
             is_due = step == run.num_steps or (step > 0 and done == 0 and epoch % schedule.evaluate_every == 0)
-            if processes.rank == 0 and is_due:  # after a resume too: a kill may have come between saving and this
+            if (
+                processes.rank == 0 and is_due
+            ):  # after a resume too: the run may have been killed between saving and publishing
                 publish(run.published)
                 curves.figures(step, evaluate())
             processes.wait()
@@ -93,7 +95,7 @@ def pretrain(
 
 
 def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, each made while the one before it is in use."""
+    """The same batches, each prepared while the previous one is in use."""
     with ThreadPoolExecutor(1) as maker:
         coming = maker.submit(next, batches, None)
         while (batch := coming.result()) is not None:
@@ -102,7 +104,7 @@ def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 class Run:
-    """Task, optimiser and averaged weights: one step changes them, and all of them are saved."""
+    """The state of a run: model, optimiser and averaged weights, which a step changes and `save` writes."""
 
     def __init__(self, task: Contrastive, schedule: Schedule, steps_an_epoch: int, identity: str) -> None:
         self.num_steps = schedule.epochs * steps_an_epoch
@@ -119,27 +121,27 @@ class Run:
         return self._averaged.module
 
     def step(self, batch: Batch, number: int) -> dict[str, float]:
-        """One step of the optimiser; returns loss, rate and gradient norm."""
+        """Takes one optimiser step; returns its loss, rate, gradient norm and scale, by name."""
         schedule = self._schedule
         loss = self._task.gradients(batch, seed=schedule.seed * 1_000_000_007 + number)
         rate = cosine_rate(number, peak=schedule.peak_rate, warmup_steps=self._warmup_steps, num_steps=self.num_steps)
         norm = self._optimiser.step(rate, schedule.max_gradient_norm)
         if not torch.isfinite(torch.tensor([loss, norm])).all():
-            raise TrainingError(f"Training broke down at step {number}: the loss is {loss}. Choose a lower peak rate.")
+            raise TrainingError(f"Training diverged at step {number}, with a loss of {loss}: choose a lower peak rate.")
         self._task.limit_scales()
         self._averaged.update_parameters(self._task.model)
         return {"loss": loss, "rate": rate, "gradient norm": norm, "scale": self._task.scale}
 
     def save(self, file: Path, next_step: int) -> None:
-        """Writes all that `resume` needs, complete or not at all."""
+        """Writes atomically what `resume` needs."""
         file.parent.mkdir(parents=True, exist_ok=True)
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         save_state(file, {"key": self._key, "next_step": next_step} | parts)
 
     def resume(self, file: Path) -> int:
-        """The step to go on with: 0 if nothing was saved.
+        """Loads the saved state and returns the step to continue with; 0 if there is none.
 
-        Raises `TrainingError` if what was saved belongs to another schedule.
+        Raises `TrainingError` if the state belongs to another run.
         """
         state = load_state(file, self._key)
         if state is None:
@@ -158,7 +160,7 @@ class Run:
 
 @torch.no_grad()
 def _average(decay: float, averaged: list[torch.Tensor], current: list[torch.Tensor], _num_averaged: Any) -> None:
-    """decay · averaged + (1 − decay) · current, of tensors of one dtype; whole numbers are indices, and copied."""
+    """Sets `averaged` to decay · averaged + (1 − decay) · current, tensors of one dtype; integers are copied."""
     if averaged[0].is_floating_point():
         torch._foreach_lerp_(averaged, current, 1 - decay)
     else:

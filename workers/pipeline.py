@@ -1,32 +1,35 @@
 """Files → embeddings in the store, in three overlapped stages: decode → mel and forward → store.
 
-Decoders fill a bounded queue, one thread runs batches from it through their encoder, another writes what comes out. A
-stage that falls behind holds up the one before it, so memory doesn't grow with the files' length or number, and whoever
-asks for a file waits, but never in vain: a failure ends the files that it concerns, and no stage.
+Decoders fill a bounded queue, one thread takes batches from it through their encoder, another stores the results. A
+stage that falls behind slows the one before it, so memory doesn't grow with the length or number of files. A failure
+ends the files that it concerns, never a stage, so nobody waits in vain.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
+import math
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from clapboard.clap import ClapEncoder, Embeddings, View
+from clapboard.audio.channels import content_key
+from clapboard.audio.pieces import LEAST_DAMAGE_S, Condition
+from clapboard.audio.windows import SAMPLE_RATE, blocks
 from clapboard.errors import ClapboardError, InternalError
-from clapboard.logs import describe
+from clapboard.model.clap import ClapEncoder, Embeddings, View
 from clapboard.sources import SourceFile
 from clapboard.store import Store
 from clapboard.store.embeddings import Recording, Stretch
-from workers.metrics import WorkerMetrics
+from workers.unexpected import unexpected_error
 from workers.window_queue import WindowQueue
+from workers.worker_metrics import WorkerMetrics
 
 BATCH_DELAY_S = 0.02
 """How long a window waits at most for others to share its forward pass."""
@@ -34,43 +37,56 @@ BATCH_DELAY_S = 0.02
 _BATCHES_AHEAD = 2
 _MIN_WINDOWS_AHEAD = 16
 _URGENT_DECODERS = 2
-_NOTHING: Embeddings = np.zeros((0, 0), np.float32)
+_NO_EMBEDDINGS: Embeddings = np.zeros((0, 0), np.float32)
 _NAME = "The task's audio"  # what errors call a file: its own name is a hash
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class _File:
-    """A file on its way. `done` has its recording once all its embeddings are stored, or why they can't be."""
+    """A file under way. `done` gets its recording once all embeddings are stored, or the error that prevents that."""
 
     encoder: ClapEncoder
     source: SourceFile
     urgent: bool
-    done: Future[Recording]
+    leave: Callable[[_File], None]
+    done: Future[Recording] = field(default_factory=Future)
+    channel: str = ""
+    damage: str = ""  # from an earlier reading
     num_windows: int = 0
     duration_s: float = 0.0
+    condition: Condition = field(default_factory=Condition)
+
+    @property
+    def content(self) -> str:
+        """The key of the recording's content in the store."""
+        return content_key(self.source.sha256, self.channel)
 
     @property
     def key(self) -> tuple[str, str, str]:
         identity = self.encoder.identity
-        return identity.version, identity.dtype, self.source.sha256
+        return identity.version, identity.dtype, self.content
 
     def finish(self) -> None:
-        with contextlib.suppress(InvalidStateError):  # it failed
-            self.done.set_result(Recording(self.source.sha256, self.num_windows, self.duration_s))
+        self.leave(self)
+        with contextlib.suppress(InvalidStateError):  # it has failed
+            self.done.set_result(
+                Recording(self.content, self.num_windows, self.duration_s, self.condition.damage or self.damage)
+            )
 
     def fail(self, error: ClapboardError) -> None:
-        with contextlib.suppress(InvalidStateError):  # it failed before
-            self.done.set_exception(error)
+        self.leave(self)
+        # The frames that the error came from would keep this file and its windows in memory.
+        error.__cause__ = error.__context__ = None
+        with contextlib.suppress(InvalidStateError):  # it has failed before
+            self.done.set_exception(error.with_traceback(None))
 
 
 @dataclass(frozen=True, eq=False)
-class _Piece:
-    """A window of a file, or all of it as an encoder with fusion hears it; None behind the last one."""
+class _Entry:
+    """A view of a file: one window or, for an encoder with fusion, the whole file. None marks the file's end."""
 
     file: _File
-    window: View | None
+    view: View | None
 
     @property
     def urgent(self) -> bool:
@@ -78,7 +94,7 @@ class _Piece:
 
     @property
     def is_window(self) -> bool:
-        return self.window is not None
+        return self.view is not None
 
     @property
     def group(self) -> object:
@@ -89,19 +105,34 @@ class _Piece:
         return self.file.encoder.batch_size
 
 
-_Batch = tuple[list[_Piece], list[_Piece], Embeddings]  # all pieces; those that were embedded; `[B, D]`
+@dataclass(frozen=True, eq=False)
+class _EmbeddedWindow:
+    """A window without its samples, which are let go before the store is waited for."""
+
+    file: _File
+    index: int
+    end_s: float
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What came out of a forward pass. Every window of the `ended_files` is in this batch or an earlier one."""
+
+    windows: Sequence[_EmbeddedWindow]
+    embeddings: Embeddings  # [B, D]
+    ended_files: Sequence[_File]
 
 
 class Pipeline:
-    """Embeds files for whoever asks. Threads share it; closed, it gives what is under way up."""
+    """Embeds files. Threads share it. Closing it ends the files that are under way as failed."""
 
     def __init__(self, store: Store, metrics: WorkerMetrics, *, num_decoders: int, batch_size: int) -> None:
         self._store = store
         self._metrics = metrics
         self._under_way: dict[tuple[str, str, str], _File] = {}
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         capacity = max(_MIN_WINDOWS_AHEAD, _BATCHES_AHEAD * batch_size)
-        self._windows: WindowQueue[_Piece] = WindowQueue(capacity, BATCH_DELAY_S)
+        self._windows: WindowQueue[_Entry] = WindowQueue(capacity, BATCH_DELAY_S)
         self._embedded: queue.Queue[_Batch | None] = queue.Queue(_BATCHES_AHEAD)
         self._decoders = ThreadPoolExecutor(num_decoders, "decode")
         self._urgent_decoders = ThreadPoolExecutor(_URGENT_DECODERS, "decode-urgent")
@@ -109,118 +140,143 @@ class Pipeline:
         for stage in self._stages:
             stage.start()
 
-    def embed(self, encoder: ClapEncoder, source: SourceFile, *, urgent: bool) -> Future[Recording]:
-        """The file's recording, once the store has all its embeddings by the encoder. Fails with a `ClapboardError`.
+    def embed(self, encoder: ClapEncoder, source: SourceFile, *, urgent: bool, channel: str = "") -> Future[Recording]:
+        """The file's recording, once the store has all its embeddings. Fails with a `ClapboardError`.
 
-        A file that is under way already is joined.
+        `channel` is the one to embed, empty for all. A file that is under way already is embedded once. The source is
+        released as soon as nothing is read from it any more.
         """
-        file = _File(encoder, source, urgent, Future())
-        with self._turn:
-            joined = self._under_way.setdefault(file.key, file)
-        if joined is not file:
-            return joined.done
-        file.done.add_done_callback(lambda _: self._leave(file))
+        file = _File(encoder, source, urgent, self._leave, channel=channel)
+        with self._lock:
+            under_way = self._under_way.setdefault(file.key, file)
+        if under_way is not file:
+            source.release()
+            return under_way.done
         (self._urgent_decoders if urgent else self._decoders).submit(self._decode, file)
         return file.done
 
     def close(self) -> None:
-        """Stop the stages; files that are still under way fail as something to be tried again."""
+        """Stop the stages. Files that are still under way fail with a retryable error."""
         self._windows.close()
         for decoders in (self._decoders, self._urgent_decoders):
             decoders.shutdown(cancel_futures=True)
         for stage in self._stages:
             stage.join()
         for file in [*self._under_way.values()]:
+            file.source.release()
             file.fail(InternalError("The worker was stopped: another one tries this again."))
 
     def _leave(self, file: _File) -> None:
-        with self._turn:
-            self._under_way.pop(file.key, None)
+        with self._lock:
+            if self._under_way.get(file.key) is file:
+                del self._under_way[file.key]
 
     def _decode(self, file: _File) -> None:
         began = time.perf_counter()
         try:
-            if found := self._stored(file):
+            if stored := self._stored(file):
                 self._metrics.count_cached(1)
-                file.num_windows, file.duration_s = found.num_windows, found.duration_s
+                file.num_windows, file.duration_s, file.damage = stored.num_windows, stored.duration_s, stored.damage
                 file.finish()
                 return
-            for window in file.encoder.views(file.source.path, name=_NAME):
-                if file.done.done() or not self._windows.put(_Piece(file, window)):
+            views = file.encoder.views(file.source.path, name=_NAME, channel=file.channel, condition=file.condition)
+            for view in views:
+                if file.done.done() or not self._windows.put(_Entry(file, view)):
                     return
             self._metrics.observe_stage("decode", time.perf_counter() - began)
-            self._windows.put(_Piece(file, None))
+            self._windows.put(_Entry(file, None))
         except ClapboardError as error:
             file.fail(error)
         except Exception as error:
-            file.fail(unforeseen("decoding", error))
+            file.fail(unexpected_error("decoding", error))
+        finally:
+            file.source.release()
 
     def _stored(self, file: _File) -> Recording | None:
         """The recording, if the same content was embedded before, under another address."""
-        version, dtype, sha256 = file.key
-        recording = self._store.embeddings.recording_of(sha256)
+        version, dtype, content = file.key
+        recording = self._store.embeddings.recording_of(content)
+        if recording is not None and not self._store.embeddings.is_read(content):
+            recording = self._read_again(file, recording)
         if recording is None or not self._store.embeddings.get([recording], version, dtype):
             return None
         return recording
 
+    def _read_again(self, file: _File, earlier: Recording) -> Recording | None:
+        """The recording, if reading the file again gives what an earlier release read; else None, and it is forgotten.
+
+        Most are the same, and reading takes a fraction of the time that embedding does.
+        """
+        condition = Condition()
+        try:
+            pieces = blocks(file.source.path, name=_NAME, channel=file.channel, condition=condition)
+            duration_s = sum(piece.size for piece in pieces) / SAMPLE_RATE
+        except ClapboardError:
+            duration_s = math.inf
+        if abs(duration_s - earlier.duration_s) > LEAST_DAMAGE_S or condition.cancelled_s:
+            self._store.embeddings.forget_unread(file.content)
+            return None
+        self._store.embeddings.confirm(file.content, condition.damage)
+        return replace(earlier, damage=condition.damage)
+
     def _forward_all(self) -> None:
-        while pieces := self._windows.take():
-            alive = [piece for piece in pieces if piece.window is not None and not piece.file.done.done()]
-            try:
-                vectors = self._forward(alive)
-            except ClapboardError as error:
-                alive, vectors = _blamed(alive, error), _NOTHING
-            except Exception as error:  # not these files' fault, as far as we know: each is tried again
-                alive, vectors = _blamed(alive, unforeseen("embedding", error)), _NOTHING
-            self._embedded.put((pieces, alive, vectors))
+        # The entries get no name here: it would keep a batch's samples in memory until the next batch comes.
+        while batch := self._forwarded(self._windows.take()):
+            self._embedded.put(batch)
         self._embedded.put(None)
 
-    def _forward(self, pieces: Sequence[_Piece]) -> Embeddings:
-        if not pieces:
-            return _NOTHING
+    def _forwarded(self, entries: Sequence[_Entry]) -> _Batch | None:
+        """The entries' embeddings; None if there are no entries, since the queue is closed."""
+        if not entries:
+            return None
+        alive = [entry for entry in entries if entry.view is not None and not entry.file.done.done()]
+        try:
+            embeddings = self._forward(alive)
+        except Exception as error:
+            # An unexpected error isn't known to be these files' fault: they are tried again.
+            cause = error if isinstance(error, ClapboardError) else unexpected_error("embedding", error)
+            _fail_all(alive, cause)
+            alive, embeddings = [], _NO_EMBEDDINGS
+        windows = [_EmbeddedWindow(entry.file, entry.view.index, entry.view.end_s) for entry in alive if entry.view]
+        return _Batch(windows, embeddings, [entry.file for entry in entries if entry.view is None])
+
+    def _forward(self, entries: Sequence[_Entry]) -> Embeddings:
+        if not entries:
+            return _NO_EMBEDDINGS
         began = time.perf_counter()
-        windows = [piece.window for piece in pieces if piece.window is not None]
-        vectors = pieces[0].file.encoder.embed_views(windows)
+        views = [entry.view for entry in entries if entry.view is not None]
+        embeddings = entries[0].file.encoder.embed_views(views)
         self._metrics.observe_stage("forward", time.perf_counter() - began)
-        self._metrics.observe_batch(len(windows))
-        return vectors
+        self._metrics.observe_batch(len(views))
+        return embeddings
 
     def _store_all(self) -> None:
         while batch := self._embedded.get():
-            pieces, alive, vectors = batch
             try:
-                self._put(alive, vectors)
+                self._put(batch)
             except Exception as error:
-                _blamed(alive, unforeseen("storing embeddings", error))
-            for piece in pieces:
-                if piece.window is None and not piece.file.done.done():
+                _fail_all(batch.windows, unexpected_error("storing embeddings", error))
+            for file in batch.ended_files:
+                if not file.done.done():
                     self._metrics.count_computed(1)
-                    piece.file.finish()
+                    file.finish()
 
-    def _put(self, pieces: Sequence[_Piece], vectors: Embeddings) -> None:
+    def _put(self, batch: _Batch) -> None:
         began = time.perf_counter()
         stretches, start = [], 0
-        for file, group in itertools.groupby(pieces, key=lambda piece: piece.file):
-            windows = [piece.window for piece in group if piece.window is not None]
+        for file, group in itertools.groupby(batch.windows, key=lambda window: window.file):
+            windows = list(group)
             stop = start + len(windows)
-            stretches.append(Stretch(file.source.sha256, windows[0].index, vectors[start:stop]))
+            stretches.append(Stretch(file.content, windows[0].index, batch.embeddings[start:stop]))
             file.num_windows, file.duration_s = windows[-1].index + 1, windows[-1].end_s
             start = stop
         if stretches:
-            identity = pieces[0].file.encoder.identity
+            identity = batch.windows[0].file.encoder.identity
             self._store.embeddings.put_all(stretches, identity.version, identity.dtype)
             self._metrics.observe_stage("store", time.perf_counter() - began)
 
 
-def unforeseen(doing: str, error: Exception) -> InternalError:
-    """The error to record for an exception that nobody foresaw, which is logged here."""
-    log.error("%s failed: %s", doing, describe(error))
-    kind = type(error).__name__
-    return InternalError(f"Something unforeseen failed while {doing} ({kind}): the worker's log says where.")
-
-
-def _blamed(pieces: Sequence[_Piece], error: ClapboardError) -> list[_Piece]:
-    """What is left of the pieces: none."""
-    for piece in pieces:
-        piece.file.fail(error)
-    return []
+def _fail_all(windows: Sequence[_Entry | _EmbeddedWindow], error: ClapboardError) -> None:
+    """Fail the files of the windows."""
+    for window in windows:
+        window.file.fail(error)

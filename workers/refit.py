@@ -1,4 +1,4 @@
-"""What people said since → a head that says it better, in seconds, and its rollout."""
+"""`learn` jobs: labels that people added → a head fitted to all labels, within seconds, and its rollout."""
 
 from __future__ import annotations
 
@@ -6,31 +6,24 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from clapboard import prediction
-from clapboard.feedback.consensus import Consensus, consensus
-from clapboard.head import ZERO_SHOT, Head, scores_of_all
-from clapboard.known_tasks import embedded
-from clapboard.labels import LabelSpace, parse_label_config
-from clapboard.scoring import Array, mean_direction
-from clapboard.serving import Serving, find_serving
+from clapboard.labels.label_config import parse_label_config
+from clapboard.labels.label_space import LabelSpace
+from clapboard.plurals import counted
+from clapboard.project.agreement import agreement
+from clapboard.project.serving import Serving, find_serving
 from clapboard.settings import Settings
 from clapboard.store import Store
-from clapboard.store.tasks import KnownTask
 from clapboard.store.versions import Version
-from training.head import LabelledEmbeddings, fit_head
-from workers.encoders import EncoderPool
-from workers.heads import Heads
-from workers.rollout import Rollout
-
-POOL_SIZE = 20_000
-"""Clips that a head is centred on, at most."""
-
-LEAST_CHANGE = 0.02
-"""A head that changes no suggestion, and no score by more than this, isn't worth bothering Label Studio."""
+from clapboard.suggest import prediction
+from clapboard.suggest.head import ZERO_SHOT, Head
+from workers.encoder_pool import EncoderPool
+from workers.head_cache import HeadCache
+from workers.head_fitting import embedding_pool, fit, is_noticeable
+from workers.rollout import Rollout, Takeover
 
 log = logging.getLogger(__name__)
+
+OnPage = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -42,158 +35,156 @@ class Refitted:
     num_waiting: int
     changed: bool
     num_missing: int = 0
+    pinned: bool = False
+    left_out: str = ""  # a sentence on what isn't learnt from
 
     def __str__(self) -> str:
-        done = "promoted" if self.changed else "still right"
-        return f"{self.num_labels} labels; {self.model_version} is {done}."
+        if self.pinned:
+            return (
+                f"{self.model_version} is pinned: learning goes on with the next label, or after "
+                "`clapboard models unpin`."
+            )
+        outcome = "promoted" if self.changed else "still right"
+        sentence = f"{counted(self.num_labels, 'label')}; {self.model_version} is {outcome}."
+        return f"{sentence} {self.left_out}".rstrip()
 
 
 class Refitter:
-    """Runs a project's `learn` job."""
+    """Runs a project's `learn` jobs. The caller holds the project's lock."""
 
-    def __init__(self, settings: Settings, store: Store, encoders: EncoderPool, heads: Heads, rollout: Rollout) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, encoders: EncoderPool, heads: HeadCache, rollout: Rollout
+    ) -> None:
         self._settings = settings
         self._store = store
         self._encoders = encoders
         self._heads = heads
         self._rollout = rollout
 
-    def run(self, project: int, *, on_page: Callable[[int], None] = lambda _num_tasks: None) -> Refitted:
-        """Enter what is new in the inbox, fit, and roll the head out; `on_page` hears of the tasks gone through.
+    def run(self, project: int, *, on_page: OnPage = lambda _num_tasks: None) -> Refitted:
+        """Enter new events in the ledger, fit a head and roll it out.
 
-        Raises `NotFoundError` for a project that never introduced itself, `LabelConfigError`, `NoWorkerError`,
-        `LabelStudioError`.
+        `on_page` gets the number of tasks in each page that a rollout has finished. Raises `NotFoundError` for a
+        project that was never connected, `LabelConfigError`, `NoWorkerError`, `LabelStudioError`.
         """
         self._store.ledger.catch_up()
         label_config = self._store.catalog.project(project).label_config
         label_space = parse_label_config(label_config)
         self._store.catalog.put_label_space(prediction.space_id(label_space), label_config)
-        pointer = _name(self._store.versions.promoted(project))
-        if (begun := self._begun(project, label_space)) is not None:
-            rolled = self._rollout.run(begun, instead_of=pointer, waits_for_all=False, on_page=on_page)
-            if rolled.num_waiting:
-                return Refitted(begun.model_version, begun.manifest["num_labels"], rolled.num_waiting, changed=True)
+        if pinned := self._pinned(project):
+            return self._keep_pinned(project, label_space, pinned, on_page)
+        if unfinished := self._finish_rollout(project, label_space, on_page):
+            return unfinished
         return self._refit(project, label_space, on_page)
 
-    def _refit(self, project: int, label_space: LabelSpace, on_page: Callable[[int], None]) -> Refitted:
-        # The pointer first: whatever is promoted from here on is not to be replaced by what is fitted without it.
+    def _pinned(self, project: int) -> str:
+        """The version that a person chose, if it serves or is about to; empty if there is none."""
+        pinned = self._store.versions.pinned(project)
+        if not pinned or pinned == _name(self._store.versions.promoted(project)):
+            return pinned
+        if pinned in self._store.jobs.open_versions("promote", project):
+            return pinned
+        self._store.versions.unpin(project)  # it couldn't be promoted
+        return ""
+
+    def _keep_pinned(self, project: int, label_space: LabelSpace, pinned: str, on_page: OnPage) -> Refitted:
+        """Fit nothing. Under a new label config, the pinned version's encoder takes over with the labels' texts."""
         promoted = self._store.versions.promoted(project)
-        served = find_serving(self._store, self._settings.model, project, label_space)
-        num_entries = self._store.ledger.num_entries(project)
-        agreed = consensus(self._store.ledger.standing(project), label_space)
-        tasks, vectors = self._pool(project, served, set(agreed.labels))
-        encoder = self._encoders.get(served.encoder.model)
-        _, zero_shot = self._heads.get(encoder, served.space_id)
-        labelled = _labelled(label_space, agreed, tasks, vectors)
-        head, name = zero_shot, ZERO_SHOT
-        if labelled:
-            pool = np.stack([mean_direction(windows) for windows in vectors.values()])
-            head = fit_head(label_space, zero_shot, labelled, pool)
-            name = head.name
-        num_labels = max((len(one.embeddings) for one in labelled.values()), default=0)
-        version = Version(
-            project,
-            prediction.model_version(encoder.identity, label_space, name),
-            served.encoder.model,
-            served.encoder.version,
-            name,
-            served.space_id,
-            manifest={
-                "kind": "head" if labelled else ZERO_SHOT,
-                "num_labels": num_labels,
-                "num_entries": num_entries,
-            },
+        serving = find_serving(self._store, self._settings.model, project, label_space)
+        if promoted is None or pinned != promoted.model_version or serving.model_version == pinned:
+            return Refitted(pinned, 0, 0, changed=False, pinned=True)
+        version = _version(project, serving, serving.model_version, serving.head, {"kind": ZERO_SHOT})
+        is_new = self._store.versions.put(version)
+        takeover = Takeover(version, is_new, instead_of=pinned, pinned_as=pinned, waits_for_embeddings=False)
+        progress = self._rollout.run(takeover, on_page=on_page)
+        return Refitted(
+            version.model_version, 0, progress.num_waiting, True, num_missing=progress.num_missing, pinned=True
         )
-        if not self._is_worth_it(version, served, promoted, label_space, head, vectors):
-            return Refitted(served.model_version, num_labels, 0, changed=False)
-        is_new = self._store.versions.put(version, head if labelled else None)
-        rolled = self._rollout.run(
-            version, is_new=is_new, instead_of=_name(promoted), waits_for_all=False, on_page=on_page
-        )
-        return Refitted(version.model_version, num_labels, rolled.num_waiting, True, rolled.num_missing)
 
-    def _begun(self, project: int, label_space: LabelSpace) -> Version | None:
-        """A head on its way in that was fitted to all that is said by now.
+    def _finish_rollout(self, project: int, label_space: LabelSpace, on_page: OnPage) -> Refitted | None:
+        """Go on with a rollout that an earlier try began, if no label came since; None once it has ended.
 
-        It is brought to its end first: while recordings are being embedded, each fit is centred a little differently.
+        Fitting again would start over: while recordings are being embedded, each fit is centred a little differently.
         """
         promoted = self._store.versions.promoted(project)
-        served = find_serving(self._store, self._settings.model, project, label_space)
+        version = self._head_on_its_way(project, label_space, promoted)
+        if version is None:
+            return None
+        takeover = Takeover(version, instead_of=_name(promoted), waits_for_embeddings=False)
+        progress = self._rollout.run(takeover, on_page=on_page)
+        if not progress.num_waiting:
+            return None
+        return Refitted(version.model_version, version.manifest["num_labels"], progress.num_waiting, changed=True)
+
+    def _head_on_its_way(self, project: int, label_space: LabelSpace, promoted: Version | None) -> Version | None:
+        """The newest head that hasn't served yet and was fitted to all that the ledger holds."""
+        serving = find_serving(self._store, self._settings.model, project, label_space)
         since = promoted.promoted_at or 0.0 if promoted else 0.0
         num_entries = self._store.ledger.num_entries(project)
         for version in reversed(self._store.versions.of_project(project)):
-            waits = version.promoted_at is None and version.created_at >= since
-            fits = (version.encoder_version, version.space_id) == (served.encoder.version, served.space_id)
-            if waits and fits and version.manifest.get("num_entries") == num_entries:
+            is_waiting = version.promoted_at is None and version.created_at >= since
+            fits = (version.encoder_version, version.space_id) == (serving.encoder.version, serving.space_id)
+            if is_waiting and fits and version.manifest.get("num_entries") == num_entries:
                 return version
         return None
 
-    def _is_worth_it(
-        self,
-        version: Version,
-        served: Serving,
-        promoted: Version | None,
-        label_space: LabelSpace,
-        head: Head,
-        vectors: dict[int, Array],
-    ) -> bool:
-        """Whether people would notice the version."""
-        if version.model_version != served.model_version:
-            _, before = self._heads.get(self._encoders.get(served.encoder.model), served.space_id, served.head)
-            return _differ(label_space, before, head, vectors)
-        # It answers already; but what was predicted before, under another label config, may be of another version.
-        if promoted is not None:
-            return promoted.model_version != version.model_version
-        return bool(set(self._store.predictions.model_versions(version.project)) - {version.model_version})
+    def _refit(self, project: int, label_space: LabelSpace, on_page: OnPage) -> Refitted:
+        # Read the pointer first: a version that is promoted from here on must not be replaced by this head.
+        promoted = self._store.versions.promoted(project)
+        serving = find_serving(self._store, self._settings.model, project, label_space)
+        num_entries = self._store.ledger.num_entries(project)
+        agreed = agreement(self._store, project, label_space)
+        embeddings = embedding_pool(self._store, project, serving.encoder, set(agreed.labels))
+        fitted = fit(label_space, self._head(serving, ZERO_SHOT), agreed.labels, embeddings)
+        name = fitted.head.name if fitted.num_labels else ZERO_SHOT
+        version = _version(
+            project,
+            serving,
+            prediction.model_version(self._encoders.get(serving.encoder.model).identity, label_space, name),
+            name,
+            {
+                "kind": "head" if fitted.num_labels else ZERO_SHOT,
+                "num_labels": fitted.num_labels,
+                "num_entries": num_entries,
+            },
+        )
+        left_out = agreed.left_out.sentence
+        if version.model_version == serving.model_version:
+            is_worth_it = self._others_predicted(project, promoted, version.model_version)
+        else:
+            is_worth_it = is_noticeable(label_space, self._head(serving, serving.head), fitted.head, embeddings)
+        if not is_worth_it:
+            return Refitted(serving.model_version, fitted.num_labels, 0, changed=False, left_out=left_out)
+        is_new = self._store.versions.put(version, fitted.head if fitted.num_labels else None)
+        takeover = Takeover(version, is_new, instead_of=_name(promoted), waits_for_embeddings=False)
+        progress = self._rollout.run(takeover, on_page=on_page)
+        return Refitted(
+            version.model_version,
+            fitted.num_labels,
+            progress.num_waiting,
+            True,
+            num_missing=progress.num_missing,
+            left_out=left_out,
+        )
 
-    def _pool(self, project: int, served: Serving, wanted: set[int]) -> tuple[dict[int, KnownTask], dict[int, Array]]:
-        """Tasks and their embeddings: all that are labelled, and others up to `POOL_SIZE`; none that is set aside."""
-        tasks: dict[int, KnownTask] = {}
-        vectors: dict[int, Array] = {}
-        for page in self._store.tasks.of_project(project):
-            room = len(vectors) < POOL_SIZE
-            some = [task for task in page if not task.set_aside and (room or task.task in wanted)]
-            tasks |= {task.task: task for task in some}
-            vectors |= embedded(self._store, some, served.encoder)
-        return tasks, vectors
+    def _head(self, serving: Serving, name: str) -> Head:
+        _, head = self._heads.get(self._encoders.get(serving.encoder.model), serving.space_id, name)
+        return head
+
+    def _others_predicted(self, project: int, promoted: Version | None, model_version: str) -> bool:
+        """Whether another version may have made the stored predictions, as under an earlier label config."""
+        if promoted is not None:
+            return promoted.model_version != model_version
+        return bool(set(self._store.predictions.model_versions(project)) - {model_version})
 
 
 def _name(promoted: Version | None) -> str:
-    """What the pointer says: nothing where the base model serves."""
+    """The project's pointer: empty where the base model serves."""
     return promoted.model_version if promoted else ""
 
 
-def _labelled(
-    label_space: LabelSpace, agreed: Consensus, tasks: dict[int, KnownTask], vectors: dict[int, Array]
-) -> dict[str, LabelledEmbeddings]:
-    """By control, the embeddings and targets of the tasks that have labels for it."""
-    found = {}
-    for control in label_space.predicted:
-        index = {label.value: position for position, label in enumerate(control.labels)}
-        rows = [
-            (vectors[task], labels[control.name])
-            for task, labels in agreed.labels.items()
-            if task in tasks and task in vectors and control.name in labels
-        ]
-        if not rows:
-            continue
-        targets = np.zeros((len(rows), len(index)), np.float32)
-        for row, (_, said) in enumerate(rows):
-            targets[row, [index[label] for label in said.labels]] = 1.0
-        found[control.name] = LabelledEmbeddings(
-            np.stack([mean_direction(windows) for windows, _ in rows]),
-            targets,
-            np.array([said.weight for _, said in rows], np.float32),
-        )
-    return found
-
-
-def _differ(label_space: LabelSpace, before: Head, after: Head, vectors: dict[int, Array]) -> bool:
-    """Whether the heads tell any of the clips apart enough to be worth a rollout."""
-    recordings = list(vectors.values())
-    for control, old, new in zip(label_space.predicted, before.controls, after.controls, strict=True):
-        if recordings:
-            was, now = scores_of_all(control, old, recordings), scores_of_all(control, new, recordings)  # [N, L]
-            if (was.argmax(axis=1) != now.argmax(axis=1)).any() or np.abs(was - now).max() > LEAST_CHANGE:
-                return True
-    return not recordings
+def _version(project: int, serving: Serving, name: str, head: str, manifest: dict[str, object]) -> Version:
+    """A version of the serving encoder and label space."""
+    return Version(
+        project, name, serving.encoder.model, serving.encoder.version, head, serving.space_id, manifest=manifest
+    )

@@ -1,16 +1,14 @@
-"""`clapboard …`: the one way in for people. Each command imports its role inside itself, and starts fast.
+"""The command line. Each command imports what it needs when it runs, so that all of them start fast.
 
 Exit codes: 0 done · 1 done, but some of it failed (each failure is shown) · 2 wrong usage or settings · 3 something
-that is needed isn't there (Label Studio, a worker, a model).
+needed isn't there (Label Studio, a worker, a model) · 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 
 import typer
-from rich.markup import escape
 
 from clapboard.cli import (
     caption,
@@ -19,6 +17,7 @@ from clapboard.cli import (
     data,
     evaluate,
     jobs,
+    labels,
     ledger,
     models,
     predict,
@@ -30,13 +29,13 @@ from clapboard.cli import (
     tables,
     train,
 )
-from clapboard.cli.output import errors_console
-from clapboard.errors import ClapboardError
+from clapboard.cli.ending import run_to_the_end
 
 app = typer.Typer(
     name="clapboard",
     help="Pre-labels audio in Label Studio with CLAP; people approve or correct.",
-    epilog="Exit codes: 0 done, 1 some of it failed, 2 wrong usage or settings, 3 something needed isn't there.",
+    epilog="Exit codes: 0 done, 1 some of it failed, 2 wrong usage or settings, 3 something needed isn't there, "
+    "130 stopped by Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,6 +45,7 @@ for module in (
     project,
     train,
     models,
+    labels,
     ledger,
     sync,
     caption,
@@ -63,12 +63,5 @@ for module in (
 
 
 def main() -> None:
-    """Run the command line; an error that was foreseen is one sentence and an exit code."""
-    try:
-        app()
-    except ClapboardError as error:
-        if "--json" in sys.argv:
-            sys.stdout.write(json.dumps({"error": error.code, "detail": str(error)}) + "\n")
-        else:
-            errors_console().print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
-        raise SystemExit(error.exit_code) from None
+    """Run the command line and exit. Any error is one sentence and an exit code."""
+    sys.exit(run_to_the_end(lambda: app(standalone_mode=False, prog_name="clapboard"), as_json="--json" in sys.argv))

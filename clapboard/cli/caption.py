@@ -1,4 +1,4 @@
-"""`caption`: what captions keywords become, before anything is trained on them."""
+"""`caption`: the captions that pretraining makes of keywords."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clapboard.captions import RULES, Captioner, Relation
-from clapboard.cli.output import AsJson, errors_console, write_json
+from clapboard.cli.output import AsJson, errors_console, require_text, write_json
+from clapboard.labels.captions import RULES, Captioner, Relation
 
 if TYPE_CHECKING:
-    from clapboard.captions.t5 import T5Captioner
+    from training.captions.t5 import T5Captioner
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -20,17 +20,19 @@ def add_commands(app: typer.Typer) -> None:
 
 def caption(
     keywords: Annotated[list[str], typer.Argument(metavar="KEYWORDS...", help="Tags of one recording.")],
-    count: Annotated[int, typer.Option(help="How many captions to draw.", min=1)] = 10,
-    seed: Annotated[int, typer.Option(help="Where the draws start.", min=0)] = 0,
+    count: Annotated[int, typer.Option(help="Number of captions.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the random choices.", min=0)] = 0,
     relation: Annotated[
-        Relation, typer.Option(help="How the sounds of several tags lie; in pretraining together.")
+        Relation,
+        typer.Option(help="How several sounds relate: at once, one after another, or the first before a background."),
     ] = "together",
-    t5: Annotated[str | None, typer.Option(help="Text model that writes them: hub id or folder.")] = None,
+    t5: Annotated[str | None, typer.Option(help="Let this text model write the captions: a hub id or folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Captions of keywords, by default as pretraining draws them: a line each."""
+    """Print captions of keywords, one per line, by default as pretraining makes them."""
     import numpy as np
 
+    require_text(keywords, "The keyword")
     rng = np.random.default_rng(seed)
     by_model = None if t5 is None else _by_model(t5, count, seed)
     captioner: Captioner = by_model or RULES
@@ -43,12 +45,13 @@ def caption(
         typer.echo(text)
     if replaced:
         errors_console().print(
-            f"{replaced} of {count} are by rule: what the model wrote names none of the keywords.", highlight=False
+            f"{replaced} of {count} were made by rule, because the model's text named none of the keywords.",
+            highlight=False,
         )
 
 
 def _by_model(model: str, num_variants: int, seed: int) -> T5Captioner:
-    from clapboard.captions.t5 import T5Captioner
-    from clapboard.captions.text_generator import TextGenerator
+    from training.captions.t5 import T5Captioner
+    from training.captions.text_generator import TextGenerator
 
     return T5Captioner(TextGenerator.load(model), num_variants=num_variants, seed=seed)

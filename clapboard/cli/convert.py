@@ -1,4 +1,4 @@
-"""`clapboard convert`: LAION's original checkpoints, made to be served."""
+"""`convert`: LAION's original checkpoints → checkpoints that Clapboard serves."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="LAION's checkpoint, a .pt.", metavar="FILE.pt", dir_okay=False)],
-    out: Annotated[Path, typer.Argument(help="New folder to write, for CLAPBOARD_MODEL.", metavar="OUT")],
+    file: Annotated[Path, typer.Argument(help="LAION's checkpoint, a .pt file.", metavar="FILE.pt", dir_okay=False)],
+    out: Annotated[Path, typer.Argument(help="New folder to write to; then set CLAPBOARD_MODEL to it.", metavar="OUT")],
     tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the tokenizer; as it comes, the text tower's usual one.")
+        str | None, typer.Option(help="Folder or hub id of the tokenizer; by default the text tower's usual one.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a checkpoint of LAION's own code into a folder that Clapboard and transformers load.
+    """Convert a checkpoint of LAION's own code to a folder that Clapboard and transformers can load.
 
-    It is kept only if it gives the original's embeddings.
+    The result is kept only if its embeddings equal the original's.
     """
-    from clapboard.laion import convert as convert_checkpoint
+    from clapboard.model.laion import convert as convert_checkpoint
 
-    found = convert_checkpoint(file, out, tokenizer=tokenizer)
+    conversion = convert_checkpoint(file, out, tokenizer=tokenizer)
     if as_json:
-        write_json({"model": str(out)} | asdict(found))
+        write_json({"model": str(out)} | asdict(conversion))
         return
     table = Table(
         "audio tower", "text tower", "dim", "parameters", "audio off by", "text off by", title=escape(str(out))
     )
-    audio = f"{found.audio}, fused" if found.is_fused else found.audio
-    sizes = str(found.dim), f"{found.num_parameters:,}"
-    table.add_row(audio, found.text, *sizes, f"{found.audio_distance:.1e}", f"{found.text_distance:.1e}")
+    audio = f"{conversion.audio}, fused" if conversion.is_fused else conversion.audio
+    sizes = str(conversion.dim), f"{conversion.num_parameters:,}"
+    distances = f"{conversion.audio_distance:.1e}", f"{conversion.text_distance:.1e}"
+    table.add_row(audio, conversion.text, *sizes, *distances)
     table.caption = "off by: the largest distance of a unit-length embedding from the original's"
     console().print(table)

@@ -1,4 +1,4 @@
-"""`evaluate zero-shot|few-shot`: how good suggestions are on labelled clips, without and with some of the labels."""
+"""`evaluate zero-shot` and `few-shot`: the accuracy of suggestions on labelled clips."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from clapboard.cli.fast_imports import fast_imports
 from clapboard.cli.output import AsJson, Model, console, errors_console, progress_bar, settings_with, write_json
 from clapboard.errors import SettingsError
+from clapboard.plurals import counted
 
 if TYPE_CHECKING:
-    from clapboard.clap import ClapEncoder
+    from clapboard.model.clap import ClapEncoder
     from training.evaluate import Report
     from training.evaluation.fewshot import Point
     from training.evaluation.listed_clips import EmbeddedClips, ListedClip, Unreadable
 
 Manifest = Annotated[Path, typer.Option(help="CSV with the columns path, label, group and, optionally, fold.")]
 Prompts = Annotated[
-    Literal["template", "captions"], typer.Option(help="Read a label in one template, or in an ensemble of captions.")
+    Literal["template", "captions"],
+    typer.Option(help="Turn a label into text by one template, or by an ensemble of captions."),
 ]
 
-commands = typer.Typer(help="Measure suggestions on labelled clips.", no_args_is_help=True)
+commands = typer.Typer(help="Measure the quality of suggestions on labelled clips.", no_args_is_help=True)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -41,23 +44,24 @@ def zero_shot(
     prompts: Prompts = "template",
     as_json: AsJson = False,
 ) -> None:
-    """How well the labels' texts alone tell the clips apart. Exit code 1 if a file can't be decoded."""
-    from clapboard.captions import ensemble
-    from clapboard.encoder import load_encoder
-    from clapboard.prediction import model_version
-    from clapboard.prompts import prompts_for
-    from training.evaluation.fewshot import zero_shot_report
-    from training.evaluation.listed_clips import read_clips
+    """Measure zero-shot suggestions on labelled clips. Exit code 1 if a file can't be decoded."""
+    with fast_imports():
+        from clapboard.labels.captions import ensemble
+        from clapboard.labels.prompts import prompts_for
+        from clapboard.model.load import load_encoder
+        from clapboard.suggest.prediction import model_version
+        from training.evaluation.fewshot import zero_shot_report
+        from training.evaluation.listed_clips import read_clips
 
     listed = read_clips(manifest)
-    encoder = load_encoder(settings_with(model=model))
+    encoder = load_encoder(settings_with(model=model, writes_for_others=True))
     clips, unreadable = _embedded(encoder, listed, ensemble if prompts == "captions" else prompts_for)
-    found = zero_shot_report(clips)
+    report = zero_shot_report(clips)
     version = model_version(encoder.identity, clips.label_space)
     if as_json:
-        write_json({"model_version": version} | found.to_json() | {"unreadable": _named(unreadable)})
+        write_json({"model_version": version} | report.to_json() | {"unreadable": _named(unreadable)})
     else:
-        _show_report(version, found)
+        _show_report(version, report)
     _finish(unreadable)
 
 
@@ -65,25 +69,26 @@ def zero_shot(
 def few_shot(
     manifest: Manifest,
     model: Model = None,
-    shots: Annotated[str, typer.Option(help="Comma-separated numbers of labels a class.")] = "0,1,2,4,8,16",
-    seeds: Annotated[int, typer.Option(help="Draws of the labelled clips.", min=1)] = 10,
-    finetune_seeds: Annotated[int, typer.Option(help="Finetune for the first so many of them.", min=0)] = 3,
-    test_fold: Annotated[str | None, typer.Option(help="Fold to test on; as it comes, the last of several.")] = None,
-    curve: Annotated[Path | None, typer.Option(help="Draw the means as a curve, in this SVG file.")] = None,
+    shots: Annotated[str, typer.Option(help="Numbers of labels per class, comma-separated.")] = "0,1,2,4,8,16",
+    seeds: Annotated[int, typer.Option(help="Number of random draws of the labelled clips.", min=1)] = 10,
+    finetune_seeds: Annotated[int, typer.Option(help="Number of draws to finetune on too.", min=0)] = 3,
+    test_fold: Annotated[str | None, typer.Option(help="Fold to test on; by default the last one.")] = None,
+    curve: Annotated[Path | None, typer.Option(help="Write a chart of the means to this SVG file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Accuracy after so many labels a class, by method. Exit code 1 if a file can't be decoded.
+    """Measure accuracy by number of labels per class and by method. Exit code 1 if a file can't be decoded.
 
     Without folds, each seed tests on half of the groups and draws labels from the other half.
     """
-    from clapboard.encoder import load_encoder
-    from clapboard.prompts import prompts_for
-    from training.evaluation import fewshot
-    from training.evaluation.contenders import DrawFinetuner
-    from training.evaluation.listed_clips import read_clips
+    with fast_imports():
+        from clapboard.labels.prompts import prompts_for
+        from clapboard.model.load import load_encoder
+        from training.evaluation import fewshot
+        from training.evaluation.contenders import DrawFinetuner
+        from training.evaluation.listed_clips import read_clips
 
     numbers = _numbers(shots)
-    settings = settings_with(model=model)
+    settings = settings_with(model=model, writes_for_others=True)
     if curve is not None:
         _check_writable(curve)
     listed = read_clips(manifest)
@@ -98,15 +103,15 @@ def few_shot(
     if as_json:
         about = {"model": settings.model, "num_clips": len(clips.clips), "labels": clips.values, "test_fold": fold}
         counts = {"seeds": seeds, "finetune_seeds": finetune_seeds}
-        found = [asdict(point) for point in points]
-        write_json(about | counts | {"points": found, "unreadable": _named(unreadable)})
+        rows = [asdict(point) for point in points]
+        write_json(about | counts | {"points": rows, "unreadable": _named(unreadable)})
     else:
         _show_points(points)
     _finish(unreadable)
 
 
 def _check_writable(file: Path) -> None:
-    """Raises `SettingsError` before hours of work, where its result couldn't be kept."""
+    """Raises `SettingsError` if the file can't be written, before hours of work are lost."""
     try:
         file.open("a").close()
     except OSError as error:
@@ -114,7 +119,7 @@ def _check_writable(file: Path) -> None:
 
 
 def _curve(points: Sequence[Point], shots: Sequence[int]) -> str:
-    """Each method's means, one step to the right for each number of labels."""
+    """An SVG chart: a line per method, over the numbers of labels at equal distances."""
     from training.evaluation.chart import line_chart
 
     place = {number: float(index) for index, number in enumerate(shots)}
@@ -131,51 +136,53 @@ def _numbers(shots: str) -> tuple[int, ...]:
     except ValueError:
         numbers = [-1]
     if numbers[0] < 0:
-        raise SettingsError(f"Shots “{shots}” are no numbers of labels: write them as 0,1,2,4.")
+        raise SettingsError(f"Shots “{shots}” are not numbers of labels: write them as 0,1,2,4.")
     return tuple(numbers)
 
 
 def _embedded(
     encoder: ClapEncoder, listed: Sequence[ListedClip], prompts_of: Callable[[str], tuple[str, ...]]
 ) -> tuple[EmbeddedClips, list[Unreadable]]:
-    from clapboard.labels import label_space_of
+    from clapboard.labels.label_space import label_space_of
     from training.evaluation.listed_clips import embed_clips
 
     label_space = label_space_of(sorted({clip.label for clip in listed}), prompts_of)
     with progress_bar() as bar:
-        heard = bar.add_task("embed", total=len(listed))
-        return embed_clips(encoder, label_space, listed, on_clip=lambda: bar.advance(heard))
+        embedded = bar.add_task("embed", total=len(listed))
+        return embed_clips(encoder, label_space, listed, on_clip=lambda: bar.advance(embedded))
 
 
 def _named(unreadable: Sequence[Unreadable]) -> list[dict[str, str]]:
-    return [{"path": str(one.path), "error": one.reason} for one in unreadable]
+    return [{"path": str(clip.path), "error": clip.reason} for clip in unreadable]
 
 
 def _finish(unreadable: Sequence[Unreadable]) -> None:
-    """Names the files that were left out; with any, ends with exit code 1."""
+    """Name the files that were left out and exit with code 1, if there are any."""
     if not unreadable:
         return
     out = errors_console()
-    for one in unreadable:
-        out.print(f"[red]{escape(str(one.path))}[/]: {escape(one.reason)}", highlight=False)
+    for clip in unreadable:
+        out.print(f"[red]{escape(str(clip.path))}[/]: {escape(clip.reason)}", highlight=False)
     left_out = "1 clip was" if len(unreadable) == 1 else f"{len(unreadable)} clips were"
     out.print(f"{left_out} left out.", highlight=False)
     raise typer.Exit(1)
 
 
-def _show_report(version: str, found: Report) -> None:
+def _show_report(version: str, report: Report) -> None:
     out = console()
     by_label = Table("label", "clips", "recall", "precision", title=escape(version))
-    for label, clips, recall, precision in zip(found.labels, found.support, found.recall, found.precision, strict=True):
+    for label, clips, recall, precision in zip(
+        report.labels, report.support, report.recall, report.precision, strict=True
+    ):
         by_label.add_row(escape(label), str(clips), f"{recall:.2f}", f"{precision:.2f}")
     out.print(by_label)
-    confusion = Table("", "is \\ called", *map(str, range(1, len(found.labels) + 1)), title="Confusion")
-    for number, (label, row) in enumerate(zip(found.labels, found.confusion, strict=True), start=1):
+    confusion = Table("", "is \\ called", *map(str, range(1, len(report.labels) + 1)), title="Confusion")
+    for number, (label, row) in enumerate(zip(report.labels, report.confusion, strict=True), start=1):
         confusion.add_row(str(number), escape(label), *(str(clips) if clips else "" for clips in row))
     out.print(confusion)
     out.print(
-        f"{found.num_clips} clips: accuracy {found.accuracy:.3f}, macro F1 {found.macro_f1:.3f}, "
-        f"calibration error {found.calibration_error:.3f}.",
+        f"{counted(report.num_clips, 'clip')}: accuracy {report.accuracy:.3f}, macro F1 {report.macro_f1:.3f}, "
+        f"calibration error {report.calibration_error:.3f}.",
         highlight=False,
     )
 

@@ -1,20 +1,21 @@
-"""`jobs`: what is going on."""
+"""`jobs`: what is queued, running, done and failed."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from clapboard.cli.output import AsJson, console, settings_with, write_json
-from clapboard.pace import duration
-from clapboard.store.jobs import OPEN, Job, State
-from clapboard.store.progress import PUSH, UnderWay
+from clapboard.queue.pace import duration
+
+if TYPE_CHECKING:
+    from clapboard.store.jobs import Job
+    from clapboard.store.progress import UnderWay
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -23,29 +24,30 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def jobs(
-    project: Annotated[int | None, typer.Option("--project", "-p", help="Only this project's.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only queued, running, done or failed ones.")] = None,
-    limit: Annotated[int, typer.Option(help="How many, newest first.", min=1)] = 50,
+    project: Annotated[int | None, typer.Option("--project", "-p", help="Only jobs of this project.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state: queued, running, done or failed.")] = None,
+    limit: Annotated[int, typer.Option(help="Number of jobs to show, newest first.", min=1)] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """What is queued, running, done, failed, and why; how far whole projects are, and how long they take yet."""
+    """Show the newest jobs, their state and outcome, the progress of whole projects and the time they have left."""
     from clapboard.errors import SettingsError
     from clapboard.store import Store
+    from clapboard.store.jobs import State
 
     if state is not None and state not in set(State):
         raise SettingsError(f"State {state} doesn't exist: choose from {', '.join(State)}.")
     store = Store.open(settings_with())
-    found = store.jobs.newest(project=project, state=State(state) if state else None, limit=limit)
+    newest = store.jobs.newest(project=project, state=State(state) if state else None, limit=limit)
     counts = store.jobs.counts(project=project)
     under_way = store.progress.under_way(project)
     if as_json:
         totals: dict[str, dict[str, int]] = {}
         for (queue, kind), count in counts.items():
             totals.setdefault(queue, {})[kind] = count
-        going = [asdict(one) | {"eta_s": one.eta_s} for one in under_way]
-        write_json({"counts": totals, "under_way": going, "jobs": [_shown(asdict(job)) for job in found]})
+        progress = [asdict(work) | {"eta_s": work.eta_s} for work in under_way]
+        write_json({"counts": totals, "under_way": progress, "jobs": [_without_payload(asdict(job)) for job in newest]})
         return
-    _show_jobs(found)
+    _show_jobs(newest, store.clock())
     if under_way:
         _show_under_way(under_way)
     console().print(
@@ -53,42 +55,44 @@ def jobs(
     )
 
 
-def _show_jobs(found: Sequence[Job]) -> None:
+def _show_jobs(jobs: Sequence[Job], now: float) -> None:
+    from clapboard.store.jobs import State
+
     table = Table("job", "queue", "kind", "project", "task", "state", "tries", "age")
-    table.add_column("how far, why, or what came of it", min_width=40)
+    table.add_column("progress, reason or outcome", min_width=40)
     colours = {State.FAILED: "red", State.RUNNING: "cyan", State.DONE: "green", State.QUEUED: "yellow"}
-    for job in found:
+    for job in jobs:
         table.add_row(
             *(str(job.id), job.queue, job.kind, str(job.project), str(job.task or "")),
             f"[{colours[job.state]}]{job.state}[/]",
-            *(str(job.attempts), _ago(job.created_at), escape(_told(job))),
+            *(str(job.attempts), duration(max(0.0, now - job.created_at)), escape(_outcome(job))),
         )
     console().print(table)
 
 
 def _show_under_way(under_way: Sequence[UnderWay]) -> None:
+    from clapboard.store.progress import PUSH
+
     table = Table("project", "what", "model version", title="Under way")
     for column in ("done", "of", "a second", "time left"):
         table.add_column(column, justify="right")
-    for one in under_way:
-        what = "pushes to Label Studio" if one.queue == PUSH else f"predictions, {one.queue}"
-        rate = "" if one.per_s is None else f"{one.per_s:.3g}"
-        left = "not known" if one.eta_s is None else duration(one.eta_s)
+    for work in under_way:
+        kind = "pushes to Label Studio" if work.queue == PUSH else f"predictions, {work.queue}"
+        rate = "" if work.per_s is None else f"{work.per_s:.3g}"
+        left = "not known" if work.eta_s is None else duration(work.eta_s)
         table.add_row(
-            *(str(one.project), what, one.model_version, f"{one.num_done:,}", f"{one.num_total:,}", rate, left)
+            *(str(work.project), kind, work.model_version, f"{work.num_done:,}", f"{work.num_total:,}", rate, left)
         )
     console().print(table)
 
 
-def _shown(job: dict[str, Any]) -> dict[str, Any]:
-    """Less the payload's URI, which may hold a signature."""
+def _without_payload(job: dict[str, Any]) -> dict[str, Any]:
+    """The job without its payload, whose URI may contain a signature."""
     return {name: value for name, value in job.items() if name != "payload"}
 
 
-def _told(job: Job) -> str:
-    """How far an open job is; why an ended one failed, or what came of it."""
+def _outcome(job: Job) -> str:
+    """An open job's progress; an ended one's outcome, or the reason why it failed."""
+    from clapboard.store.jobs import OPEN
+
     return (job.progress if job.state in OPEN else job.error) or ""
-
-
-def _ago(at: float) -> str:
-    return duration(max(0.0, time.time() - at))

@@ -1,8 +1,10 @@
-"""`ledger`: what became of the suggestions."""
+"""`ledger`: how often suggestions were accepted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import enum
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +13,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from clapboard.cli.output import AsJson, ProjectId, console, settings_with, write_json
+from clapboard.plurals import counted, plural
 
 if TYPE_CHECKING:
-    from clapboard.feedback.acceptance import Acceptance, Fate, LeadTime
+    from clapboard.feedback.acceptance import Fate, LeadTime
+    from clapboard.project.ledger_report import LedgerReport
     from clapboard.store import Store
+
+
+class By(enum.StrEnum):
+    """What the rows of the models' table are."""
+
+    KIND = "kind"
+    VERSION = "version"
+
 
 _OUTCOMES = ("accepted", "corrected", "added", "skipped", "bulk")
 
@@ -26,23 +38,27 @@ def add_commands(app: typer.Typer) -> None:
 
 def ledger(
     project: ProjectId,
-    replay: Annotated[bool, typer.Option("--replay", help="Read the whole inbox anew and compare.")] = False,
+    by: Annotated[By, typer.Option(help="Group by kind of model and day, or by model version.")] = By.KIND,
+    replay: Annotated[bool, typer.Option("--replay", help="Rebuild the ledger from all events and compare.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """How often suggestions were accepted, by class, version and annotator. Exit code 1 if a replay disagrees."""
-    from clapboard.feedback.acceptance import acceptance
+    """Show how often suggestions were accepted, and which annotations aren't learnt from.
+
+    Exit code 1 if a replay differs.
+    """
+    from clapboard.project.ledger_report import ledger_report
     from clapboard.store import Store
 
     store = Store.open(settings_with())
-    store.ledger.catch_up()
     if replay:
+        store.ledger.catch_up()
         _replay(store, as_json)
         return
-    found = acceptance(store.ledger.standing(project))
+    report = ledger_report(store, project)
     if as_json:
-        write_json({"project": project} | asdict(found))
+        write_json(asdict(report))
     else:
-        _show(project, found)
+        _show(report, by)
 
 
 def _replay(store: Store, as_json: bool) -> None:
@@ -52,34 +68,66 @@ def _replay(store: Store, as_json: bool) -> None:
         write_json({"agrees": replayed.agrees} | counts | {"differing": replayed.differing})
     elif replayed.agrees:
         console().print(
-            f"The ledger agrees with the inbox: {replayed.num_events} events, {replayed.num_entries} entries."
+            f"The ledger agrees with the inbox: {counted(replayed.num_events, 'event')}, "
+            f"{counted(replayed.num_entries, 'entry')}."
         )
     else:
         events = ", ".join(map(str, replayed.differing[:20]))
         console().print(
-            f"The ledger differs from the inbox in {len(replayed.differing)} of {replayed.num_events} events: {events}."
+            f"The ledger differs from the inbox in {len(replayed.differing)} of "
+            f"{counted(replayed.num_events, 'event')}: {events}."
         )
     if not replayed.agrees:
         raise typer.Exit(1)
 
 
-def _show(project: int, found: Acceptance) -> None:
+def _show(report: LedgerReport, by: By) -> None:
     out = console()
-    if not found.num_annotations:
-        out.print(f"Nobody has annotated anything in project {project} yet.")
+    if not report.num_annotations:
+        out.print(f"Nobody has annotated anything in project {report.project} yet.")
         return
     classes = Table("control", "label", "suggested", "accepted", "acceptance", "added", title="By class")
-    for fate in found.by_class:
+    for fate in report.by_class:
         counts = (str(fate.suggested), str(fate.accepted), _percent(fate.acceptance), str(fate.added))
         classes.add_row(escape(fate.control), escape(fate.label), *counts)
     out.print(classes)
-    out.print(_fates("By model version", "version", {key or "none": fate for key, fate in found.by_version.items()}))
-    names = {str(key) if key else "unknown": fate for key, fate in found.by_annotator.items()}
-    out.print(_fates("By annotator", "user", names | {"all": found.overall}))
+    if by is By.VERSION:
+        versions = {key or "none": fate for key, fate in report.by_version.items()}
+        out.print(_fates("By model version", "version", versions))
+    else:
+        out.print(_fates("By kind of model", "kind", report.by_kind))
+        out.print(_fates("By day (UTC)", "day", report.by_day))
+    people = {report.annotators[key]: fate for key, fate in report.by_annotator.items()}
+    out.print(_fates("By annotator", "annotator", people | {"all": report.overall}))
     out.print(
-        f"{found.num_annotations} annotations. Median lead time: accepted {_seconds(found.accepted_lead_time)}, "
-        f"corrected {_seconds(found.corrected_lead_time)}, unaided {_seconds(found.unaided_lead_time)}."
+        f"{counted(report.num_annotations, 'annotation')}. Median lead time: "
+        f"accepted {_seconds(report.accepted_lead_time)}, corrected {_seconds(report.corrected_lead_time)}, "
+        f"unaided {_seconds(report.unaided_lead_time)}."
     )
+    for line in _left_out(report):
+        out.print(line, highlight=False, markup=False)
+
+
+def _left_out(report: LedgerReport) -> Iterator[str]:
+    """Sentences on the tasks that aren't learnt from, and what to do about them."""
+    left_out = report.left_out
+    for tie in left_out.ties:
+        yield (
+            f"Not learnt for lack of a majority for “{tie.control}”: {_tasks(tie.tasks)}. Have "
+            "one person more label them, or mark the right annotation as ground truth."
+        )
+    for several in left_out.several:
+        yield f"Not learnt, because somebody chose several labels of “{several.control}”: {_tasks(several.tasks)}."
+    for unknown in left_out.unknown:
+        yield (
+            f"Not learnt, because the label config has no “{unknown.label}” in “{unknown.control}”: "
+            f"{_tasks(unknown.tasks)}. If it was renamed: clapboard labels rename --project {report.project} "
+            f"{shlex.quote(unknown.label)} NEW"
+        )
+
+
+def _tasks(tasks: Sequence[int]) -> str:
+    return f"{plural(len(tasks), 'task')} {', '.join(map(str, tasks))}"
 
 
 def _fates(title: str, first: str, fates: Mapping[str, Fate]) -> Table:

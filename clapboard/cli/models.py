@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,11 +18,9 @@ if TYPE_CHECKING:
     from clapboard.store import Store
     from clapboard.store.versions import Version
 
-VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="A model version, or how it begins.")]
+VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="A model version, or its first characters.")]
 
-models = typer.Typer(
-    help="The model versions of a project: what each was judged, and which one serves.", no_args_is_help=True
-)
+models = typer.Typer(help="List, judge, promote and roll back a project's model versions.", no_args_is_help=True)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -32,13 +31,22 @@ def add_commands(app: typer.Typer) -> None:
     models.command()(compare)
     models.command()(promote)
     models.command()(rollback)
+    models.command()(unpin)
 
 
 def list_versions(project: ProjectId, as_json: AsJson = False) -> None:
-    """Every model version that is kept, oldest first, and what became of it."""
+    """List the project's model versions, oldest first: their state, their figures, and which one serves."""
+    from clapboard.project.serving import serving_version
+
     settings, store = _open(None)
     store.catalog.project(project)
-    rows = [_row(settings, store, version) for version in store.versions.of_project(project)]
+    store.ledger.catch_up()
+    pinned = store.versions.pinned(project)
+    serving = serving_version(store, settings.model, project)
+    rows = [
+        _row(settings, store, version, serving) | {"pinned": version.model_version == pinned}
+        for version in _with_serving(store, project, serving)
+    ]
     if as_json:
         write_json(rows)
         return
@@ -54,23 +62,42 @@ def list_versions(project: ProjectId, as_json: AsJson = False) -> None:
     )
     for row in rows:
         figures = (_figure(row[name]) for name in ("accuracy", "in_service", "zero_shot"))
-        table.add_row(row["model_version"], row["kind"], row["state"], str(row["num_labels"] or ""), *figures)
+        notes = ("serves" if row["serves"] and row["state"] != "serving" else "", "pinned" if row["pinned"] else "")
+        state = ", ".join(filter(None, (row["state"], *notes)))
+        table.add_row(row["model_version"], row["kind"], state, str(row["num_labels"] or ""), *figures)
     console().print(table)
-    if not rows:
-        console().print("Nothing was learnt yet: the base model's zero-shot serves.")
+    if serving is None:
+        console().print(
+            f"Which version serves isn't known until a worker has loaded {settings.model} (CLAPBOARD_MODEL).",
+            highlight=False,
+            markup=False,
+        )
+    elif serving.head == "zero-shot":
+        console().print("Zero-shot serves: suggestions come from the labels' texts only.")
+    if pinned:
+        console().print(
+            f"{pinned} is pinned: nothing replaces it until somebody adds a label, or you run "
+            f"`clapboard models unpin --project {project}`.",
+            highlight=False,
+            markup=False,
+        )
 
 
 def show(project: ProjectId, version: VersionName, as_json: AsJson = False) -> None:
-    """All that is kept of a version: what it was made from, how it was judged, and why."""
+    """Show a version: what it was made from, its figures, and the gate's verdict."""
+    from clapboard.project.serving import serving_version
+
     settings, store = _open(None)
-    found = _find(store, project, version)
-    row = _row(settings, store, found)
+    serving = serving_version(store, settings.model, project)
+    chosen = _find(_with_serving(store, project, serving), project, version)
+    row = _row(settings, store, chosen, serving)
     if as_json:
-        write_json(row | {"manifest": dict(found.manifest)})
+        write_json(row | {"manifest": dict(chosen.manifest)})
         return
-    for name in ("model_version", "kind", "state", "num_labels"):
-        console().print(f"{name:14} {row[name]}", highlight=False, markup=False)
-    verdict = found.manifest.get("verdict")
+    for name in ("model_version", "kind", "state", "serves", "num_labels"):
+        value = {True: "yes", False: "no", None: "–"}.get(row[name], row[name])
+        console().print(f"{name:14} {value}", highlight=False, markup=False)
+    verdict = chosen.manifest.get("verdict")
     if not verdict:
         return
     console().print(f"{'verdict':14} {verdict['reason']}", highlight=False, markup=False)
@@ -79,9 +106,9 @@ def show(project: ProjectId, version: VersionName, as_json: AsJson = False) -> N
 
 
 def compare(project: ProjectId, first: VersionName, second: VersionName, as_json: AsJson = False) -> None:
-    """Two judged versions side by side, on the test split of each one's day."""
+    """Show the figures of two judged versions side by side, each on the test split of its day."""
     _, store = _open(None)
-    pair = [_find(store, project, name) for name in (first, second)]
+    pair = [_find(store.versions.of_project(project), project, name) for name in (first, second)]
     reports = [_candidate_reports(version) for version in pair]
     rows = [
         {
@@ -104,23 +131,31 @@ def compare(project: ProjectId, first: VersionName, second: VersionName, as_json
 def promote(
     project: ProjectId, version: VersionName, model: Model = None, wait: Wait = True, as_json: AsJson = False
 ) -> None:
-    """Bring a version into service, whatever the gate said: the pool is predicted anew, then it takes over at once."""
-    from clapboard.jobs import LEARN
+    """Put a version into service, whatever the gate's verdict. It takes over once all tasks are predicted with it.
+
+    It is pinned: nothing replaces it until somebody adds a label, or you run `clapboard models unpin`.
+    """
+    from clapboard.queue.celery_app import LEARN
 
     settings, store = _open(model)
-    found = _find(store, project, version)
-    run_job(settings, store, LEARN, "promote", project, found.model_version, wait=wait, as_json=as_json)
+    chosen = _find(store.versions.of_project(project), project, version)
+    store.versions.pin(project, chosen.model_version)
+    run_job(settings, store, LEARN, "promote", project, chosen.model_version, wait=wait, as_json=as_json)
 
 
 def rollback(project: ProjectId, model: Model = None, wait: Wait = True, as_json: AsJson = False) -> None:
-    """Go back to the encoder that served before this one; without one, to the base model's zero-shot."""
-    from clapboard.jobs import LEARN
-    from clapboard.serving import zero_shot_version
+    """Put the previous encoder back into service or, if there is none, the base model's zero-shot.
+
+    It is pinned: nothing replaces it until somebody adds a label, or you run `clapboard models unpin`.
+    """
+    from clapboard.project.serving import zero_shot_version
+    from clapboard.queue.celery_app import LEARN
 
     settings, store = _open(model)
+    store.catalog.project(project)
     current = store.versions.promoted(project)
     if current is None:
-        raise NotFoundError(f"Project {project} has nothing to go back from: the base model's zero-shot serves.")
+        raise NotFoundError(f"Project {project} has nothing to roll back: the base model's zero-shot serves.")
     earlier = [
         version
         for version in store.versions.of_project(project)
@@ -133,7 +168,28 @@ def rollback(project: ProjectId, model: Model = None, wait: Wait = True, as_json
     else:
         target = zero_shot_version(store, settings.model, project)
         store.versions.put(target)
+    store.versions.pin(project, target.model_version)
     run_job(settings, store, LEARN, "promote", project, target.model_version, wait=wait, as_json=as_json)
+
+
+def unpin(project: ProjectId, as_json: AsJson = False) -> None:
+    """Let the project learn from its annotations again, and replace the version that was pinned."""
+    from clapboard.queue.celery_app import LEARN, CeleryWaker, make_celery
+    from clapboard.store.jobs import JobRequest
+
+    settings, store = _open(None)
+    store.catalog.project(project)
+    store.ledger.catch_up()
+    pinned = store.versions.pinned(project)
+    store.versions.unpin(project)
+    if pinned:
+        store.jobs.add(LEARN, [JobRequest("learn", project, delay_s=0.0)])
+        CeleryWaker(make_celery(settings)).wake(LEARN)
+    if as_json:
+        write_json({"project": project, "unpinned": pinned or None})
+        return
+    outcome = f"{pinned} may be replaced again" if pinned else "nothing was pinned"
+    console().print(f"Project {project}: {outcome}.", highlight=False, markup=False)
 
 
 def _open(model: str | None) -> tuple[Settings, Store]:
@@ -143,28 +199,41 @@ def _open(model: str | None) -> tuple[Settings, Store]:
     return settings, Store.open(settings)
 
 
-def _find(store: Store, project: int, name: str) -> Version:
-    """The one version whose name is, or begins with, this. Raises `NotFoundError` if there are none or several."""
-    found = [version for version in store.versions.of_project(project) if version.model_version.startswith(name)]
-    exact = [version for version in found if version.model_version == name]
-    if len(exact or found) != 1:
-        what = "has several versions that begin with" if found else "has no version"
-        raise NotFoundError(f"Project {project} {what} {name}: `clapboard models list --project {project}` shows them.")
-    return (exact or found)[0]
+def _with_serving(store: Store, project: int, serving: Version | None) -> list[Version]:
+    """The stored versions, and the serving one if it isn't stored."""
+    stored = list(store.versions.of_project(project))
+    if serving is None or any(version.model_version == serving.model_version for version in stored):
+        return stored
+    return [*stored, serving]
 
 
-def _row(settings: Settings, store: Store, version: Version) -> dict[str, Any]:
+def _find(versions: Sequence[Version], project: int, name: str) -> Version:
+    """The version of this name, or the only one whose name begins with it. Raises `NotFoundError` otherwise."""
+    matches = [version for version in versions if version.model_version.startswith(name)]
+    exact = [version for version in matches if version.model_version == name]
+    if len(exact or matches) != 1:
+        fault = "has several versions that begin with" if matches else "has no version"
+        raise NotFoundError(
+            f"Project {project} {fault} {name}: `clapboard models list --project {project}` shows them."
+        )
+    return (exact or matches)[0]
+
+
+def _row(settings: Settings, store: Store, version: Version, serving: Version | None) -> dict[str, Any]:
     verdict = version.manifest.get("verdict") or {}
     reports = verdict.get("reports") or [{}]
     figures = {
         name: reports[0].get(side, {}).get("accuracy")
         for name, side in (("accuracy", "candidate"), ("in_service", "in_service"), ("zero_shot", "zero_shot"))
     }
+    serves = serving is not None and serving.model_version == version.model_version
+    is_stored = version.created_at > 0
     return {
         "model_version": version.model_version,
         "kind": version.manifest.get("kind", ""),
-        "state": _state(settings, store.versions.promoted(version.project), version),
-        "created_at": version.created_at,
+        "state": _state(settings, store.versions.promoted(version.project), version) if is_stored else "serving",
+        "serves": serves,
+        "created_at": version.created_at if is_stored else None,
         "promoted_at": version.promoted_at,
         "num_labels": version.manifest.get("num_labels") or version.manifest.get("clips", {}).get("learnt"),
         "reason": verdict.get("reason"),
@@ -173,7 +242,7 @@ def _row(settings: Settings, store: Store, version: Version) -> dict[str, Any]:
 
 
 def _state(settings: Settings, promoted: Version | None, version: Version) -> str:
-    from clapboard.serving import has_checkpoint, is_tuned
+    from clapboard.project.serving import has_checkpoint, is_tuned
 
     if promoted is not None and promoted.model_version == version.model_version:
         return "promoted"
@@ -193,7 +262,7 @@ def _candidate_reports(version: Version) -> dict[str, Any]:
 
 
 def _per_class(reports: dict[str, Any]) -> Table:
-    """Recall by class of the candidate and of what it was judged against."""
+    """Recall per class, and the figures, of the candidate and of what it was compared with."""
     sides = ("candidate", "in_service", "zero_shot")
     table = Table(reports["control"], "clips", *(side.replace("_", " ") for side in sides))
     for index, label in enumerate(reports["candidate"]["labels"]):

@@ -1,16 +1,41 @@
-"""`predict`: files on disk, no server at all."""
+"""`predict`: score audio files on disk, without any server."""
 
 from __future__ import annotations
 
-import os
+import csv
+import itertools
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from clapboard.cli.output import AsJson, Model, console, errors_console, progress_bar, settings_with, write_json
-from clapboard.errors import AudioError
+from clapboard.cli.fast_imports import fast_imports
+from clapboard.cli.output import (
+    AsJson,
+    JsonList,
+    Model,
+    console,
+    errors_console,
+    printable,
+    progress_bar,
+    require_text,
+    settings_with,
+)
+from clapboard.errors import AudioError, LabelConfigError, RequestError
+
+if TYPE_CHECKING:
+    from clapboard.audio.pieces import Condition
+    from clapboard.labels.label_space import LabelSpace
+    from clapboard.model.clap import ClapEncoder
+    from clapboard.suggest.head import Head
+    from clapboard.suggest.scoring import Array
+
+_COLUMNS = ("path", "start_s", "end_s", "control", "label", "score", "suggested", "model_version", "error")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -20,60 +45,240 @@ def add_commands(app: typer.Typer) -> None:
 
 def predict(
     paths: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Audio files.")],
-    labels: Annotated[str, typer.Option(help="Comma-separated labels, such as “dog bark,rain”.")],
+    labels: Annotated[str | None, typer.Option(help="Labels, comma-separated, such as “dog bark,rain”.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="One label, which may contain commas; repeat for each label.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.xml", help="Take labels, prompts and thresholds from this label config."),
+    ] = None,
+    multiple: Annotated[
+        bool, typer.Option("--multiple", help="A file may have any number of labels: score each label independently.")
+    ] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="Suggest only labels with at least this score.", min=0, max=1)
+    ] = None,
+    windows: Annotated[bool, typer.Option("--windows", help="Print scores for each window of 10 s too.")] = False,
     model: Model = None,
     fusion: Annotated[
         bool | None,
         typer.Option(
-            "--fusion/--windows",
-            help="Hear each file as a whole, by a checkpoint with feature fusion, or 10 s by 10 s (CLAPBOARD_FUSION).",
+            "--fusion/--no-fusion",
+            help="Embed each file as a whole, with a checkpoint with feature fusion, or in windows (CLAPBOARD_FUSION).",
             show_default=False,
         ),
     ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line for each label of each file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score audio files against labels: a line per file. Exit code 1 if one of them can't be read."""
-
-    from clapboard import prediction
-    from clapboard.encoder import load_encoder
-    from clapboard.head import control_scores, zero_shot_head
-    from clapboard.labels import label_space_of
-
-    label_space = label_space_of(labels.split(","))
-    (control,) = label_space.controls
+    """Score audio files for labels, one line per file. Exit code 1 if a file can't be read."""
+    if as_csv and as_json:
+        raise RequestError("Results are either CSV or JSON: choose one of --csv and --json.")
+    label_space = _label_space(labels, label or [], config, multiple, threshold)
     settings = settings_with(model=model, fusion=fusion)
-    encoder = load_encoder(settings)
-    weights = prediction.compute_class_weights(label_space, encoder.embed_texts)
-    (head,) = zero_shot_head(label_space, weights, encoder.logit_scale).controls
-    version = prediction.model_version(encoder.identity, label_space)
+    if windows and settings.fusion:
+        raise RequestError("With fusion a file is embedded as a whole and has no windows: add --no-fusion.")
+    with fast_imports():
+        from clapboard.model.load import load_encoder
+
+    scorer = _Scorer.of(label_space, load_encoder(settings), by_control=config is not None, by_window=windows)
     failed = False
-    with progress_bar() as bar:
+    with ExitStack() as stack:
+        out = _Json(stack.enter_context(JsonList())) if as_json else _Csv() if as_csv else _Text()
+        bar = stack.enter_context(progress_bar())
         for path in bar.track(paths, description="predict"):
-            line: dict[str, Any] = {"path": str(path)}
-            try:
-                if not path.is_file():
-                    raise AudioError(f"{path.name} doesn't exist or is no file: check its path.")
-                embeddings = encoder.embed_file(path)
-            except (AudioError, OSError) as error:
-                failed = True
-                line["error"] = str(error) if isinstance(error, AudioError) else f"{path.name}: {error.strerror}."
-            else:
-                scores = control_scores(control, head, embeddings)
-                named = zip([label.value for label in control.labels], scores.tolist(), strict=True)
-                line |= {"scores": dict(named), "model_version": version}
-            _write(line, as_json)
+            line = _line(path, scorer)
+            failed |= "error" in line
+            out.write(line)
     if failed:
         raise typer.Exit(1)
 
 
-def _write(line: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        write_json(line)
+def _label_space(
+    labels: str | None, one_by_one: list[str], config: Path | None, multiple: bool, threshold: float | None
+) -> LabelSpace:
+    """The labels to score, from the options. Raises `LabelConfigError`, `RequestError`."""
+    from clapboard.labels.label_space import label_space_of
+
+    if config is not None:
+        if labels is not None or one_by_one or multiple or threshold is not None:
+            raise RequestError(
+                "The file of --config already has labels, choice and threshold: leave out the other options."
+            )
+        return _configured(config)
+    if labels is None and not one_by_one:
+        raise RequestError(
+            "There are no labels: give --labels “dog bark,rain”, --label for each, or --config FILE.xml."
+        )
+    names = [*(labels.split(",") if labels is not None else ()), *one_by_one]
+    require_text(names, "The label")
+    space = label_space_of(names)
+    (control,) = space.controls
+    return replace(space, controls=(replace(control, multiple=multiple, threshold=threshold),))
+
+
+def _configured(file: Path) -> LabelSpace:
+    """The label space of a label config's file. Controls without suggestions are named on standard error."""
+    from clapboard.labels.label_config import parse_label_config
+
+    try:
+        xml = file.read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise LabelConfigError(f"The label config {file} can't be read ({reason}): check the file.") from None
+    space = parse_label_config(xml)
+    if not space.predicted:
+        raise LabelConfigError(
+            f"The label config {file} has no control that gets suggestions. {space.controls[0].why_not_predicted}"
+        )
+    for control in space.controls:
+        if not control.predicted:
+            errors_console().print(f"[yellow]![/] {escape(control.why_not_predicted)}", highlight=False)
+    return space
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """An encoder, the zero-shot head of the labels, and how to present the scores."""
+
+    label_space: LabelSpace
+    encoder: ClapEncoder
+    head: Head
+    model_version: str
+    by_control: bool
+    by_window: bool
+
+    @classmethod
+    def of(cls, label_space: LabelSpace, encoder: ClapEncoder, *, by_control: bool, by_window: bool) -> _Scorer:
+        from clapboard.suggest.head import zero_shot_head
+        from clapboard.suggest.prediction import compute_class_weights, model_version
+
+        weights = compute_class_weights(label_space, encoder.embed_texts)
+        head = zero_shot_head(label_space, weights, encoder.logit_scale)
+        version = model_version(encoder.identity, label_space)
+        return cls(label_space, encoder, head, version, by_control, by_window)
+
+    def score(self, path: Path) -> dict[str, Any]:
+        """The file's duration, scores and suggestions, as they are printed. Raises `AudioError`."""
+        from clapboard.audio.pieces import Condition
+
+        condition = Condition()
+        spans, embeddings = self._embed(path, condition)
+        (whole,) = self._scores([embeddings])
+        line: dict[str, Any] = {"duration_s": spans[-1][1], **whole}
+        if condition.damage:
+            line["damage"] = condition.damage
+        if self.by_window:
+            by_window = self._scores([embeddings[index : index + 1] for index in range(len(spans))])
+            line["windows"] = [
+                {"start_s": start_s, "end_s": end_s, **scored}
+                for (start_s, end_s), scored in zip(spans, by_window, strict=True)
+            ]
+        return line | {"model_version": self.model_version}
+
+    def _embed(self, path: Path, condition: Condition) -> tuple[list[tuple[float, float]], Array]:
+        """Start and end of each of the file's views, in seconds, and their embeddings `[W, D]`."""
+        import numpy as np
+
+        views = self.encoder.views(path, channel=self.label_space.channel, condition=condition)
+        spans: list[tuple[float, float]] = []
+        parts = []
+        while batch := [*itertools.islice(views, self.encoder.batch_size)]:
+            spans += [(getattr(view, "start_s", 0.0), view.end_s) for view in batch]
+            parts.append(self.encoder.embed_views(batch))
+        return spans, np.concatenate(parts)
+
+    def _scores(self, recordings: list[Array]) -> list[dict[str, Any]]:
+        """For each recording, `scores` by label and `suggested` labels; with `by_control`, both by control."""
+        from clapboard.suggest.head import scores_of_all
+        from clapboard.suggest.prediction import predict_many
+
+        predictions = predict_many(self.label_space, recordings, self.head, self.model_version)
+        lines: list[dict[str, Any]] = [{"scores": {}, "suggested": {}} for _ in recordings]
+        for control, rows in zip(self.label_space.predicted, self.head.controls, strict=True):
+            values = [label.value for label in control.labels]
+            for line, scores in zip(lines, scores_of_all(control, rows, recordings).tolist(), strict=True):
+                line["scores"][control.name] = dict(zip(values, scores, strict=True))
+                line["suggested"][control.name] = []
+        for line, prediction in zip(lines, predictions, strict=True):
+            for result in prediction.result:
+                line["suggested"][result["from_name"]] = result["value"][result["type"]]
+        if self.by_control:
+            return lines
+        return [{name: by_control["label"] for name, by_control in line.items()} for line in lines]
+
+
+def _line(path: Path, scorer: _Scorer) -> dict[str, Any]:
+    """The file's line: its scores, or the reason why it has none."""
+    line: dict[str, Any] = {"path": str(path)}
+    try:
+        if path.is_dir():
+            raise AudioError(f"{path.name} is a folder: name the files in it.")
+        return line | scorer.score(path)
+    except AudioError as error:
+        return line | {"error": str(error)}
+    except OSError as error:
+        return line | {"error": f"{path.name} can't be read: {error.strerror}."}
+
+
+class _Json:
+    def __init__(self, items: JsonList) -> None:
+        self.write = items.write
+
+
+class _Csv:
+    """CSV: a line for each label of each file or window."""
+
+    def __init__(self) -> None:
+        self._rows = csv.writer(sys.stdout, lineterminator="\n")
+        self._rows.writerow(_COLUMNS)
+
+    def write(self, line: dict[str, Any]) -> None:
+        if "error" in line:
+            self._rows.writerow([line["path"], *[""] * (len(_COLUMNS) - 2), line["error"]])
+        for start_s, end_s, scored in _pieces(line):
+            for control, suggested, scores in _controls(scored):
+                for label, score in scores.items():
+                    is_suggested = int(label in suggested)
+                    row = (line["path"], start_s, end_s, control, label, score, is_suggested, line["model_version"], "")
+                    self._rows.writerow(row)
+        sys.stdout.flush()
+
+
+class _Text:
+    """Text: the five best labels of each file or window, and the suggestion if it isn't just the best."""
+
+    def write(self, line: dict[str, Any]) -> None:
+        path = printable(line["path"])
+        if "error" in line:
+            errors_console().print(f"[red]{escape(path)}[/]: {escape(printable(line['error']))}", highlight=False)
+        if "damage" in line:
+            errors_console().print(f"[yellow]{escape(path)}[/] is damaged: {line['damage']}.", highlight=False)
+        for start_s, end_s, scored in _pieces(line):
+            where = f"{path} {start_s:.1f}–{end_s:.1f} s" if "windows" in line else path
+            for control, suggested, scores in _controls(scored):
+                best = sorted(scores.items(), key=lambda item: -item[1])
+                scored_labels = "  ".join(f"{label} {score:.2f}" for label, score in best[:5])
+                heading = f"{where} {control}" if control else where
+                is_plain = suggested == [best[0][0]]
+                shown = scored_labels if is_plain else f"{scored_labels}  → {', '.join(suggested) or 'nothing'}"
+                console().print(printable(f"{heading}: {shown}"), highlight=False, markup=False)
+
+
+def _pieces(line: dict[str, Any]) -> Iterator[tuple[float, float, dict[str, Any]]]:
+    """Start, end and scores of the windows, if they were scored, or of the whole file."""
+    if "windows" in line:
+        for window in line["windows"]:
+            yield window["start_s"], window["end_s"], window
+    elif "scores" in line:
+        yield 0.0, line["duration_s"], line
+
+
+def _controls(scored: dict[str, Any]) -> Iterator[tuple[str, list[str], dict[str, float]]]:
+    """Name, suggested labels and scores of each control; the name is empty without a label config."""
+    if isinstance(scored["suggested"], list):
+        yield "", scored["suggested"], scored["scores"]
         return
-    path = os.fsencode(line["path"]).decode("utf-8", "replace")
-    if "error" in line:
-        errors_console().print(f"[red]{escape(path)}[/]: {escape(line['error'])}", highlight=False)
-    else:
-        best = sorted(line["scores"].items(), key=lambda item: -item[1])
-        told = "  ".join(f"{label} {score:.2f}" for label, score in best[:5])
-        console().print(f"{path}: {told}", highlight=False, markup=False)
+    for control, scores in scored["scores"].items():
+        yield control, scored["suggested"][control], scores

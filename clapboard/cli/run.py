@@ -1,29 +1,32 @@
-"""`up`, `serve`, `worker`: the processes."""
+"""`up`, `serve` and `worker`: the commands that run until they are stopped."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from typing import Annotated, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clapboard.cli.output import AsJson, Model, settings_with, write_json
+from clapboard.cli.fast_imports import fast_imports
+from clapboard.cli.output import Model, errors_console, settings_with, write_json
+from clapboard.cli.supervised import Supervised
 from clapboard.errors import NoWorkerError, SettingsError
-from clapboard.jobs import QUEUES
-from clapboard.logs import set_up_logging
-from clapboard.settings import Settings, env_name
+from clapboard.queue.names import QUEUES
 
-_RESTART_S = 1.0
-_STOP_S = 20.0
-_HOPELESS = (2, 3)  # exit codes for wrong settings, and for a model that can't be had
+if TYPE_CHECKING:
+    from clapboard.settings import Settings
+    from clapboard.store import Store
+
+_PING_S = 0.3
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.")]
+LogAsJson = Annotated[bool, typer.Option("--json", help="Log JSON even on a terminal.")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on.", min=1, max=65535)]
 
 
@@ -34,119 +37,123 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(worker)
 
 
-def up(model: Model = None, host: Host = None, port: Port = None) -> None:
-    """Run backend and worker together, with no other server: the embedded way."""
+def up(model: Model = None, host: Host = None, port: Port = None, as_json: LogAsJson = False) -> None:
+    """Run the backend and a worker together, with no other server."""
+    from clapboard.settings import env_name
+
     settings = settings_with(model=model, host=host, port=port)
-    overrides = {env_name("model"): settings.model, env_name("port"): str(settings.port)}
+    listener = _listen(settings)
+    overrides = {"model": settings.model, "host": settings.host, "port": str(settings.port)}
     command = [sys.executable, "-m", "clapboard", "worker", "--follow", str(os.getpid())]
-    supervised = _Supervised(command, overrides)
+    supervised = Supervised(
+        [*command, "--json"] if as_json else command, {env_name(field): value for field, value in overrides.items()}
+    )
     try:
-        with supervised:
-            _serve(settings)
+        with listener, supervised:
+            _serve(settings, listener, as_json, lambda: supervised.pid)
     finally:
         if supervised.gave_up_with:
             raise typer.Exit(supervised.gave_up_with)
 
 
-def serve(model: Model = None, host: Host = None, port: Port = None) -> None:
-    """Run the HTTP backend alone. It needs no torch; a worker must share its store and broker."""
-    _serve(settings_with(model=model, host=host, port=port))
+def serve(model: Model = None, host: Host = None, port: Port = None, as_json: LogAsJson = False) -> None:
+    """Run the HTTP backend only. It needs no torch, but a worker on the same store and broker."""
+    settings = settings_with(model=model, host=host, port=port)
+    with _listen(settings) as listener:
+        _serve(settings, listener, as_json)
 
 
 def worker(
-    queues: Annotated[str, typer.Option(help="Comma-separated queues to serve.")] = ",".join(QUEUES),
+    queues: Annotated[str, typer.Option(help="Queues to serve, comma-separated.")] = ",".join(QUEUES),
     model: Model = None,
     ping: Annotated[
-        bool, typer.Option("--ping", help="Only say whether a worker of this machine is alive; exit code 3 if not.")
+        bool, typer.Option("--ping", help="Only check whether a worker of this machine is alive; exit code 3 if not.")
     ] = False,
+    wait: Annotated[float, typer.Option(help="With --ping: seconds to wait for one.", min=0, show_default=False)] = 0.0,
     follow: Annotated[int, typer.Option(hidden=True, help="Stop when this parent process is gone.")] = 0,
-    as_json: AsJson = False,
+    as_json: LogAsJson = False,
 ) -> None:
-    """Run a worker: one process per GPU, the model loaded once."""
+    """Run a worker, which computes embeddings and predictions. Start one per GPU."""
+    from clapboard.logs import set_up_logging
+
     settings = settings_with(model=model)
     names = [name.strip() for name in queues.split(",")]
     if unknown := [name for name in names if name not in QUEUES]:
         raise SettingsError(f"Queue {unknown[0]} doesn't exist: choose from {', '.join(QUEUES)}.")
     if ping:
-        _ping(settings, as_json)
+        _ping(settings, wait, as_json)
         return
-    set_up_logging(settings.log_level, settings.secrets)
+    if wait:
+        raise SettingsError(
+            "--wait only goes with --ping, which checks whether a worker is alive: add it, or leave both out."
+        )
+    set_up_logging(settings.log_level, settings.secrets, as_json=as_json)
+    sys.__stdout__ = None  # type: ignore[misc]  # Celery writes there when it stops, bypassing logging
     if follow:
         threading.Thread(target=_stop_with_parent, args=[follow], daemon=True).start()
-    from workers.process import run_worker
+    with fast_imports():
+        from workers.process import run_worker
 
     run_worker(settings, names)
 
 
-def _serve(settings: Settings) -> None:
-    import uvicorn
+def _listen(settings: Settings) -> socket.socket:
+    """The backend's socket, opened before anything else is started. Raises `SettingsError` if that fails."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        unresolved = isinstance(error, socket.gaierror)
+        reason = "no such host" if unresolved else os.strerror(error.errno or 0).lower()
+        raise SettingsError(
+            f"Port {settings.port} of {settings.host} can't be listened on ({reason}): choose another with --port or "
+            "--host."
+        ) from None
 
-    from backend.app import create_app
 
-    set_up_logging(settings.log_level, settings.secrets)
-    # uvicorn raises the signal that stopped it once more: it then unwinds what called us, instead of killing it.
+def _serve(
+    settings: Settings, listener: socket.socket, as_json: bool, worker_pid: Callable[[], int | None] | None = None
+) -> None:
+    with fast_imports():
+        import uvicorn
+
+        from backend.app import create_app
+        from clapboard.cli.welcome import Welcome
+        from clapboard.logs import set_up_logging
+
+    is_json = set_up_logging(settings.log_level, settings.secrets, as_json=as_json)
+    # uvicorn raises the signal that stopped it again: exit in order then, instead of being killed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
+    app = create_app(settings)
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+    with Welcome(settings, as_json=is_json, worker_pid=worker_pid):
+        uvicorn.Server(config).run(sockets=[listener])
 
 
-def _ping(settings: Settings, as_json: bool) -> None:
+def _ping(settings: Settings, wait_s: float, as_json: bool) -> None:
     from clapboard.store import Store
 
-    alive = Store.open(settings).catalog.workers(settings.job_lease_s)
-    here = [one.name for one in alive if one.name.endswith(f"@{socket.gethostname()}")]
+    store = Store.open(settings)
+    gives_up_at = time.monotonic() + wait_s
+    with errors_console().status("waiting for a worker"):
+        while not (here := _workers_here(store, settings.job_lease_s)) and time.monotonic() < gives_up_at:
+            time.sleep(_PING_S)
+    store.close()
     if as_json:
         write_json({"workers": here})
+        raise typer.Exit(0 if here else NoWorkerError.exit_code)
     if not here:
         raise NoWorkerError("No worker of this machine is alive: start one with `clapboard worker`.")
+
+
+def _workers_here(store: Store, lease_s: float) -> list[str]:
+    """The names of this machine's live workers."""
+    return [
+        worker.name for worker in store.catalog.workers(lease_s) if worker.name.endswith(f"@{socket.gethostname()}")
+    ]
 
 
 def _stop_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-class _Supervised:
-    """A child process that is started again when it dies, until the context ends.
-
-    One that ends by itself because of its settings or its model would only do so again: then this process stops too.
-    """
-
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self.gave_up_with = 0
-        self._command = command
-        self._environment = os.environ | environment
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._supervise, daemon=True)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        if self._process is not None:
-            self._process.terminate()
-        self._thread.join(_STOP_S)
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-
-    def _supervise(self) -> None:
-        while not self._stopping.is_set():
-            self._process = subprocess.Popen(self._command, env=self._environment)
-            if self._stopping.is_set():
-                self._process.terminate()
-            code = self._process.wait()
-            if code in _HOPELESS and not self._stopping.is_set():
-                self.gave_up_with = code
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            self._stopping.wait(_RESTART_S)

@@ -1,4 +1,4 @@
-"""`search`: texts and sounds → the places of a project that sound most like them."""
+"""`search`: find the places in a project's audio that are most like texts and sounds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,24 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from clapboard.cli.output import AsJson, Model, ProjectId, console, settings_with, write_json
+from clapboard.cli.fast_imports import fast_imports
+from clapboard.cli.output import (
+    AsJson,
+    Model,
+    ProjectId,
+    console,
+    errors_console,
+    require_text,
+    settings_with,
+    write_json,
+)
+from clapboard.errors import RequestError
 
 if TYPE_CHECKING:
-    from clapboard.clap import ClapEncoder
+    from clapboard.model.clap import ClapEncoder
+    from clapboard.search.search_terms import SearchTerms
     from clapboard.settings import Settings
+    from clapboard.store import Store
     from clapboard.store.catalog import Encoder
 
 _SOUND = "FILE[:START-END]"
@@ -28,55 +41,100 @@ def add_commands(app: typer.Typer) -> None:
 
 def search(
     project: ProjectId,
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="A sound, such as “dog bark”.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="A sound to find, such as “dog bark”.")
+    ] = None,
     like: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar=_SOUND, help="A sound that it shall be like, in seconds or M:SS; also task:N[:START-END]."
-        ),
+        typer.Option(metavar=_SOUND, help="A sound to find: a file or task:N, with start and end in seconds or M:SS."),
     ] = None,
-    not_like: Annotated[list[str] | None, typer.Option(metavar=_SOUND, help="One that it shall be unlike.")] = None,
+    not_like: Annotated[list[str] | None, typer.Option(metavar=_SOUND, help="A sound to avoid.")] = None,
     task: Annotated[list[int] | None, typer.Option(help="The same as --like task:N.", min=1)] = None,
-    top: Annotated[int, typer.Option(help="How many places to show.", min=1, max=1000)] = 20,
+    top: Annotated[int, typer.Option(help="Number of places to show.", min=1, max=1000)] = 20,
     model: Model = None,
     as_json: AsJson = False,
 ) -> None:
-    """The places of a project's audio most like texts, files and tasks, and unlike others: a line each.
+    """Find the places in a project's audio most like texts, files and tasks, one per line.
 
-    Windows side by side are one place. The score is the best one's cosine, less that of the project's average window.
+    Adjacent windows are one place. Its score is the cosine of its best window, less that of the project's mean window.
     """
-    if not (texts or like or task):
-        raise typer.BadParameter("give a text, --like or --task")
-    from clapboard.memory import Memory
-    from clapboard.search.examples import Listener, OfTask, Wanted, read_sound
-    from clapboard.search.project import ProjectSearch
-    from clapboard.sources import AudioSources
+    from clapboard.search.search_terms import SearchTerms, TaskSound, read_sound
     from clapboard.store import Store
-    from clapboard.store.vectors import VectorFiles
 
-    settings = settings_with(model=model)
-    wanted = Wanted(
+    if not (texts or like or task):
+        raise RequestError("There is nothing to search for: give a text, --like or --task.")
+    require_text(texts or [], "The text")
+    terms = SearchTerms(
         tuple(texts or ()),
-        (*map(read_sound, like or ()), *map(OfTask, task or ())),
+        (*map(read_sound, like or ()), *map(TaskSound, task or ())),
         tuple(map(read_sound, not_like or ())),
     )
+    settings = settings_with(model=model)
     store = Store.open(settings)
-    found = ProjectSearch.open(store, VectorFiles(settings.vectors_dir, store.embeddings), settings.model, project)
-    listener = Listener(lambda: _load(settings, found.encoder), Memory())
-    places = found.find(wanted, top, listener, AudioSources(settings))
-    lines = [place.as_json(project, settings.label_studio_url) for place in places]
+    matches = _matches(settings, store, project, terms, top, names_model=_names_model(model))
+    store.close()
     if as_json:
-        for line in lines:
-            write_json(line)
+        write_json({"matches": matches})
     else:
         out = console()
-        out.print(places_table(lines, out))
+        out.print(places_table(matches, out))
+
+
+def _matches(
+    settings: Settings, store: Store, project: int, terms: SearchTerms, top: int, *, names_model: bool
+) -> list[dict[str, Any]]:
+    """The matches that a worker finds, which has the model loaded or, without one, that this process finds."""
+    from clapboard.queue.celery_app import CeleryWaker, make_celery
+    from clapboard.search.portable_request import request_for
+    from clapboard.search.search_service import SearchService
+
+    service = SearchService(settings, store, CeleryWaker(make_celery(settings)))
+    workers = service.workers()
+    if not workers:
+        reason = "no worker is alive that serves searches"
+    elif names_model and any(worker.model != settings.model for worker in workers):
+        reason = f"the workers serve another model than {settings.model}"
+    elif (request := request_for(project, terms, top)) is None:
+        reason = "its files are too large to be sent to a worker"
+    else:
+        with errors_console().status("asking a worker"):
+            return service.ask(request)
+    return _search_here(settings, store, project, terms, top, reason)
+
+
+def _search_here(
+    settings: Settings, store: Store, project: int, terms: SearchTerms, top: int, reason: str
+) -> list[dict[str, Any]]:
+    from clapboard.installation.public_address import audio_sources
+    from clapboard.memo import Memory
+    from clapboard.search.example_embedder import ExampleEmbedder
+    from clapboard.search.project_search import ProjectSearch
+    from clapboard.store.vectors import VectorFiles
+
+    project_search = ProjectSearch.open(
+        store, VectorFiles(settings.vectors_dir, store.embeddings), settings.model, project
+    )
+    errors_console().print(
+        f"Loading the model {escape(project_search.encoder.model)}, which takes a while: {escape(reason)}.",
+        highlight=False,
+    )
+    embedder = ExampleEmbedder(lambda: _load(settings, project_search.encoder), Memory())
+    places = project_search.find(terms, top, embedder, audio_sources(settings, store))
+    return [place.as_json(project, settings.label_studio_url) for place in places]
+
+
+def _names_model(model: str | None) -> bool:
+    """Whether an option or a setting names the model; otherwise any worker's model is right."""
+    from clapboard.settings import provenance
+
+    return model is not None or provenance()["model"] != "default"
 
 
 def _load(settings: Settings, encoder: Encoder) -> ClapEncoder:
-    """The encoder that the project was embedded with. Raises `ModelError` if it is another one here."""
-    from clapboard.encoder import load_encoder
-    from clapboard.search.project import require_same
+    """The encoder that the project was embedded with. Raises `ModelError` if the model differs here."""
+    with fast_imports():
+        from clapboard.model.load import load_encoder
+        from clapboard.search.project_search import require_same
 
     loaded = load_encoder(settings, encoder.model)
     require_same(encoder, loaded.identity.version)
@@ -84,7 +142,7 @@ def _load(settings: Settings, encoder: Encoder) -> ClapEncoder:
 
 
 def places_table(lines: list[dict[str, Any]], out: Console) -> Table:
-    """A row for each place. In a terminal the task's number is a link into Label Studio; elsewhere it has a column."""
+    """A row per place. On a terminal the task's number links to Label Studio; elsewhere a column holds the address."""
     columns = ["task", "from", "to", "best at", "score", "audio"]
     table = Table(*columns if out.is_terminal else [*columns, "address"])
     for line in lines:

@@ -1,4 +1,4 @@
-"""`evaluate tables`: the tables by which CLAP's authors judge it, from the public data sets on disk."""
+"""`evaluate tables`: the tables of the CLAP papers, computed from public data sets on disk."""
 
 from __future__ import annotations
 
@@ -12,41 +12,44 @@ from rich.markup import escape
 from rich.table import Table
 
 from clapboard.cli.evaluate import Prompts, commands
+from clapboard.cli.fast_imports import fast_imports
 from clapboard.cli.output import AsJson, Model, console, errors_console, progress_bar, settings_with, write_json
 from clapboard.errors import NoDataSetError
 
 if TYPE_CHECKING:
-    from clapboard.clap import ClapEncoder, EncoderIdentity
+    from clapboard.model.clap import ClapEncoder, EncoderIdentity
     from training.benchmarks.benchmark import Benchmark, Source
     from training.benchmarks.cache import EmbeddingCache
     from training.benchmarks.tables import Column, Result, TableLayout
 
-_NAMED = 5  # missing clips that people are told of by name, for each data set
+_MAX_NAMED_CLIPS = 5  # missing clips that are named, per data set
 
 
 def add_commands(_: typer.Typer) -> None:
-    """Register this module's command with those of `evaluate`."""
+    """Register this module's command among those of `evaluate`."""
     commands.command()(tables)
 
 
 def tables(
-    data: Annotated[Path, typer.Option(help="Folder that holds the data sets, each as its authors lay it out.")],
+    data: Annotated[Path, typer.Option(help="Folder of the data sets, each as its authors publish it.")],
     model: Model = None,
-    sets: Annotated[str, typer.Option(help="Comma-separated data sets, such as esc50,clotho; as it comes, all.")] = "",
-    supervised: Annotated[bool, typer.Option(help="Learn a linear probe too, which hears the training clips.")] = True,
+    sets: Annotated[str, typer.Option(help="Data sets, comma-separated, such as esc50,clotho; by default all.")] = "",
+    supervised: Annotated[bool, typer.Option(help="Train a linear probe too, on the training clips.")] = True,
     prompts: Prompts = "template",
-    cache: Annotated[Path | None, typer.Option(help="Folder of the embeddings; as it comes, in MODEL_DIR.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the embeddings; by default in MODEL_DIR.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Retrieval, zero-shot and supervised figures beside published ones. Exit code 1 if clips are missing or damaged.
+    """Measure retrieval, zero-shot and supervised accuracy, and print them beside published figures.
 
-    Data sets that aren't there are named and left out; exit code 3 if none is there, or not one that --sets asks for.
-    A figure with * is of fewer clips than the data set has. Embeddings are kept: a run that was stopped goes on.
+    Missing data sets are named and left out. A figure with * is for fewer clips than the data set has. Embeddings are
+    kept, so that a run that was stopped continues. Exit code 1 if clips are missing or damaged; 3 if a data set of
+    --sets is missing, or all are.
     """
-    from clapboard.encoder import load_encoder
-    from training.benchmarks.cache import EmbeddingCache
-    from training.benchmarks.registry import choose, locate
-    from training.benchmarks.tables import layouts
+    with fast_imports():
+        from clapboard.model.load import load_encoder
+        from training.benchmarks.cache import EmbeddingCache
+        from training.benchmarks.registry import choose, locate
+        from training.benchmarks.tables import layouts
 
     settings = settings_with(model=model)
     chosen = choose([key.strip() for key in sets.split(",") if key.strip()])
@@ -56,8 +59,8 @@ def tables(
     if absent and (sets or not benchmarks):
         raise NoDataSetError(" ".join(_absence(source, data) for source in absent))
     encoder = load_encoder(settings)
-    with EmbeddingCache(cache or settings.benchmarks_dir, encoder.identity) as kept:
-        results = _results(encoder, benchmarks, kept, with_probe=supervised, captions=prompts == "captions")
+    with EmbeddingCache(cache or settings.benchmarks_dir, encoder.identity) as stored:
+        results = _results(encoder, benchmarks, stored, with_probe=supervised, captions=prompts == "captions")
     if as_json:
         _write_json(encoder.identity, prompts, results, absent, {source.key for source in chosen})
     else:
@@ -69,17 +72,17 @@ def tables(
 
 
 def _results(
-    encoder: ClapEncoder, benchmarks: Sequence[Benchmark], kept: EmbeddingCache, *, with_probe: bool, captions: bool
+    encoder: ClapEncoder, benchmarks: Sequence[Benchmark], stored: EmbeddingCache, *, with_probe: bool, captions: bool
 ) -> list[Result]:
     from training.benchmarks.tables import evaluate, needed_clips
 
     results = []
     with progress_bar() as bar:
         for benchmark in benchmarks:
-            heard = bar.add_task(benchmark.title, total=len(needed_clips(benchmark, with_probe=with_probe)))
-            done = partial(bar.advance, heard)
-            found = evaluate(benchmark, encoder, kept, with_probe=with_probe, captions=captions, on_clip=done)
-            results.append(found)
+            embedded = bar.add_task(benchmark.title, total=len(needed_clips(benchmark, with_probe=with_probe)))
+            done = partial(bar.advance, embedded)
+            result = evaluate(benchmark, encoder, stored, with_probe=with_probe, captions=captions, on_clip=done)
+            results.append(result)
     return results
 
 
@@ -89,9 +92,9 @@ def _write_json(
     from training.benchmarks.published import PUBLISHED
 
     published = [
-        {"model": one.model, "source": one.source, "per_cent": {key: dict(one.figures[key]) for key in shared}}
-        for one in PUBLISHED
-        if (shared := sorted(keys & one.figures.keys()))
+        {"model": row.model, "source": row.source, "per_cent": {key: dict(row.figures[key]) for key in shared}}
+        for row in PUBLISHED
+        if (shared := sorted(keys & row.figures.keys()))
     ]
     missing = [{"key": source.key, "title": source.title, "looked_for": source.looked_for} for source in absent]
     write_json(
@@ -101,7 +104,7 @@ def _write_json(
 
 
 def _show_table(model: str, prompts: str, layout: TableLayout, results: Sequence[Result]) -> None:
-    """Our row, then everybody's that has a figure in one of the columns."""
+    """Print our row, and the published rows that have a figure in one of the columns."""
     from training.benchmarks.published import PUBLISHED, ZERO_SHOT
 
     shown = [result for result in results if result.key in {column.key for column in layout.columns}]
@@ -120,9 +123,9 @@ def _show_table(model: str, prompts: str, layout: TableLayout, results: Sequence
     if prompts != "template" and any(column.measure == ZERO_SHOT for column in layout.columns):
         model += f", --prompts {prompts}"
     table.add_row(f"[bold]{escape(model)}[/]", *_cells(layout.columns, measured), "measured here", end_section=True)
-    for one in PUBLISHED:
-        if any(column.measure in one.figures.get(column.key, {}) for column in layout.columns):
-            table.add_row(escape(one.model), *_cells(layout.columns, one.figures), escape(one.source))
+    for row in PUBLISHED:
+        if any(column.measure in row.figures.get(column.key, {}) for column in layout.columns):
+            table.add_row(escape(row.model), *_cells(layout.columns, row.figures), escape(row.source))
     console().print(table)
 
 
@@ -131,7 +134,7 @@ def _cells(columns: Sequence[Column], figures: Mapping[str, Mapping[str, str]]) 
 
 
 def _show_folds(results: Sequence[Result]) -> None:
-    """Accuracy on each fold, since a model may have learnt from some of them."""
+    """Print accuracy per fold, since a model may have been trained on some of them."""
     table = Table("set", "fold", "zero-shot", "linear probe", title="Accuracy by fold, %", title_justify="left")
     for result in results:
         by_text = result.zero_shot.by_fold if result.zero_shot else {}
@@ -157,16 +160,18 @@ def _absence(source: Source, data: Path) -> str:
 
 
 def _finish(results: Sequence[Result], absent: Sequence[Source], data: Path) -> None:
-    """Names what isn't there and what can't be decoded; with missing or damaged clips, ends with exit code 1."""
+    """Name what is missing and what can't be decoded. Exit with code 1 if clips are missing or damaged."""
     out = errors_console()
     for source in absent:
         out.print(escape(_absence(source, data)), highlight=False)
     for result in results:
-        for one in result.unreadable:
-            out.print(f"[red]{escape(str(one.path))}[/]: {escape(one.reason)}", highlight=False)
+        for clip in result.unreadable:
+            out.print(f"[red]{escape(str(clip.path))}[/]: {escape(clip.reason)}", highlight=False)
         if result.missing:
-            named = ", ".join(result.missing[:_NAMED])
-            more = f" and {len(result.missing) - _NAMED} more" if len(result.missing) > _NAMED else ""
-            out.print(f"{result.title} lacks the audio of {escape(named)}{more}.", highlight=False)
+            names = ", ".join(result.missing[:_MAX_NAMED_CLIPS])
+            more = (
+                f" and {len(result.missing) - _MAX_NAMED_CLIPS} more" if len(result.missing) > _MAX_NAMED_CLIPS else ""
+            )
+            out.print(f"{result.title} lacks the audio of {escape(names)}{more}.", highlight=False)
     if any(result.missing or result.unreadable for result in results):
         raise typer.Exit(1)

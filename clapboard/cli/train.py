@@ -1,11 +1,11 @@
-"""`train`: finetuning at the press of a key."""
+"""`train`: finetune a project's encoder now."""
 
 from __future__ import annotations
 
 import typer
 
-from clapboard.cli.output import AsJson, Model, ProjectId, settings_with
-from clapboard.cli.waiting import Wait, run_job
+from clapboard.cli.output import AsJson, Model, ProjectId, errors_console, settings_with, write_json
+from clapboard.cli.waiting import Wait, follow_job
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -14,11 +14,22 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def train(project: ProjectId, model: Model = None, wait: Wait = True, as_json: AsJson = False) -> None:
-    """Finetune on what people said; the gate decides whether it serves. One training a project at a time."""
-    from clapboard.jobs import TRAIN
+    """Finetune the encoder on a project's annotations; the gate decides whether the result serves.
+
+    A project has one training at a time.
+    """
+    from clapboard.project.training_request import request_training
+    from clapboard.queue.celery_app import TRAIN
     from clapboard.store import Store
 
     settings = settings_with(model=model)
     store = Store.open(settings)
     store.catalog.project(project)
-    run_job(settings, store, TRAIN, "train", project, "", wait=wait, as_json=as_json)
+    requested = request_training(settings, store, project)
+    if requested.job is None:
+        refusal = {"job": None, "state": "failed", "error_code": "training", "outcome": requested.message}
+        write_json(refusal) if as_json else errors_console().print(requested.message, highlight=False, markup=False)
+        raise typer.Exit(1)
+    if not as_json:
+        errors_console().print(requested.message, highlight=False, markup=False)
+    follow_job(settings, store, TRAIN, requested.job, wait=wait, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Waiting for a job at the command line: its progress as it goes, its outcome at the end."""
+"""Wait for a job on the command line: show its progress, then its outcome."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.3
 
-Wait = Annotated[bool, typer.Option(help="Wait until it is done; --no-wait only queues.")]
+Wait = Annotated[bool, typer.Option(help="Wait until it is done; --no-wait only queues it.")]
 
 
 def wait_for_job(settings: Settings, store: Store, job_id: int) -> Job:
-    """The job once it has ended. Raises `NoWorkerError` if nobody works on it."""
+    """The job, once it has ended. Raises `NoWorkerError` if no worker is alive for the length of a lease."""
     last_alive_at = store.clock()
     with errors_console().status("waiting for a worker") as status:
         while store.jobs.open_ids([job_id]):
@@ -42,12 +42,19 @@ def wait_for_job(settings: Settings, store: Store, job_id: int) -> Job:
 def run_job(
     settings: Settings, store: Store, queue: str, kind: str, project: int, version: str, *, wait: bool, as_json: bool
 ) -> None:
-    """Queue the job, or join the open one, and tell what came of it. Exit code 1 if it failed."""
-    from clapboard.jobs import CeleryBell, make_celery
-    from clapboard.store.jobs import JobRequest, State
+    """Queue the job, or join an open one of its kind, and print its outcome. Exit code 1 if it failed."""
+    from clapboard.store.jobs import JobRequest
 
     (job_id,) = store.jobs.add(queue, [JobRequest(kind, project, model_version=version, delay_s=0.0)])
-    CeleryBell(make_celery(settings)).ring(queue)
+    follow_job(settings, store, queue, job_id, wait=wait, as_json=as_json)
+
+
+def follow_job(settings: Settings, store: Store, queue: str, job_id: int, *, wait: bool, as_json: bool) -> None:
+    """Wake a worker for the queued job and print its outcome. Exit code 1 if it failed."""
+    from clapboard.queue.celery_app import CeleryWaker, make_celery
+    from clapboard.store.jobs import State
+
+    CeleryWaker(make_celery(settings)).wake(queue)
     if not wait:
         write_json({"job": job_id}) if as_json else console().print(f"Job {job_id} is queued: see `clapboard jobs`.")
         return

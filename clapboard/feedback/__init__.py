@@ -1,5 +1,5 @@
-"""What people said, and what follows from it.
+"""Annotations and what follows from them, as pure functions without the store or the network.
 
-`sync` reads what was missed, `suggestions` finds what each person had in view, `entries` says what an event meant
-against it, `consensus` what a task's people agree on, `acceptance` how suggestions fare.
+`suggestions` finds the suggestion that an annotation answered, `entries` turns an event into ledger entries,
+`consensus` turns these into the labels that a task's annotators agree on, and `acceptance` counts how suggestions fare.
 """

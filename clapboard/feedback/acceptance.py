@@ -1,26 +1,32 @@
-"""How suggestions fare with people: acceptance per class, model version and annotator, and the time they take. Pure.
+"""Acceptance: how suggestions fare, by class, kind of model, day, version and annotator, and annotators' time. Pure.
 
-A suggestion is one control's labels for a clip, or one region. Acceptance is accepted over the sum of accepted,
-relabelled, moved and deleted. What people added has no suggestion to accept; what was skipped or accepted in bulk tells
-nothing. All three are counted beside it.
+A suggestion is one control's labels for a clip, or one region. Acceptance is the number of accepted suggestions over
+that of accepted, relabelled, moved and deleted ones. Added labels answer no suggestion, and skipped or bulk-accepted
+tasks say nothing about one, so these three are only counted.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from statistics import median
 
 from clapboard.feedback.entries import Entry, Outcome
+from clapboard.suggest.head import ZERO_SHOT
 
 CORRECTED = (Outcome.RELABELLED, Outcome.MOVED, Outcome.DELETED)
 JUDGED = (Outcome.ACCEPTED, *CORRECTED)
 
+KINDS = ("zero-shot", "head", "finetuned", "other", "none")
+"""What made a suggestion: text prompts, a head on the base encoder, a finetuned encoder, another tool, or nothing."""
+
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a group's suggestions. `acceptance` is in [0, 1]; None where nothing was judged."""
+    """The outcomes of a group of suggestions. `acceptance` is in [0, 1]; None if no suggestion was judged."""
 
     accepted: int
     relabelled: int
@@ -33,13 +39,13 @@ class Fate:
 
     @property
     def corrected(self) -> int:
-        """How many were judged and did not stay as they were."""
+        """How many suggestions were changed."""
         return self.relabelled + self.moved + self.deleted
 
 
 @dataclass(frozen=True)
 class ClassFate:
-    """How often a label was suggested to somebody who judged it, how often it stayed, and how often people added it."""
+    """How often a label was suggested and judged, how often it was kept, and how often annotators added it."""
 
     control: str
     label: str
@@ -51,7 +57,7 @@ class ClassFate:
 
 @dataclass(frozen=True)
 class LeadTime:
-    """Median seconds that people spent on an annotation; None without any. Bulk and skips are left out."""
+    """The median time per annotation in seconds, without bulk accepts and skips; None without annotations."""
 
     num_annotations: int
     median_s: float | None
@@ -59,43 +65,65 @@ class LeadTime:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """What stands in a project's ledger, counted. `""` is the version of what had no suggestion in sight."""
+    """The counts of a project's standing annotations. The version `""` stands for no suggestion in view."""
 
     num_annotations: int
     overall: Fate
     by_class: list[ClassFate]
-    by_version: dict[str, Fate]
+    by_kind: dict[str, Fate]  # those of `KINDS` that occur
+    by_day: dict[str, Fate]  # UTC day of the annotations' last change, such as 2026-11-30
+    by_version: dict[str, Fate]  # in the order in which annotators first saw them
     by_annotator: dict[int, Fate]
-    accepted_lead_time: LeadTime  # all suggestions of the annotation as they were
-    corrected_lead_time: LeadTime  # one of them at least relabelled, moved or deleted
-    unaided_lead_time: LeadTime  # nothing suggested that could be either
+    accepted_lead_time: LeadTime  # annotations that kept all suggestions
+    corrected_lead_time: LeadTime  # annotations that changed at least one
+    unaided_lead_time: LeadTime  # annotations without a suggestion to keep or change
 
 
 def acceptance(standing: Iterable[Entry]) -> Acceptance:
-    """How suggestions fared, from the entries of a project's standing annotations."""
-    held = list(standing)
+    """Count the entries of a project's standing annotations."""
+    entries = list(standing)
+    by_kind: dict[str, list[Entry]] = {kind: [] for kind in KINDS}
+    by_day: dict[str, list[Entry]] = defaultdict(list)
     by_version: dict[str, list[Entry]] = defaultdict(list)
     by_annotator: dict[int, list[Entry]] = defaultdict(list)
     annotations: dict[int, list[Entry]] = defaultdict(list)
-    for entry in held:
+    for entry in sorted(entries, key=lambda entry: entry.revision):
+        by_kind[kind_of(entry.model_version)].append(entry)
+        by_day[_day(entry.revision)].append(entry)
         by_version[entry.model_version].append(entry)
         by_annotator[entry.annotator].append(entry)
         annotations[entry.annotation].append(entry)
     times = _lead_times(annotations.values())
     return Acceptance(
         num_annotations=len(annotations),
-        overall=_fate(held),
-        by_class=_by_class(held),
-        by_version={version: _fate(some) for version, some in sorted(by_version.items())},
-        by_annotator={annotator: _fate(some) for annotator, some in sorted(by_annotator.items())},
+        overall=_fate(entries),
+        by_class=_by_class(entries),
+        by_kind={kind: _fate(group) for kind, group in by_kind.items() if group},
+        by_day={day: _fate(group) for day, group in by_day.items()},
+        by_version={version: _fate(group) for version, group in by_version.items()},
+        by_annotator={annotator: _fate(group) for annotator, group in sorted(by_annotator.items())},
         accepted_lead_time=_lead_time(times["accepted"]),
         corrected_lead_time=_lead_time(times["corrected"]),
         unaided_lead_time=_lead_time(times["unaided"]),
     )
 
 
+def kind_of(model_version: str) -> str:
+    """Which of `KINDS` a model version is, judging by its name."""
+    if not model_version:
+        return "none"
+    encoder, _, rest = model_version.rpartition(".")[0].rpartition(".")
+    if re.search(r"-tuned-\d+-[^-]+$", encoder):
+        return "finetuned"
+    return "zero-shot" if rest == ZERO_SHOT else "head" if rest.startswith("head-") else "other"
+
+
+def _day(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).date().isoformat()
+
+
 def _fate(entries: Sequence[Entry]) -> Fate:
-    # An annotation that says nothing is an entry without a control: nothing was added there.
+    # An annotation without labels is an ADDED entry without a control; it added nothing.
     counts = Counter(entry.outcome for entry in entries if entry.control or entry.outcome != Outcome.ADDED)
     accepted, judged = counts[Outcome.ACCEPTED], sum(counts[outcome] for outcome in JUDGED)
     return Fate(
@@ -117,10 +145,11 @@ def _by_class(entries: Sequence[Entry]) -> list[ClassFate]:
     for entry in entries:
         if entry.outcome not in (*JUDGED, Outcome.ADDED):
             continue
-        labels, before = ({(entry.control, label) for label in some} for some in (entry.labels, entry.suggested))
-        suggested.update(before)
-        accepted.update(before & labels if entry.outcome != Outcome.MOVED else ())
-        added.update(labels - before)
+        labels = {(entry.control, label) for label in entry.labels}
+        suggested_labels = {(entry.control, label) for label in entry.suggested}
+        suggested.update(suggested_labels)
+        accepted.update(suggested_labels & labels if entry.outcome != Outcome.MOVED else ())
+        added.update(labels - suggested_labels)
     return [
         ClassFate(*name, suggested[name], accepted[name], added[name], _share(accepted[name], suggested[name]))
         for name in sorted(suggested | added)

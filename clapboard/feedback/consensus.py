@@ -1,34 +1,34 @@
-"""What a project's people agree on: from what stands in the ledger to the labels of each task. Pure.
+"""Consensus: from the standing annotations in the ledger to the labels that each task's annotators agree on. Pure.
 
-Only whole-clip Choices that are predicted have labels here. Within a task, gold annotations alone count where there are
-any; else those of people who listened, and bulk-accepted ones only where there are no others. Of each annotator the
-latest counts.
+Only whole-clip Choices that get suggestions have labels here. If a task has ground truths, only these count; else the
+annotations of people who listened; else bulk-accepted ones. Of each annotator, the latest annotation counts.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clapboard.feedback.entries import Entry, Outcome
-from clapboard.labels import Control, LabelSpace
+from clapboard.feedback.left_out import LeftOut, LeftOutCollector
+from clapboard.labels.label_space import Control, LabelSpace
 
 BULK_WEIGHT = 0.3
-"""What labels that nobody listened for are worth, against 1 for the others."""
+"""The training weight of labels that were accepted in bulk; that of others is 1."""
 
 
 @dataclass(frozen=True)
 class Agreed:
     """The labels of one control for one task, in the label config's order.
 
-    They are empty only where several may be chosen, and mean that none of them applies.
+    They are empty only in a multi-label control, where that means that no label applies.
     """
 
     labels: tuple[str, ...]
     weight: float
-    bulk: bool  # nobody listened
-    suggestion_biased: bool  # somebody said so with a suggestion in sight
+    bulk: bool  # accepted in bulk: nobody listened
+    suggestion_biased: bool  # at least one annotator had a suggestion in view
 
 
 TaskLabels = Mapping[str, Agreed]
@@ -37,12 +37,10 @@ TaskLabels = Mapping[str, Agreed]
 
 @dataclass(frozen=True)
 class Consensus:
-    """The labels by task, and what was left out."""
+    """The labels by task, and the annotations that were left out."""
 
     labels: dict[int, TaskLabels]
-    num_ties: int  # controls of tasks on which as many say one thing as another
-    num_skipped: int  # tasks that everybody skipped
-    num_unknown: int  # labels said by people that the label config doesn't have, or not in that number
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 @dataclass(frozen=True)
@@ -58,34 +56,42 @@ def consensus(standing: Iterable[Entry], label_space: LabelSpace) -> Consensus:
     for entry in standing:
         tasks[entry.task][entry.annotation].append(entry)
     labels: dict[int, TaskLabels] = {}
-    num_ties = num_skipped = num_unknown = 0
-    for task, of_task in sorted(tasks.items()):
-        counted = counting(list(of_task.values()))
-        num_skipped += not counted
-        num_unknown += sum(_num_of_gone_controls(annotation, label_space) for annotation in counted)
+    left_out = LeftOutCollector()
+    for task, by_annotation in sorted(tasks.items()):
+        annotations = counted_annotations(list(by_annotation.values()))
+        hidden = [_hidden(annotation, label_space) for annotation in annotations]
+        if not annotations:
+            left_out.skipped(task)
+        for annotation in annotations:
+            _note_unknown_controls(annotation, label_space, left_out)
         agreed: dict[str, Agreed] = {}
         for control in label_space.predicted:
-            votes, num_left_out = _votes(control, counted)
-            num_unknown += num_left_out
+            answers = [
+                annotation
+                for annotation, hidden_controls in zip(annotations, hidden, strict=True)
+                if control.name not in hidden_controls
+            ]
+            votes = _votes(control, answers, left_out)
             winner = _majority(control, votes)
-            num_ties += bool(votes) and winner is None
             if winner is not None:
                 agreed[control.name] = winner
+            elif votes:
+                left_out.tie(control.name, task)
         if agreed:
             labels[task] = agreed
-    return Consensus(labels, num_ties, num_skipped, num_unknown)
+    return Consensus(labels, left_out.result())
 
 
-def counting(annotations: Sequence[list[Entry]]) -> list[list[Entry]]:
-    """The annotations of a task that count, one an annotator; none if the task was skipped."""
-    said = [annotation for annotation in annotations if not _is_skip(annotation)]
-    if gold := [annotation for annotation in said if annotation[0].ground_truth]:
+def counted_annotations(annotations: Sequence[list[Entry]]) -> list[list[Entry]]:
+    """The annotations of a task that count, one per annotator; none if the task was skipped."""
+    answered = [annotation for annotation in annotations if not _is_skip(annotation)]
+    if gold := [annotation for annotation in answered if annotation[0].ground_truth]:
         annotations = gold
-    elif any(not _is_bulk(annotation) for annotation in said):
+    elif any(not _is_bulk(annotation) for annotation in answered):
         annotations = [annotation for annotation in annotations if not _is_bulk(annotation)]
     latest: dict[int, list[Entry]] = {}
     for annotation in sorted(annotations, key=lambda entries: (entries[0].revision, entries[0].annotation)):
-        # Where Label Studio no longer knows who it was, each annotation is somebody's.
+        # Annotations of unknown annotators count as those of different ones.
         latest[annotation[0].annotator or -annotation[0].annotation] = annotation
     return [annotation for annotation in latest.values() if not _is_skip(annotation)]
 
@@ -98,31 +104,39 @@ def _is_bulk(annotation: Sequence[Entry]) -> bool:
     return annotation[0].outcome == Outcome.BULK
 
 
-def _num_of_gone_controls(annotation: Sequence[Entry], label_space: LabelSpace) -> int:
+def _hidden(annotation: Sequence[Entry], label_space: LabelSpace) -> set[str]:
+    """The controls that were hidden when the annotation was submitted, so that their lack of labels means nothing."""
+    chosen = {entry.control: entry.labels for entry in annotation if entry.control and not entry.region}
+    return label_space.visibility.hidden(chosen, regions=True)
+
+
+def _note_unknown_controls(annotation: Sequence[Entry], label_space: LabelSpace, left_out: LeftOutCollector) -> None:
     known = {"", *(control.name for control in label_space.controls)}
-    return sum(len(entry.labels) for entry in annotation if entry.control not in known)
+    for entry in annotation:
+        if entry.control not in known:
+            left_out.unknown(entry.control, entry.labels, entry.task)
 
 
-def _votes(control: Control, annotations: Sequence[Sequence[Entry]]) -> tuple[list[_Vote], int]:
-    """What each annotation says about the control, and how many labels had to be left out."""
+def _votes(control: Control, annotations: Sequence[Sequence[Entry]], left_out: LeftOutCollector) -> list[_Vote]:
+    """Each annotation's vote on the control, without labels that the control doesn't have."""
     known = {label.value for label in control.labels}
     votes = []
-    num_left_out = 0
     for annotation in annotations:
-        entry = next((one for one in annotation if one.control in (control.name, "") and not one.region), None)
+        entry = next((entry for entry in annotation if entry.control in (control.name, "") and not entry.region), None)
         if entry is None or not (entry.labels or control.multiple):
             continue
         labels = frozenset(entry.labels) & known
+        left_out.unknown(control.name, [label for label in entry.labels if label not in known], entry.task)
         if not control.multiple and len(labels) > 1:
+            left_out.several(control.name, entry.task)
             labels = frozenset()
-        num_left_out += len(entry.labels) - len(labels)
         if labels or not entry.labels:
             votes.append(_Vote(labels, _is_bulk(annotation), bool(entry.model_version)))
-    return votes, num_left_out
+    return votes
 
 
 def _majority(control: Control, votes: Sequence[_Vote]) -> Agreed | None:
-    """What most say, for each label by itself where several may be chosen; None without votes or with a tie."""
+    """The majority's labels; in a multi-label control, label by label. None without votes or with a tie."""
     if not votes:
         return None
     counts = Counter(label for vote in votes for label in vote.labels)

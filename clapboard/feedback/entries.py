@@ -1,8 +1,8 @@
-"""What annotation events meant: each thing that a person said, against the suggestion that it answered.
+"""Annotation events → ledger entries: each answer of an annotator, compared with the suggestion that it answers. Pure.
 
-Pure: an event of the inbox, with the suggestions kept beside it, always gives the same entries. Every annotation that
-can be read gives at least one, so that the ledger knows of all there are. The difference alone decides, never what
-Label Studio says of a result's origin.
+An event of the inbox, with the suggestions that are stored with it, always gives the same entries. Every readable
+annotation gives at least one, so that the ledger has all annotations. Outcomes follow from the comparison only, never
+from what Label Studio records about a result's origin.
 """
 
 from __future__ import annotations
@@ -12,55 +12,61 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from clapboard.errors import LabelConfigError
 from clapboard.feedback.suggestions import annotations_in
+from clapboard.labels.visibility import Visibility
+from clapboard.untrusted import identifier, is_storable
 
 if TYPE_CHECKING:
     from clapboard.store.inbox import Event
 
 SAME_REGION_IOU = 0.5
-"""From here on, a region without a counterpart of the same id counts as a suggested one that was changed."""
+"""The overlap from which a region counts as a changed suggestion, although it has another id."""
 UNMOVED_IOU = 0.95
 
-_SAYING = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED"})
+_LAST_DAY_S = 253_402_214_400.0  # 31 December 9999, Python's last day
+
+_ANNOTATING = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED"})
 _BULK = "ANNOTATIONS_CREATED"
-_WITHDRAWING = "ANNOTATIONS_DELETED"
-_UNNAMED_VERSION = "undefined"  # as Label Studio calls the version of a prediction that came without
-_VALUE_KEYS = {"textarea": "text", "pairwise": "selected"}  # where a result's value isn't named like its type
+_DELETING = "ANNOTATIONS_DELETED"
+_UNNAMED_VERSION = "undefined"  # Label Studio's name for a prediction without a version
+_VALUE_KEYS = {"textarea": "text", "pairwise": "selected"}  # results whose value isn't stored under their type
 
 
 class Outcome(enum.StrEnum):
-    """What became of a suggestion, or of an annotation as a whole."""
+    """The outcome of a suggestion, or of an annotation as a whole."""
 
     ACCEPTED = "accepted"
     RELABELLED = "relabelled"
-    ADDED = "added"  # also: nothing said where nothing was suggested
+    ADDED = "added"  # also: no labels, and none were suggested
     DELETED = "deleted"
     MOVED = "moved"
     SKIPPED = "skipped"
-    BULK = "bulk"  # accepted in the data manager: nobody listened
+    BULK = "bulk"  # accepted in the Data Manager: nobody listened
     WITHDRAWN = "withdrawn"  # the annotation was deleted
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that an annotation says about a control, for the whole clip or for one region.
+    """An annotation's labels of one control, for the whole clip or for one region.
 
-    A skip and an annotation that says nothing have no control; a withdrawal knows nothing but its annotation.
+    A skip and an annotation without labels have no control. A withdrawal has only the annotation's id.
     """
 
     project: int
     task: int
     annotation: int
     revision: float  # the annotation's updated_at, in seconds since 1970
-    annotator: int  # Label Studio's user; 0 where it names none
+    annotator: int  # Label Studio's user id; 0 if unknown
     outcome: Outcome
     control: str = ""
     region: str = ""  # the result's id; empty for whole-clip results
-    labels: list[str] = field(default_factory=list)  # what the person says now
+    labels: list[str] = field(default_factory=list)  # the annotation's
     suggested: list[str] = field(default_factory=list)
-    model_version: str = ""  # of the suggestion in sight; empty where there was none
+    model_version: str = ""  # of the suggestion in view; empty if there was none
     score: float | None = None  # of that suggestion
     iou: float | None = None  # of the region, with the suggested one
     lead_time_s: float | None = None
@@ -68,28 +74,56 @@ class Entry:
 
 
 def entries(event: Event) -> list[Entry]:
-    """What the event says, annotation by annotation; empty for other events and for what can't be read."""
-    project = _id(event.project)
+    """The event's entries, annotation by annotation; none for other events and for what can't be read."""
+    project = identifier(event.project)
     if project is None:
         return []
-    if event.action == _WITHDRAWING:
-        listed = event.body.get("annotations")
-        ids = dict.fromkeys(_id_in(item) for item in (listed if isinstance(listed, list) else []))
-        return [Entry(project, 0, number, 0.0, 0, Outcome.WITHDRAWN) for number in ids if number]
-    if event.action not in _SAYING:
+    if event.action == _DELETING:
+        items = event.body.get("annotations")
+        ids = dict.fromkeys(_id_in(item) for item in (items if isinstance(items, list) else []))
+        return [Entry(project, 0, annotation_id, 0.0, 0, Outcome.WITHDRAWN) for annotation_id in ids if annotation_id]
+    if event.action not in _ANNOTATING:
         return []
-    found: dict[int, list[Entry]] = {}
+    by_annotation: dict[int, list[Entry]] = {}
+    visibility = _visibility(event.body)
     for annotation in annotations_in(event.body):
-        if (about := _about(project, annotation)) and about.annotation not in found:
-            suggestion = event.suggestions.get(str(about.task))
+        template = _template(project, annotation)
+        if template and template.annotation not in by_annotation:
+            suggestion = event.suggestions.get(str(template.task))
             bulk = event.action == _BULK or annotation.get("bulk_created") is True
-            found[about.annotation] = list(_annotation_entries(about, annotation, suggestion, bulk))
-    return [entry for some in found.values() for entry in some]
+            by_annotation[template.annotation] = list(
+                _annotation_entries(template, annotation, suggestion, bulk, visibility)
+            )
+    return [entry for group in by_annotation.values() for entry in group]
+
+
+def states_visibility(label_config: str) -> bool:
+    """Whether the label config shows some controls only conditionally, so that events can't be read without it."""
+    return "visiblewhen" in label_config.lower() or "whenchoicevalue" in label_config.lower()
+
+
+def _visibility(body: Mapping[str, Any]) -> Visibility:
+    """When each control is shown, according to the label config in the event."""
+    project = body.get("project")
+    label_config = project.get("label_config") if isinstance(project, Mapping) else None
+    if not isinstance(label_config, str) or not states_visibility(label_config):
+        return Visibility()
+    return _visibility_of(label_config)
+
+
+@lru_cache(maxsize=64)
+def _visibility_of(label_config: str) -> Visibility:
+    from clapboard.labels.label_config import parse_label_config  # Label Studio's SDK takes a second to import
+
+    try:
+        return parse_label_config(label_config).visibility
+    except LabelConfigError:
+        return Visibility()
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What the results of one control say, about the whole clip or about one region."""
+class _Answer:
+    """The labels of one control, for the whole clip or for one region."""
 
     control: str
     region: str
@@ -97,47 +131,61 @@ class _Said:
     span_s: tuple[float, float] | None
 
 
-def _about(project: int, annotation: Mapping[str, Any]) -> Entry | None:
-    """All that the annotation's entries have in common; None if it can't be read."""
+def _template(project: int, annotation: Mapping[str, Any]) -> Entry | None:
+    """An entry with what all entries of the annotation have in common; None if it can't be read."""
     if not isinstance(annotation.get("result", ""), list | None):
         return None
-    number, task, revision = _id_in(annotation), _id_in(annotation.get("task")), _seconds(annotation.get("updated_at"))
-    if number is None or task is None or revision is None:
+    annotation_id, task = _id_in(annotation), _id_in(annotation.get("task"))
+    revision = _seconds(annotation.get("updated_at"))
+    if annotation_id is None or task is None or revision is None:
         return None
     annotator = _id_in(annotation.get("completed_by")) or 0
-    about = Entry(project, task, number, revision, annotator, Outcome.ADDED)
-    lead_time_s = _number(annotation.get("lead_time"))
-    return replace(about, lead_time_s=lead_time_s, ground_truth=annotation.get("ground_truth") is True)
+    return Entry(
+        project,
+        task,
+        annotation_id,
+        revision,
+        annotator,
+        Outcome.ADDED,
+        lead_time_s=_number(annotation.get("lead_time")),
+        ground_truth=annotation.get("ground_truth") is True,
+    )
 
 
-def _annotation_entries(about: Entry, annotation: Mapping[str, Any], suggestion: Any, bulk: bool) -> Iterator[Entry]:
-    suggested: dict[tuple[str, str], _Said] = {}
+def _annotation_entries(
+    template: Entry, annotation: Mapping[str, Any], suggestion: Any, bulk: bool, visibility: Visibility
+) -> Iterator[Entry]:
+    suggested: dict[tuple[str, str], _Answer] = {}
     if isinstance(suggestion, Mapping) and isinstance(suggestion.get("result"), list):
         version = _text(suggestion.get("model_version")) or _UNNAMED_VERSION
-        about = replace(about, model_version=version, score=_number(suggestion.get("score")))
-        suggested = _read(suggestion["result"])
+        template = replace(template, model_version=version, score=_number(suggestion.get("score")))
+        suggested = _answers(suggestion["result"])
     if annotation.get("was_cancelled") is True:
-        yield replace(about, outcome=Outcome.SKIPPED)
+        yield replace(template, outcome=Outcome.SKIPPED)
         return
-    said = _read(annotation["result"] or [])  # null where it was made without any
-    if not said and not suggested:
-        yield replace(about, outcome=Outcome.BULK if bulk else Outcome.ADDED)
-    for old, new in _counterparts(suggested, said):
+    given = _answers(annotation["result"] or [])  # null if it was made without any
+    chosen = {control: answer.labels for (control, region), answer in given.items() if not region}
+    for control in visibility.hidden(chosen, regions=True):  # a hidden control has no answer
+        given.pop((control, ""), None)
+        suggested.pop((control, ""), None)
+    if not given and not suggested:
+        yield replace(template, outcome=Outcome.BULK if bulk else Outcome.ADDED)
+    for old, new in _counterparts(suggested, given):
         iou = _iou(old, new)
-        one = new or old
-        assert one is not None
+        answer = new or old
+        assert answer is not None
         yield replace(
-            about,
+            template,
             outcome=Outcome.BULK if bulk else _outcome(old, new, iou),
-            control=one.control,
-            region=one.region,
+            control=answer.control,
+            region=answer.region,
             labels=new.labels if new else [],
             suggested=old.labels if old else [],
             iou=iou,
         )
 
 
-def _outcome(old: _Said | None, new: _Said | None, iou: float | None) -> Outcome:
+def _outcome(old: _Answer | None, new: _Answer | None, iou: float | None) -> Outcome:
     if old is None:
         return Outcome.ADDED
     if new is None:
@@ -148,29 +196,29 @@ def _outcome(old: _Said | None, new: _Said | None, iou: float | None) -> Outcome
 
 
 def _counterparts(
-    suggested: Mapping[tuple[str, str], _Said], said: Mapping[tuple[str, str], _Said]
-) -> list[tuple[_Said | None, _Said | None]]:
-    """Each thing said with what was suggested for it, by control and id or by the greatest overlap; then the rest."""
-    matched = {key: key for key in said if key in suggested and _iou(suggested[key], said[key]) != 0.0}
+    suggested: Mapping[tuple[str, str], _Answer], given: Mapping[tuple[str, str], _Answer]
+) -> list[tuple[_Answer | None, _Answer | None]]:
+    """Pairs of a suggested and a given answer: matched by control and id, or by greatest overlap; then the others."""
+    matched = {key: key for key in given if key in suggested and _iou(suggested[key], given[key]) != 0.0}
     taken = set(matched)
     overlaps = [
         (-iou, old, new)
-        for new in said.keys() - taken
+        for new in given.keys() - taken
         for old in suggested.keys() - taken
-        if old[0] == new[0] and (iou := _iou(suggested[old], said[new]) or 0.0) >= SAME_REGION_IOU
+        if old[0] == new[0] and (iou := _iou(suggested[old], given[new]) or 0.0) >= SAME_REGION_IOU
     ]
     for _, old, new in sorted(overlaps):
         if new not in matched and old not in taken:
             matched[new] = old
             taken.add(old)
-    pairs: list[tuple[_Said | None, _Said | None]] = [
-        (suggested[matched[key]] if key in matched else None, answer) for key, answer in said.items()
+    pairs: list[tuple[_Answer | None, _Answer | None]] = [
+        (suggested[matched[key]] if key in matched else None, answer) for key, answer in given.items()
     ]
     return pairs + [(suggestion, None) for key, suggestion in suggested.items() if key not in taken]
 
 
-def _iou(old: _Said | None, new: _Said | None) -> float | None:
-    """Overlap of the two regions over their union, in [0, 1]; None for whole-clip results and for one alone."""
+def _iou(old: _Answer | None, new: _Answer | None) -> float | None:
+    """Intersection over union of the two regions, in [0, 1]; None for whole-clip answers or if one is missing."""
     if old is None or new is None or old.span_s is None or new.span_s is None:
         return None
     if old.span_s == new.span_s:
@@ -180,19 +228,20 @@ def _iou(old: _Said | None, new: _Said | None) -> float | None:
     return max(0.0, min(end_a, end_b) - max(start_a, start_b)) / union_s
 
 
-def _read(result: list[Any]) -> dict[tuple[str, str], _Said]:
-    """What a list of results says, by control and region; results without a value, such as relations, say nothing."""
-    read: dict[tuple[str, str], _Said] = {}
+def _answers(result: list[Any]) -> dict[tuple[str, str], _Answer]:
+    """The answers in a list of results, by control and region. Those without a value, such as relations, give none."""
+    answers: dict[tuple[str, str], _Answer] = {}
     for index, item in enumerate(result):
-        said = _read_one(item, index)
-        if said is None or (not said.labels and said.span_s is None):
+        answer = _answer(item, index)
+        if answer is None or (not answer.labels and answer.span_s is None):
             continue
-        before = read.get((said.control, said.region), said)
-        read[said.control, said.region] = replace(said, labels=list(dict.fromkeys([*before.labels, *said.labels])))
-    return read
+        key = (answer.control, answer.region)
+        before = answers.get(key, answer)
+        answers[key] = replace(answer, labels=list(dict.fromkeys([*before.labels, *answer.labels])))
+    return answers
 
 
-def _read_one(item: Any, index: int) -> _Said | None:
+def _answer(item: Any, index: int) -> _Answer | None:
     if not isinstance(item, Mapping) or not isinstance(item.get("value"), Mapping):
         return None
     control, kind, value = _text(item.get("from_name")), _text(item.get("type")), item["value"]
@@ -200,15 +249,15 @@ def _read_one(item: Any, index: int) -> _Said | None:
     if not control or labels is None:
         return None
     if "start" not in value and "end" not in value:
-        return _Said(control, "", labels, None)
+        return _Answer(control, "", labels, None)
     start_s, end_s = _number(value.get("start")), _number(value.get("end"))
     if start_s is None or end_s is None:
         return None
-    return _Said(control, _text(item.get("id")) or f"#{index}", labels, (min(start_s, end_s), max(start_s, end_s)))
+    return _Answer(control, _text(item.get("id")) or f"#{index}", labels, (min(start_s, end_s), max(start_s, end_s)))
 
 
 def _labels(value: Any) -> list[str] | None:
-    """Labels as text: those of a taxonomy with their paths, numbers as they are written. None if they are none."""
+    """Labels as text; a taxonomy's with their paths. None if the value isn't labels."""
     labels = []
     for item in value if isinstance(value, list) else [] if value is None else [value]:
         parts = [_text(part) for part in (item if isinstance(item, list) else [item])]
@@ -219,21 +268,14 @@ def _labels(value: Any) -> list[str] | None:
 
 
 def _text(value: Any) -> str:
-    """The text, or a number as text; empty if it is neither, or nothing that every database keeps."""
+    """The text, or the number as text; empty if it is neither, or can't be stored."""
     if isinstance(value, int | float):
         return "" if isinstance(value, bool) or _number(value) is None else str(value)
-    if not isinstance(value, str) or "\0" in value:
-        return ""
-    return value if value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value) else ""
-
-
-def _id(value: Any) -> int | None:
-    """A number that Label Studio may have given to something."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63 else None
+    return value if isinstance(value, str) and is_storable(value) else ""
 
 
 def _id_in(value: Any) -> int | None:
-    return _id(value.get("id") if isinstance(value, Mapping) else value)
+    return identifier(value.get("id") if isinstance(value, Mapping) else value)
 
 
 def _number(value: Any) -> float | None:
@@ -243,9 +285,10 @@ def _number(value: Any) -> float | None:
 
 
 def _seconds(value: Any) -> float | None:
-    """Seconds since 1970 of a date and time in ISO 8601; UTC where it names no zone."""
+    """Seconds since 1970 of an ISO 8601 time, UTC if it names no zone; None if it isn't one."""
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return seconds if 0 <= seconds < _LAST_DAY_S else None

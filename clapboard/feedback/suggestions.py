@@ -1,4 +1,10 @@
-"""Which suggestion an annotation answered: the one that its person had in view, whatever was promoted since."""
+"""The suggestion that an annotation answered: the one that its annotator had in view, whatever was promoted since.
+
+Not every suggestion that Label Studio has was in view: its label stream shows none while it can't reach the backend
+that it asks (`clapboard.project.display`), or if predictions are switched off. So the annotation itself decides. Label
+Studio's page fills the form from the suggestion, keeps the ids of results that are accepted or corrected, and sends the
+suggestion's id as `parent_prediction`. An annotation with neither began with an empty form.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A prediction that was delivered to Label Studio, and when."""
+    """A prediction that was delivered to Label Studio, with the time."""
 
     model_version: str
     score: float
@@ -18,35 +24,47 @@ class Suggestion:
     delivered_at: float
 
     def as_json(self) -> dict[str, Any]:
-        """As the inbox keeps it beside the event."""
+        """The form in which the inbox stores it with the event."""
         return {"model_version": self.model_version, "score": self.score, "result": self.result}
 
 
 def annotations_in(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The annotations of an event: one in most, a list in bulk ones."""
-    held = body.get("annotation")
-    for item in held if isinstance(held, list) else [held]:
+    """The annotations of an event: one in most events, a list in bulk ones."""
+    value = body.get("annotation")
+    for item in value if isinstance(value, list) else [value]:
         if isinstance(item, Mapping):
             yield item
 
 
-def answered(annotation: Mapping[str, Any], delivered: Sequence[Suggestion]) -> Suggestion | None:
-    """The one of the task's suggestions that the annotation answered; None if there was none.
+def answered(annotation: Mapping[str, Any], delivered: Sequence[Suggestion], ahead_s: float = 0.0) -> Suggestion | None:
+    """The suggestion of the task that the annotation answered; None if none was in view.
 
-    Label Studio keeps a result's id when somebody accepts or corrects it, and ours name their version. An annotation
-    without any of them answered what was delivered last before its person opened the task.
+    The ids of kept results tell the suggestion. An annotation that was made from a prediction but has kept no result
+    (all were deleted, or it had none) answered the suggestion that was delivered last before the task was opened.
+    `ahead_s` is the clock of `delivered_at` minus Label Studio's.
     """
     if not delivered:
         return None
     results = annotation.get("result")
-    kept = {item.get("id") for item in results if isinstance(item, Mapping)} if isinstance(results, list) else set()
-    by_age = sorted(delivered, key=lambda one: (one.delivered_at, one.model_version))
+    items = results if isinstance(results, list) else []
+    kept = {item["id"] for item in items if isinstance(item, Mapping) and isinstance(item.get("id"), str)}
+    by_age = sorted(delivered, key=lambda suggestion: (suggestion.delivered_at, suggestion.model_version))
     for suggestion in reversed(by_age):
         if any(item.get("id") in kept for item in suggestion.result):
             return suggestion
-    opened_at = _opened_at(annotation)
-    before = [one for one in by_age if one.delivered_at <= opened_at]
+    if annotation.get("parent_prediction") is None:
+        return None
+    opened_at = _opened_at(annotation) + ahead_s
+    before = [suggestion for suggestion in by_age if suggestion.delivered_at <= opened_at]
     return before[-1] if before else by_age[0]
+
+
+def changed_at(annotation: Mapping[str, Any]) -> float | None:
+    """When the annotation was made or last changed, by Label Studio's clock; None if it has no such time."""
+    try:
+        return datetime.fromisoformat(str(annotation.get("updated_at"))).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _opened_at(annotation: Mapping[str, Any]) -> float:
@@ -55,5 +73,5 @@ def _opened_at(annotation: Mapping[str, Any]) -> float:
         lead_time_s = 0.0
     try:
         return datetime.fromisoformat(str(annotation.get("created_at"))).timestamp() - lead_time_s
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):
         return float("inf")

@@ -1,5 +1,6 @@
-"""Everything that is said to Label Studio's API, and nothing that isn't.
+"""Label Studio's API: every call to it is made here.
 
-`client` is the way in (on `session`, `predictions`, `records`, `failures`); `connect` ties a project to the backend,
-`checks` says what is wrong there; `validation` is what Label Studio itself doesn't check.
+`client` is the entry point, built on `session`, `annotations`, `predictions`, `tabs`, `records` and `failures`.
+`connect` connects a project to the backend, `checks` finds what is wrong with that, and `validation` checks
+predictions, which Label Studio doesn't.
 """

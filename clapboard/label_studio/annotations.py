@@ -1,9 +1,10 @@
-"""Annotations as Label Studio's API tells them, with all that a webhook's event would have told."""
+"""Annotations from Label Studio's API, with everything that a webhook event would have had."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -11,11 +12,16 @@ from typing import Any
 
 from label_studio_sdk.core.api_error import ApiError
 
-from clapboard.label_studio.session import LabelStudioSession
+from clapboard.label_studio.records import Task, unreadable_task
+from clapboard.label_studio.session import LabelStudioSession, last_id_of
+from clapboard.plurals import counted
+from clapboard.untrusted import identifier
 
 TASKS_PER_PAGE = 500
 
-# Label Studio applies `include` to the annotations inside the tasks too: what isn't named here is missing there.
+log = logging.getLogger(__name__)
+
+# Label Studio applies `include` to the annotations inside the tasks, too, so that their fields must be listed here.
 _INCLUDED = (
     "id,data,annotations,"
     "result,completed_by,updated_by,was_cancelled,ground_truth,created_at,updated_at,lead_time,task,project,"
@@ -25,11 +31,12 @@ _INCLUDED = (
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedTask:
-    """A task's id, its data as they were imported, and its annotations, skips too, as a webhook's event has them."""
+    """A task's id, its data as imported, and its annotations, including skips, in the form of a webhook event."""
 
     id: int
     data: dict[str, Any]
     annotations: list[dict[str, Any]]
+    num_unreadable: int = 0  # annotations without a valid id or time
 
 
 class AnnotationCalls(LabelStudioSession):
@@ -38,16 +45,18 @@ class AnnotationCalls(LabelStudioSession):
     def annotated_tasks(
         self, project_id: int, *, changed_since: float | None = None, page_size: int = TASKS_PER_PAGE
     ) -> Iterator[AnnotatedTask]:
-        """The tasks that have annotations by ascending id, page by page: memory doesn't grow with their number.
+        """The tasks that have annotations, by ascending id. They are read page by page, to bound memory.
 
-        With `changed_since` (seconds since 1970, by Label Studio's clock) only tasks that changed then or later: each
-        new annotation and each change of one does that to its task. Costs Label Studio about 1.6 ms a task.
+        With `changed_since` (seconds since 1970, by Label Studio's clock) only tasks that changed then or later, which
+        every new or changed annotation does to its task. Takes Label Studio about 1.6 ms per task.
         """
         last_id = 0
         while True:
             filters = [
                 _filter("id", "greater", "Number", last_id),
-                _filter("annotations_ids", "empty", "Number", False),  # a String is answered with 500 without any tasks
+                _filter(
+                    "annotations_ids", "empty", "Number", False
+                ),  # Label Studio answers 500 to an empty String filter
             ]
             if changed_since is not None:
                 moment = datetime.fromtimestamp(changed_since, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -65,18 +74,18 @@ class AnnotationCalls(LabelStudioSession):
                         "page_size": page_size,
                         "query": json.dumps(query, separators=(",", ":")),
                         "resolve_uri": "false",
-                        "review": "true",  # else Label Studio may ask the backend, where the project is set so
+                        "review": "true",  # without it Label Studio may ask the backend for predictions
                     },
                 )
-                page = [AnnotatedTask(int(one["id"]), dict(one["data"]), one["annotations"]) for one in answer["tasks"]]
-                is_last = len(page) >= int(answer["total"])
-            yield from page
-            if is_last or not page:
+                page = list(answer["tasks"])
+                is_last = not page or len(page) >= int(answer["total"])
+                last_id = last_id if is_last else last_id_of(page, last_id)
+            yield from filter(None, map(_annotated_task, page))
+            if is_last:
                 return
-            last_id = page[-1].id
 
     def annotation(self, annotation_id: int) -> dict[str, Any] | None:
-        """The annotation; None if there is no such one, in any project that the token may see."""
+        """The annotation; None if no project that the token can see has it."""
         with self._asking(f"annotation {annotation_id}"):
             try:
                 return dict(self._request("GET", f"api/annotations/{annotation_id}/"))
@@ -87,17 +96,44 @@ class AnnotationCalls(LabelStudioSession):
 
     def num_annotations(self, project_id: int) -> int:
         """How many annotations the project has, skips included."""
-        counts = ("total_annotations_number", "skipped_annotations_number")  # the first leaves skips out
+        counts = ("total_annotations_number", "skipped_annotations_number")  # the first doesn't count skips
         with self._asking(f"project {project_id}"):
             answer = self._request("GET", f"api/projects/{project_id}/", params={"include": ",".join(counts)})
             return sum(int(answer[name]) for name in counts)
 
     def clock(self) -> float | None:
-        """What time it is for Label Studio, in seconds since 1970; None if it doesn't say."""
+        """Label Studio's time in seconds since 1970; None if it doesn't send it."""
         with self._asking("its clock"):
             response = self._sdk._client_wrapper.httpx_client.request("api/version", method="GET")
-            said = response.headers.get("date")
-            return parsedate_to_datetime(said).timestamp() if said else None
+            date = response.headers.get("date")
+            return parsedate_to_datetime(date).timestamp() if date else None
+
+
+def _annotated_task(content: Any) -> AnnotatedTask | None:
+    """The task in the API's answer, with its readable annotations; None if it has no valid id."""
+    task = Task.from_json(content)
+    if task is None:
+        log.warning("%s", unreadable_task(content))
+        return None
+    value = content.get("annotations")
+    annotations = value if isinstance(value, list) else []
+    readable = [annotation for annotation in annotations if _is_readable(annotation)]
+    if num_unreadable := len(annotations) - len(readable):
+        log.warning(
+            "Task %s has %s that can't be read: delete what is incomplete, and annotate it again.",
+            *(task.id, counted(num_unreadable, "annotation")),
+        )
+    return AnnotatedTask(task.id, task.data, readable, num_unreadable)
+
+
+def _is_readable(annotation: Any) -> bool:
+    if not isinstance(annotation, Mapping) or identifier(annotation.get("id")) is None:
+        return False
+    try:
+        datetime.fromisoformat(annotation["updated_at"]).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return False
+    return isinstance(annotation.get("result"), list | None)
 
 
 def _filter(column: str, operator: str, kind: str, value: Any) -> dict[str, Any]:

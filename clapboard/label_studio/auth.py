@@ -1,7 +1,7 @@
-"""Label Studio's token on httpx requests: legacy or personal, and for the configured origin alone.
+"""Label Studio's token on httpx requests, legacy or personal, only for the configured origin.
 
-A legacy token is sent as it is. A personal access token is a JWT that must first be exchanged for an access
-token, which lives for five minutes.
+A legacy token is sent as it is. A personal access token is a JWT that must first be exchanged for an access token,
+which is valid for five minutes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LabelStudioAuth(httpx.Auth):
         self._renew_at = 0.0
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """httpx's hook: yields the request, and around it those that the exchange of the token takes."""
+        """httpx's hook: yields the request, and before it those that exchange the token."""
         if not self._token or origin(request.url) != self._origin:
             yield request
             return
@@ -66,11 +66,13 @@ class LabelStudioAuth(httpx.Auth):
         return httpx.Request("POST", url, json={"refresh": self._token}, extensions=request.extensions)
 
     def _accept(self, response: httpx.Response) -> str:
-        """The access token in the exchange's response, kept for the requests to come."""
-        asked_at = self._clock()
+        """The access token in the exchange's response, which is kept for later requests."""
+        received_at = self._clock()
         status = response.status_code
         if status == httpx.codes.TOO_MANY_REQUESTS or status >= 500:
-            raise LabelStudioUnreachable(f"Label Studio can't exchange the personal access token now (HTTP {status}).")
+            raise LabelStudioUnreachable(
+                f"Label Studio can't exchange the personal access token right now (HTTP {status})."
+            )
         try:
             response.read()
             access = response.json()["access"] if response.is_success else ""
@@ -78,12 +80,12 @@ class LabelStudioAuth(httpx.Auth):
             access = ""
         if not isinstance(access, str) or not access:
             raise LabelStudioError(
-                f"Label Studio at {self._base.host} doesn't take the personal access token (HTTP {status}): it is"
-                " revoked, expired or of another server; set LABEL_STUDIO_API_KEY to a new one."
+                f"Label Studio at {self._base.host} doesn't accept the personal access token (HTTP {status}): it is"
+                " revoked, expired or from another server; set LABEL_STUDIO_API_KEY to a new one."
             )
         with self._lock:
             self._access = access
-            self._renew_at = asked_at + ACCESS_LIFETIME_S - _RENEW_BEFORE_END_S
+            self._renew_at = received_at + ACCESS_LIFETIME_S - _RENEW_BEFORE_END_S
         return access
 
 
@@ -100,5 +102,5 @@ def is_personal_access_token(token: str) -> bool:
 
 
 def origin(url: httpx.URL) -> Origin:
-    """Scheme, host (ASCII) and port of the URL, the scheme's own port where none is given."""
+    """Scheme, host (ASCII) and port of the URL, the scheme's default port if none is given."""
     return url.scheme, url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80)

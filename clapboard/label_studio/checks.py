@@ -1,8 +1,9 @@
-"""What can be wrong between Label Studio and the backend, each as one line with its remedy. Changes nothing."""
+"""Checks of the connection between Label Studio and the backend, each with a remedy. They change nothing."""
 
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -14,10 +15,17 @@ from clapboard.label_studio.failures import ALLOW_PRIVATE, public_url
 from clapboard.label_studio.records import Backend, Project, Webhook
 from clapboard.settings import Settings
 
+STORED_TITLE = "Clapboard"
+"""The backend's title with which Label Studio shows stored predictions; `clapboard.project.display` says why."""
+
+TRIES = 3
+PAUSE_S = 1.0
+"""The pause between attempts. Label Studio gives the backend only a second to answer, too little on a busy machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of `clapboard doctor`: what was looked at, whether it is as it must be, and what to do if not."""
+    """One line of `clapboard doctor`: what was checked, whether it is right, and what to do if not."""
 
     name: str
     ok: bool
@@ -26,7 +34,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A project's side of the connection, as Label Studio tells it at one moment."""
+    """A project's backends and webhooks, as Label Studio has them at one moment."""
 
     project: Project
     backends: tuple[Backend, ...]
@@ -35,8 +43,17 @@ class Connection:
 
     @classmethod
     def look(cls, client: LabelStudioClient, settings: Settings, project_id: int) -> Self:
-        """The connection as it is now; Label Studio asks every backend of the project for it."""
+        """Read the connection from Label Studio, which calls every backend of the project for that.
+
+        Ours is called again if it doesn't answer in time.
+        """
         backends = tuple(client.backends(project_id))
+        for _ in range(TRIES - 1):
+            ours = our_backend(settings, backends)
+            if ours is None or ours.is_connected:
+                break
+            time.sleep(PAUSE_S)
+            backends = tuple(client.backends(project_id))
         return cls(client.project(project_id), backends, tuple(client.webhooks(project_id)), settings)
 
     @property
@@ -50,7 +67,7 @@ class Connection:
         return next((w for w in self.webhooks if w.url == webhook_url(self.settings)), None)
 
     def checks(self, model_version: str) -> list[Check]:
-        """What the records alone tell: predictions are shown, backend, webhook, versions."""
+        """The checks that need no further call: shown predictions, backend, webhook, versions."""
         return [self._shown(), self._backend(), self._webhook(), self.versions(model_version)]
 
     def _shown(self) -> Check:
@@ -71,8 +88,8 @@ class Connection:
             return Check(
                 "backend",
                 False,
-                f"Project {self.project.id} has another backend, {first}, before ours, and Label Studio asks the first "
-                "alone: remove that one in the project's settings.",
+                f"Project {self.project.id} has another backend, {first}, before ours, and Label Studio asks only "
+                "the first one: remove it in the project's settings.",
             )
         return Check("backend", True, f"Label Studio asks {url} for predictions")
 
@@ -83,17 +100,18 @@ class Connection:
         elif not webhook.sends_everything:
             fault = "is switched off, or does not send every event with its content"
         elif not webhook.has(auth_headers(self.settings)):
-            fault = "lacks the password that the backend asks for"
+            fault = "lacks the password that the backend requires"
         else:
             return Check("webhook", True, f"every event goes to {url}")
         return Check("webhook", False, f"The webhook {url} {fault}, so corrections do not arrive: {self._remedy}.")
 
     def versions(self, model_version: str) -> Check:
-        """Whether project, backend's title and backend's answer bear the version."""
+        """Whether the project and the backend's answer have the version, and its title that or `STORED_TITLE`."""
         backend = self.backend
         bears = {"the project shows": self.project.model_version}
         if backend is not None:
-            bears |= {"the backend's title is": backend.title, "the backend answers": backend.model_version}
+            title = model_version if backend.title == STORED_TITLE else backend.title
+            bears |= {"the backend's title is": title, "the backend answers": backend.model_version}
         wrong = [f"{who} {f'«{has}»' if has else 'none'}" for who, has in bears.items() if has != model_version]
         if not wrong:
             return Check("model version", True, f"all say {model_version}")
@@ -111,7 +129,7 @@ class Connection:
 def inspect_connection(
     client: LabelStudioClient, settings: Settings, project_id: int, model_version: str
 ) -> list[Check]:
-    """Every check in the order in which to mend things; ends early where the token or the project is the fault."""
+    """All checks, in the order in which to mend things. Ends early if the token or the project fails."""
     checks = [check_token(client)]
     if not checks[0].ok:
         return checks
@@ -138,7 +156,7 @@ def check_token(client: LabelStudioClient) -> Check:
 
 
 def check_address(client: LabelStudioClient, kind: Literal["backend", "webhook"], url: str) -> Check:
-    """Whether Label Studio's address rules let it use the URL: a network it may reach, a host name it accepts."""
+    """Whether Label Studio's address rules allow the URL: its network and its host name."""
     name = f"{kind} address"
     try:
         refusal = client.why_refused(kind, url)
@@ -146,31 +164,36 @@ def check_address(client: LabelStudioClient, kind: Literal["backend", "webhook"]
         return Check(name, False, str(error))
     if not refusal:
         return Check(name, True, f"Label Studio's address rules allow {public_url(url)}")
+    return Check(name, False, refusal_sentence(kind, url, refusal))
+
+
+def refusal_sentence(kind: Literal["backend", "webhook"], url: str, refusal: str) -> str:
+    """What Label Studio's address rules have against the URL, with the remedy."""
     host = urlsplit(url).hostname or ""
     if "reserved network" in refusal:
         advice = ALLOW_PRIVATE
     elif kind == "webhook" and "." not in host:
         advice = (
-            f"it takes no host name without a dot, and «{host}» has none: give the backend a name such as "
-            "backend.clapboard, or its IP address, in CLAPBOARD_URL"
+            f"it accepts no host name without a dot, such as «{host}»: give the backend a name such as "
+            "backend.clapboard, or use its IP address, in CLAPBOARD_URL"
         )
     else:
         advice = "set CLAPBOARD_URL to the address at which Label Studio reaches the backend"
-    return Check(name, False, f"Label Studio refuses {public_url(url)} for a {kind} ({refusal}): {advice}.")
+    return f"Label Studio refuses {public_url(url)} for a {kind} ({refusal}): {advice}."
 
 
 def our_backend(settings: Settings, backends: Iterable[Backend]) -> Backend | None:
-    """The one of a project's backends that has our address."""
+    """The project's backend with our address, if there is one."""
     return next((backend for backend in backends if backend.url.rstrip("/") == settings.backend_url), None)
 
 
 def webhook_url(settings: Settings) -> str:
-    """Where Label Studio sends a project's events; it derives the same from the backend's URL."""
+    """The URL to which Label Studio sends a project's events; it derives the same from the backend's URL."""
     return f"{settings.backend_url}/webhook"
 
 
 def auth_headers(settings: Settings) -> dict[str, str]:
-    """The headers that the backend asks for; Label Studio does not give them to the webhook by itself."""
+    """The headers that the backend requires; Label Studio doesn't set them on the webhook by itself."""
     if not settings.basic_auth_user:
         return {}
     credentials = f"{settings.basic_auth_user}:{settings.basic_auth_pass.get_secret_value()}"

@@ -1,4 +1,4 @@
-"""Predictions in Label Studio: which are stored, storing what is missing, and making sure that it was stored."""
+"""Predictions in Label Studio: listing them, storing missing ones and verifying that, and deleting them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from clapboard.label_studio.failures import reason_in
 from clapboard.label_studio.records import Project
 from clapboard.label_studio.session import IMPORT_ONCE, ONCE, LabelStudioSession
 from clapboard.label_studio.validation import PredictionsDropped, invalid_items, is_cheaper_one_by_one
+from clapboard.untrusted import identifier
 
 IDS_PER_QUERY = 200  # they travel in the URL
 ITEMS_PER_IMPORT = 1000
@@ -25,10 +26,10 @@ class PredictionCalls(LabelStudioSession):
     def predictions(
         self, project_id: int, task_ids: Iterable[int] | None = None, model_version: str | None = None
     ) -> Iterator[tuple[int, list[int]]]:
-        """Each task's id with the ids of its predictions, oldest first, of one model version or of all.
+        """Each task's id with the ids of its predictions, oldest first: of one model version, or of all.
 
-        A task without any comes with an empty list, one that is not in the project not at all. `None` is all tasks,
-        page by page. Costs Label Studio about 1 ms a task.
+        A task without predictions has an empty list; one that isn't in the project is left out. With `task_ids` None,
+        all tasks are read, page by page. Takes Label Studio about 1 ms per task.
         """
         for task_id, stored in self._stored(project_id, task_ids):
             yield task_id, [id_ for id_, version in stored if model_version in (None, version)]
@@ -41,13 +42,14 @@ class PredictionCalls(LabelStudioSession):
         known_absent: bool = False,
         record: Project | None = None,
     ) -> int:
-        """Number of predictions stored; a task that already has one of the same model version gets no other.
+        """Store predictions for tasks that have none of the same model version. Returns how many were stored.
 
-        Label Studio is asked which are there, which takes it longer than to store them; `known_absent` says that none
-        can be, because nobody has ever been given the version. `record` is the project's, for who has just read it.
+        An item is `{"task", "model_version", "score", "result"}`. Label Studio is first asked for the predictions that
+        it has, which takes longer than storing; `known_absent` skips that, for a version that it can't have yet.
+        `record` is the project's, if the caller has just read it.
 
-        An item is `{"task", "model_version", "score", "result"}`. After `LabelStudioUnreachable` the same call may be
-        made again. Raises `PredictionsDropped`, once all others are stored, which tells the tasks that have none.
+        Raises `PredictionsDropped`, once all others are stored, with the tasks whose predictions weren't. After
+        `LabelStudioUnreachable` the same call can be repeated.
         """
         project = record or self.project(project_id)
         num_created = 0
@@ -65,7 +67,7 @@ class PredictionCalls(LabelStudioSession):
         return num_created
 
     def delete_predictions(self, prediction_ids: Iterable[int]) -> None:
-        """Deletes the predictions; one that is already gone is no error."""
+        """Delete the predictions; those that don't exist are ignored."""
         for prediction_id in prediction_ids:
             with self._asking(f"prediction {prediction_id}"):
                 try:
@@ -74,27 +76,35 @@ class PredictionCalls(LabelStudioSession):
                     if error.status_code != 404 or not isinstance(error.body, dict):
                         raise
 
-    def _stored(
-        self, project_id: int, task_ids: Iterable[int] | None
-    ) -> Iterator[tuple[int, list[tuple[int, str | None]]]]:
+    def set_prediction_version(self, prediction_id: int, model_version: str) -> None:
+        """Change the prediction's model version, unless it has been deleted."""
+        with self._asking(f"prediction {prediction_id}"):
+            try:
+                self._request("PATCH", f"api/predictions/{prediction_id}/", json={"model_version": model_version})
+            except ApiError as error:
+                if error.status_code != 404 or not isinstance(error.body, dict):
+                    raise
+
+    def _stored(self, project_id: int, task_ids: Iterable[int] | None) -> Iterator[tuple[int, list[tuple[int, str]]]]:
         """Each task's id with the id and model version of its predictions, oldest first."""
-        # No ids at all must never be asked for: Label Studio takes an empty selection for all tasks.
+        # Never ask for an empty list of ids, which Label Studio takes for all tasks.
         chunks = [None] if task_ids is None else chunks_of(sorted(set(task_ids)), IDS_PER_QUERY)
         for chunk in chunks:
             for page in self._task_pages(project_id, "id,predictions", IDS_PER_QUERY, chunk):
                 for task in page:
-                    yield task.id, sorted((stored.id, stored.model_version) for stored in task.predictions or [])
+                    if isinstance(task, Mapping) and (task_id := identifier(task.get("id"))):
+                        yield task_id, sorted(_predictions_in(task.get("predictions")))
 
     def _missing(
         self, items: list[Mapping[str, Any]], project_id: int, dropped: dict[int, str]
     ) -> list[dict[str, Any]]:
-        """The items whose task exists and has no prediction of that model version; the others are told to `dropped`."""
+        """The items whose task has no prediction of that version. Tasks that don't exist are added to `dropped`."""
         stored = dict(self._stored(project_id, [item["task"] for item in items]))
         versions = {task: {version for _, version in predictions} for task, predictions in stored.items()}
         missing = []
         for item in items:
             if item["task"] not in versions:
-                dropped[item["task"]] = "there is no such task"
+                dropped[item["task"]] = "the task doesn't exist"
             elif item["model_version"] not in versions[item["task"]]:
                 versions[item["task"]].add(item["model_version"])
                 missing.append(_as_sent(item))
@@ -119,8 +129,15 @@ class PredictionCalls(LabelStudioSession):
             stored = dict(self._stored(project_id, [item["task"] for item in items]))
             for item in items:
                 if item["model_version"] not in {version for _, version in stored.get(item["task"], [])}:
-                    dropped[item["task"]] = "Label Studio dropped it without a word"
+                    dropped[item["task"]] = "Label Studio dropped it without giving a reason"
         return num_created
+
+
+def _predictions_in(value: Any) -> Iterator[tuple[int, str]]:
+    """Id and model version of each prediction in a task's list."""
+    for prediction in value if isinstance(value, list) else []:
+        if isinstance(prediction, Mapping) and (prediction_id := identifier(prediction.get("id"))):
+            yield prediction_id, str(prediction.get("model_version") or "")
 
 
 def _as_sent(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What Label Studio's API tells us, as small frozen records."""
+"""Label Studio's projects, tasks, backends and webhooks, as small frozen records."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from clapboard.untrusted import identifier
+
+_MAX_NAME_CHARS = 40
+
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project as far as Clapboard needs it."""
+    """The fields of a project that Clapboard needs."""
 
     id: int
     title: str
     label_config: str
-    model_version: str  # the one whose predictions people see; empty where none is chosen
+    model_version: str  # whose predictions are shown; empty if none is set
     num_tasks: int
     shows_predictions: bool
-    annotations_per_task: int = 1  # after so many, nobody is asked for the task any more
+    annotations_per_task: int = 1  # with so many annotations, a task is complete
 
     @classmethod
     def from_sdk(cls, project: Any) -> Self:
@@ -35,10 +39,25 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task's id and data; storage URIs stand there as they were imported."""
+    """A task's id and data, with storage URIs as imported."""
 
     id: int
     data: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, task: Any) -> Self | None:
+        """The record of a task in the API's answer; None if it has no valid id. Invalid data become empty."""
+        if not isinstance(task, Mapping) or (task_id := identifier(task.get("id"))) is None:
+            return None
+        data = task.get("data")
+        return cls(task_id, dict(data) if isinstance(data, Mapping) else {})
+
+
+def unreadable_task(task: Any) -> str:
+    """The sentence about a task without a valid id."""
+    task_id = ascii(task.get("id") if isinstance(task, Mapping) else task)
+    shown = task_id if len(task_id) <= _MAX_NAME_CHARS else f"{task_id[:_MAX_NAME_CHARS]}…"
+    return f"A task has the id {shown}, which isn't a valid number: delete it in Label Studio."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +67,9 @@ class Backend:
     id: int
     url: str
     title: str
-    model_version: str  # what the backend answered at `/setup` during the call that returned this record
+    model_version: str  # the backend's answer to `/setup` during the call that returned this record
     is_connected: bool
-    error: str  # why not, in Label Studio's words
+    error: str  # why it isn't connected, in Label Studio's words
     auth_user: str
     has_password: bool
 
@@ -89,6 +108,6 @@ class Webhook:
         )
 
     def has(self, headers: Mapping[str, str]) -> bool:
-        """Whether it sends each of these headers with exactly this value."""
+        """Whether it has all of these headers with exactly these values."""
         sent = {name.lower(): value for name, value in self.headers.items()}
         return all(sent.get(name.lower()) == value for name, value in headers.items())

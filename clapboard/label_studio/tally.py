@@ -1,4 +1,4 @@
-"""How often Label Studio was asked: by method, route and status code, what the SDK repeats by itself included."""
+"""Counts of requests to Label Studio by method, route and status code, including the SDK's own retries."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ class RequestTally:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str, str]] = Counter()
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def add(self, method: str, path: str, code: str) -> None:
-        """Count a request for that path."""
-        with self._turn:
+        """Count a request to that path."""
+        with self._lock:
             self._counts[method, route_of(path), code] += 1
 
     def counts(self) -> dict[tuple[str, str, str], int]:
-        """How many requests there were of each method, route and code."""
-        with self._turn:
+        """By method, route and code, the number of requests."""
+        with self._lock:
             return dict(self._counts)
 
 
 class TalliedClient(httpx.Client):
-    """An httpx client whose every request is counted: each try, each page, each exchange of a token."""
+    """An httpx client that counts every request: each attempt, page and token exchange."""
 
     def __init__(self, tally: RequestTally, **options: Any) -> None:
         super().__init__(**options)
         self._tally = tally
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """The answer; raises what httpx raises, which is counted as `NO_ANSWER`."""
+        """The answer. Raises httpx's errors, which are counted as `NO_ANSWER`."""
         code = NO_ANSWER
         try:
             response = super().send(request, **options)
@@ -52,9 +52,9 @@ class TalliedClient(httpx.Client):
 
 
 def route_of(path: str) -> str:
-    """The path of an API call with `{id}` for every number, such as `/api/tasks/{id}`: no more routes than calls.
+    """The path of an API call with `{id}` for every number, such as `/api/tasks/{id}`, to bound the number of routes.
 
-    A path prefix of LABEL_STUDIO_URL is left out; what is neither a word nor a number becomes `{}`.
+    A path prefix of LABEL_STUDIO_URL is left out. A segment that is neither a word nor a number becomes `{}`.
     """
     _, api, below = f"{path}/".partition("/api/")
     if not api:

@@ -1,21 +1,23 @@
-"""What must hold before and after predictions are pushed, because Label Studio drops invalid ones without a word."""
+"""Validation of predictions before they are pushed, because Label Studio drops invalid ones silently."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from label_studio_sdk.label_interface import LabelInterface
+from typing import TYPE_CHECKING, Any
 
 from clapboard.errors import LabelStudioError
+from clapboard.plurals import counted, plural
+
+if TYPE_CHECKING:
+    from label_studio_sdk.label_interface import LabelInterface
 
 MAX_NAMED_TASKS = 5
 MAX_FAULT_CHARS = 160
 
 
 class PredictionsDropped(LabelStudioError):
-    """Some predictions were not stored; all others were. `dropped` tells for each task why."""
+    """Some predictions were not stored; all others were. `dropped` has the reason by task."""
 
     def __init__(self, project_id: int, num_created: int, dropped: Mapping[int, str]) -> None:
         self.num_created = num_created
@@ -23,14 +25,19 @@ class PredictionsDropped(LabelStudioError):
         named = "; ".join(f"task {task}: {why}" for task, why in list(self.dropped.items())[:MAX_NAMED_TASKS])
         others = len(self.dropped) - MAX_NAMED_TASKS
         more = f"; and {others} more" if others > 0 else ""
-        super().__init__(f"{len(self.dropped)} predictions for project {project_id} were not stored: {named}{more}.")
+        super().__init__(
+            f"{counted(len(self.dropped), 'prediction')} for project {project_id} "
+            f"{plural(len(self.dropped), 'was', 'were')} not stored: {named}{more}."
+        )
 
 
 def invalid_items(items: Sequence[Mapping[str, Any]], label_config: str) -> dict[int, str]:
-    """Task id → what is wrong, for the items that Label Studio would drop or store in an unusable form.
+    """By task, what is wrong with the items that Label Studio would drop, or store in an unusable form.
 
-    Raises `LabelStudioError` where the label config itself can't be read.
+    Raises `LabelStudioError` if the label config can't be parsed.
     """
+    from label_studio_sdk.label_interface import LabelInterface  # takes 0.5 s, with boto3 and jsonschema behind it
+
     try:
         interface = LabelInterface(label_config)
     except Exception:  # the SDK documents no exception types, and raises many

@@ -1,9 +1,10 @@
 """A task's URI → a local audio file, by `AudioSources.fetch`.
 
-Read the modules in the order `uris`, `addresses`, `guarded_http`, `cache`, `fetch`.
+`uris` parses the URI, `media` knows Label Studio's own files, `addresses` and `guarded_http` check connections,
+`download` and `unpacking` read the file, and `cache` stores it.
 """
 
+from clapboard.sources.audio_sources import AudioSources
 from clapboard.sources.cache import SourceFile
-from clapboard.sources.fetch import AudioSources
 
 __all__ = ["AudioSources", "SourceFile"]

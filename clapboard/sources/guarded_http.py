@@ -1,8 +1,8 @@
-"""HTTP connections that go only where the address rule allows, and end when their time is over.
+"""HTTP connections that go only to allowed addresses, and end by a deadline.
 
-The rule is applied where a connection is made, to the address that it is made to: what a name resolves to is asked
-once, and no redirect, odd spelling or second answer of the name server gets around it. URL, Host header, SNI and
-certificate check keep the name.
+The address rule is applied when a connection is made, to the very address that it is made to. A name is resolved only
+once, so that no redirect, odd spelling or second answer of the name server gets around the rule. URL, Host header, SNI
+and certificate check keep the name.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 import httpcore
 import httpx
 
-from clapboard.errors import SourceError, SourceRefused, SourceUnavailable
-from clapboard.sources.addresses import AddressRule, canonical_host, is_literal
+from clapboard.errors import SourceError, SourceRefused, SourceUnreachable
+from clapboard.settings.hosts import canonical_host, is_literal
+from clapboard.sources.addresses import AddressRule
 
 ResolveHost = Callable[[str, int], list[str]]
 _CONNECT_TIMEOUT_S = 10.0
@@ -36,14 +37,14 @@ class Deadline:
         self._end = clock() + seconds
 
     def remaining_s(self) -> float:
-        """Seconds that are left, 0 when it's over."""
+        """The seconds that are left; 0 after the deadline."""
         return max(0.0, self._end - self._clock())
 
 
 class GuardedTransport(httpx.BaseTransport):
-    """httpx transport for one download: checked addresses, one deadline over everything, no proxies.
+    """An httpx transport for one download: checked addresses, one deadline for everything, no proxies.
 
-    Raises `SourceRefused` for an address that isn't allowed, `SourceUnavailable` for a name that doesn't resolve,
+    Raises `SourceRefused` for an address that isn't allowed, `SourceUnreachable` for a name that doesn't resolve,
     `SourceError` for a certificate that can't be verified, and httpx's own errors for the rest.
     """
 
@@ -54,14 +55,21 @@ class GuardedTransport(httpx.BaseTransport):
         deadline: Deadline,
         ssl_context: ssl.SSLContext,
         *,
-        trusted: tuple[str, int],
+        is_trusted: Callable[[httpx.Request], bool],
     ) -> None:
-        """`trusted` is the one host and port, Label Studio's, that may be anywhere."""
-        backend = _GuardedBackend(rule, resolve_host, deadline, trusted)
-        self._pool = httpcore.ConnectionPool(ssl_context=ssl_context, network_backend=backend)
+        """Requests that `is_trusted` accepts, those for Label Studio's own media, may go to any address."""
+        self._is_trusted = is_trusted
+        # Two pools, because a connection that was made for a trusted request must never carry an untrusted one.
+        self._pools = {
+            trusted: httpcore.ConnectionPool(
+                ssl_context=ssl_context,
+                network_backend=_GuardedBackend(None if trusted else rule, resolve_host, deadline),
+            )
+            for trusted in (False, True)
+        }
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The response, its body still to be read."""
+        """The response, with its body unread."""
         assert isinstance(request.stream, httpx.SyncByteStream)
         raw = httpcore.Request(
             method=request.method,
@@ -75,13 +83,14 @@ class GuardedTransport(httpx.BaseTransport):
             content=request.stream,
         )
         with _as_httpx_errors():
-            response = self._pool.handle_request(raw)
+            response = self._pools[self._is_trusted(request)].handle_request(raw)
         assert isinstance(response.stream, Iterable)
         return httpx.Response(response.status, headers=response.headers, stream=_Body(response.stream))
 
     def close(self) -> None:
-        """Closes the connections."""
-        self._pool.close()
+        """Close the connections."""
+        for pool in self._pools.values():
+            pool.close()
 
 
 class _Body(httpx.SyncByteStream):
@@ -98,15 +107,12 @@ class _Body(httpx.SyncByteStream):
 
 
 class _GuardedBackend(httpcore.NetworkBackend):
-    """Makes httpcore's connections."""
+    """Makes httpcore's connections; without a rule, to any address."""
 
-    def __init__(
-        self, rule: AddressRule, resolve_host: ResolveHost, deadline: Deadline, trusted: tuple[str, int]
-    ) -> None:
+    def __init__(self, rule: AddressRule | None, resolve_host: ResolveHost, deadline: Deadline) -> None:
         self._rule = rule
         self._resolve_host = resolve_host
         self._deadline = deadline
-        self._trusted = trusted
         self._sockets = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -129,18 +135,23 @@ class _GuardedBackend(httpcore.NetworkBackend):
         raise failure
 
     def _checked_addresses(self, host: str, port: int) -> list[str]:
-        """The addresses of the host; refused as a whole when one of them is."""
+        """The addresses of the host. If one of them is refused, so is the host."""
         addresses = self._addresses(host, port)
-        if (host, port) == self._trusted:
-            return addresses
         for address in addresses:
-            kind = self._rule.refusal(host, address)
-            if kind is not None:
+            if kind := self._refusal(host, address):
                 raise SourceRefused(
-                    f"Refused to fetch audio from {host}, which is {kind}: if it is meant, add it to"
-                    " CLAPBOARD_ALLOWED_HOSTS, or set LABEL_STUDIO_URL to it where it is Label Studio."
+                    f"Refused to fetch audio from {host}, which is {kind}: if that is intended, add it to"
+                    " CLAPBOARD_ALLOWED_HOSTS, or if it is Label Studio, set LABEL_STUDIO_URL to it."
                 )
         return addresses
+
+    def _refusal(self, host: str, address: str) -> str | None:
+        try:
+            return self._rule.refusal(host, address) if self._rule else None
+        except ValueError:
+            raise SourceError(
+                f"The name server gives {address[:60]!a} for {host}, which isn't an address: check the name server."
+            ) from None
 
     def _addresses(self, host: str, port: int) -> list[str]:
         canonical = canonical_host(host)
@@ -152,7 +163,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
 
 
 class _DeadlineStream(httpcore.NetworkStream):
-    """A connection none of whose waits outlasts the deadline, however small the drops in which data comes."""
+    """A connection that ends by the deadline, however slowly data trickles in."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
         self._stream = stream
@@ -175,8 +186,10 @@ class _DeadlineStream(httpcore.NetworkStream):
             stream = self._stream.start_tls(ssl_context, server_hostname, limit_s)
         except httpcore.ConnectError as error:
             if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                why = error.__cause__.verify_message
                 raise SourceError(
-                    f"The certificate of {server_hostname} can't be verified, so nothing is fetched."
+                    f"The certificate of {server_hostname} can't be verified ({why}), so nothing is fetched:"
+                    " if your own authority has issued it, name that one's certificate file in SSL_CERT_FILE."
                 ) from error
             raise
         return _DeadlineStream(stream, self._deadline)
@@ -193,7 +206,7 @@ def _left(deadline: Deadline, timeout_error: type[Exception]) -> float:
 
 
 def _within(deadline: Deadline, resolve: Callable[[], list[str]], host: str) -> list[str]:
-    """What `resolve` gives; in a thread of its own, because the system's resolver knows no time-out."""
+    """The result of `resolve`, run in its own thread because the system's resolver has no time-out."""
     future: Future[list[str]] = Future()
 
     def ask() -> None:
@@ -206,11 +219,11 @@ def _within(deadline: Deadline, resolve: Callable[[], list[str]], host: str) -> 
     try:
         addresses = future.result(timeout=deadline.remaining_s())
     except TimeoutError:
-        raise SourceUnavailable(f"The name {host} was not resolved in {deadline.seconds:g} s.") from None
-    except (OSError, UnicodeError):
+        raise SourceUnreachable(f"The name {host} was not resolved in {deadline.seconds:g} s.") from None
+    except (OSError, ValueError, OverflowError):  # some names can't even be encoded
         addresses = []
     if not addresses:
-        raise SourceUnavailable(f"The host name {host} can't be resolved: check the task's URL and the name server.")
+        raise SourceUnreachable(f"The host name {host} can't be resolved: check the task's URL and the name server.")
     return addresses
 
 
@@ -218,6 +231,8 @@ def _within(deadline: Deadline, resolve: Callable[[], list[str]], host: str) -> 
 def _as_httpx_errors() -> Iterator[None]:
     try:
         yield
+    except httpcore.ConnectTimeout as error:
+        raise httpx.ConnectTimeout(str(error)) from error
     except httpcore.TimeoutException as error:
         raise httpx.TimeoutException(str(error)) from error
     except httpcore.ConnectError as error:

@@ -1,8 +1,8 @@
-"""The forms that a task's audio URI has, read into one.
+"""Parsing of a task's audio URI, which has one of these forms:
 
 /data/upload/…  /data/local-files/?d=…    on Label Studio
 http://…  https://…                       anywhere
-s3://…  gs://…  azure-blob://…            in a storage that Label Studio has the keys of
+s3://…  gs://…  azure-blob://…            in a storage for which Label Studio has the keys
 data:…                                    the audio itself
 """
 
@@ -18,11 +18,12 @@ from urllib.parse import unquote_to_bytes
 import httpx
 
 from clapboard.errors import SourceError, SourceRefused
-from clapboard.sources.addresses import canonical_host
+from clapboard.settings.hosts import canonical_host
+from clapboard.sources.media import LabelStudioMedia
+from clapboard.untrusted import is_storable
 
 _CLOUD = re.compile(r"(s3|gs|azure-blob)://[^/]+/.", re.IGNORECASE)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
-_SERVED_PATH = re.compile(r"/(data|storage-data|(tasks|projects)/[0-9]+/(resolve|presign))/")
 _LOCAL_FILES_PATH = "/data/local-files/"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_NAME_LENGTH = 200
@@ -30,9 +31,9 @@ _MAX_NAME_LENGTH = 200
 
 @dataclass(frozen=True)
 class SourceUri:
-    """A URI that was understood.
+    """A parsed URI.
 
-    `canonical` is one for all spellings of the same file; `name` is what may be shown, without secrets.
+    `canonical` is the same for all spellings of the same file; `name` is for messages, without secrets.
     """
 
     form: Literal["http", "cloud", "data"]
@@ -40,30 +41,28 @@ class SourceUri:
     name: str
 
 
-def read_uri(uri: str, label_studio: httpx.URL) -> SourceUri:
-    """The URI in one form; the canonical text of an `http` one is its full address.
+def read_uri(uri: str, label_studio: LabelStudioMedia) -> SourceUri:
+    """Parse the URI. The canonical text of an `http` one is its full address, as it is reached from here.
 
     Raises `SourceRefused` for local paths, other schemes and malformed URLs.
     """
     uri = uri.strip()
-    try:
-        uri.encode()
-    except UnicodeEncodeError:  # JSON can carry half a surrogate pair, which no address has
-        raise SourceRefused("The task's audio has an address that is no valid URL.") from None
+    if not is_storable(uri):  # JSON strings can have NUL and lone surrogates, which no address has
+        raise SourceRefused("The task's audio has an address that is no valid URL.")
     if uri[:5].lower() == "data:":
         return SourceUri("data", uri, "data: URI")
     if _CLOUD.match(uri):
         return SourceUri("cloud", uri, _shortened(uri.partition("?")[0]))
     url = _http_url(uri, label_studio)
-    # Of local storage, the path is in the query, and no secret.
+    # A local file's path is in the query, and isn't secret.
     local_file = f"?d={url.params['d']}" if url.path.endswith(_LOCAL_FILES_PATH) and "d" in url.params else ""
     return SourceUri("http", str(url), _shortened(f"{describe_url(url)}{local_file}"))
 
 
 def parse_url(address: str) -> httpx.URL:
-    """The http(s) URL, without its fragment and default port.
+    """Parse an http(s) URL, without its fragment and default port.
 
-    Raises `SourceRefused` where it is of another scheme, malformed or carries a password.
+    Raises `SourceRefused` if it has another scheme or a password, or is malformed.
     """
     try:
         url = httpx.URL(address)
@@ -76,7 +75,7 @@ def parse_url(address: str) -> httpx.URL:
         )
     if url.userinfo:
         raise SourceRefused(
-            f"{describe_url(url)} has a user name or password in it: use a link without, or a signed one."
+            f"{describe_url(url)} has a user name or password in it: use a link without them, or a signed one."
         )
     if canonical_host(url.raw_host.decode("ascii")) is None or not 0 < (url.port or 80) < 65536:
         raise SourceRefused("The task's audio has a URL with no valid host and port in it.")
@@ -85,7 +84,7 @@ def parse_url(address: str) -> httpx.URL:
 
 
 def resolve_url(source: SourceUri, label_studio: httpx.URL, task_id: int | None) -> httpx.URL:
-    """The address at which Label Studio hands out a cloud storage's file. Raises `SourceError` without a task."""
+    """The address at which Label Studio serves a cloud storage's file. Raises `SourceError` without a task."""
     if task_id is None:
         raise SourceError(f"{source.name} is fetched through its task in Label Studio, and no task is given.")
     file_uri = base64.urlsafe_b64encode(source.canonical.encode()).decode()
@@ -94,15 +93,15 @@ def resolve_url(source: SourceUri, label_studio: httpx.URL, task_id: int | None)
 
 
 def describe_url(url: httpx.URL) -> str:
-    """The URL as it may be shown: without user, query and fragment, which may be secrets."""
+    """The URL for messages: without user, query and fragment, which may be secret."""
     return _shortened(str(url.copy_with(userinfo=b"", query=None, fragment=None)))
 
 
 def data_content(uri: str) -> bytes:
-    """What a `data:` URI holds. Raises `SourceError` where it is malformed."""
+    """The content of a `data:` URI. Raises `SourceError` if it is malformed."""
     header, comma, payload = uri[5:].partition(",")
     if not comma:
-        raise SourceError("The task's data: URI has no comma, and so no content.")
+        raise SourceError("The task's data: URI has no comma, so it has no content.")
     content = unquote_to_bytes(payload)
     if not header.strip().lower().endswith(";base64"):
         return content
@@ -110,18 +109,16 @@ def data_content(uri: str) -> bytes:
     try:
         return base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
     except binascii.Error:
-        raise SourceError("The task's data: URI is no valid base64.") from None
+        raise SourceError("The task's data: URI isn't valid base64.") from None
 
 
-def _http_url(uri: str, label_studio: httpx.URL) -> httpx.URL:
-    """The address of a URI that is one, or that is a path which Label Studio serves."""
-    base_path = label_studio.path.rstrip("/")
-    path = uri.removeprefix(base_path) if uri.startswith(f"{base_path}/") else uri
-    if _SERVED_PATH.match(path):
-        return parse_url(f"{str(label_studio).rstrip('/')}{path}")
+def _http_url(uri: str, label_studio: LabelStudioMedia) -> httpx.URL:
+    """The address of an http(s) URI, or of a path that Label Studio serves."""
+    if located := label_studio.located(uri):
+        return parse_url(located)
     if _SCHEME.match(uri) is None:
         raise SourceRefused(
-            "The task's audio is a path or bare name, which is never read: give a URL, or serve the file through"
+            "The task's audio is a path or a bare name, which is never read: give a URL, or serve the file through"
             " Label Studio (an upload, or local storage as /data/local-files/?d=…)."
         )
     return parse_url(uri)

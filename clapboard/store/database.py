@@ -1,10 +1,14 @@
-"""Opening the database: SQLite in WAL mode, or PostgreSQL, behind the same two verbs, `read` and `write`."""
+"""The database: SQLite in WAL mode, or PostgreSQL. Both are used through `read` and `write`."""
 
 from __future__ import annotations
 
 import itertools
+import re
+import sqlite3
+import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,38 +33,42 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InvalidRequestError, OperationalError
 
-from clapboard.errors import SettingsError
+from clapboard.errors import ClapboardError, SettingsError
+from clapboard.settings.state_folder import private_umask
 from clapboard.store import schema
+from clapboard.store.failures import store_error, store_errors
+from clapboard.untrusted import storable_json
 
 _LOCK_WAIT_S = 30
-_WAL_PAGES = 10_000  # 40 MB, so that an answer to thousands of tasks doesn't wait for the log to be cleared each time
+_CONNECT_S = 10  # unless the URL has a connect_timeout
+_WAL_PAGES = 10_000  # 40 MB, so that answering thousands of tasks doesn't wait for a checkpoint each time
 
 Value = TypeVar("Value")
 
 
 def in_chunks(values: Iterable[Value], size: int = 5_000) -> Iterator[list[Value]]:
-    """The values in lists that fit into one statement: databases bound how many parameters it may have."""
+    """The values in lists of at most `size`, because databases limit the parameters of a statement."""
     iterator = iter(values)
     while chunk := list(itertools.islice(iterator, size)):
         yield chunk
 
 
 class Database:
-    """The connection pool. `read()` and `write()` each give a connection inside one transaction."""
+    """The connection pool. `read()` and `write()` each open a transaction."""
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        # A database that is dropped without `close` gives its connections back, too.
+        weakref.finalize(self, self.engine.dispose)
+        self._patience_s: ContextVar[float | None] = ContextVar("patience_s", default=None)
         try:
-            with self.write() as connection:
+            with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
                 _create_tables(connection)
         except DBAPIError as error:
             self.close()
-            raise SettingsError(
-                f"The store {self} can't be opened ({type(error.orig).__name__}): check CLAPBOARD_DATABASE_URL, that "
-                "the server runs, and that the folder can be written to."
-            ) from None
+            raise _opening_error(str(self), error) from None
         except SettingsError:
             self.close()
             raise
@@ -68,31 +76,50 @@ class Database:
     def __str__(self) -> str:
         return self.engine.url.set(query={}).render_as_string(hide_password=True)
 
-    def read(self) -> AbstractContextManager[Connection]:
-        """A consistent view; never waits for writers."""
-        return self.engine.begin()
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction with a consistent view, which never waits for writers. Raises `StoreError`, as `write` does."""
+        with store_errors(str(self)), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def hurried(self, patience_s: float) -> Iterator[None]:
+        """Inside the `with`, this thread's writes wait at most that long for other writers, then raise `StoreError`."""
+        token = self._patience_s.set(patience_s)
+        try:
+            yield
+        finally:
+            self._patience_s.reset(token)
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Connection]:
         """A transaction that may write: committed at the end, rolled back on an exception.
 
-        One that isn't `durable` doesn't wait for the disk: a kill leaves it whole, a power cut soon after may undo it.
+        If it isn't `durable`, the commit doesn't wait for the disk: it survives a kill, but maybe not a power cut.
         """
-        options = {"writes": True, "durable": durable}
-        with self.engine.connect().execution_options(**options) as connection, connection.begin():
-            if not durable and connection.dialect.name == "postgresql":
-                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+        patience_s = self._patience_s.get()
+        options = {"writes": True, "durable": durable, "patience_s": patience_s}
+        with (
+            store_errors(str(self)),
+            self.engine.connect().execution_options(**options) as connection,
+            connection.begin(),
+        ):
+            if connection.dialect.name == "postgresql":
+                if not durable:
+                    connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+                if patience_s is not None:
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(1000 * patience_s)}")
             yield connection
 
     def insert(self, table: Table) -> Any:
-        """An INSERT of the dialect, which can say `on_conflict_do_nothing` and `on_conflict_do_update`."""
+        """The dialect's INSERT, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
         statement: type[Insert] = postgresql.Insert if self.engine.dialect.name == "postgresql" else sqlite.Insert
         return statement(table)
 
     def among(self, column: Column[Any], numbers: str) -> ColumnElement[bool]:
-        """Whether the column is one of the numbers that a statement is executed with, under that name.
+        """The condition that the column is in the list of numbers that the statement gets as the parameter `numbers`.
 
-        However many they are, it is one parameter: a statement that is made once is compiled once, and has no bound.
+        The list is a single parameter, so that the statement is compiled only once and the list has no length limit.
         """
         if self.engine.dialect.name == "postgresql":
             return column == any_(bindparam(numbers, type_=postgresql.ARRAY(BigInteger)))
@@ -100,8 +127,20 @@ class Database:
         return column.in_(select(listed.c.value))
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self.engine.dispose()
+
+
+def _opening_error(store: str, error: DBAPIError) -> ClapboardError:
+    """A `StoreError` if the database is down, locked, full or damaged; else a `SettingsError` about its URL."""
+    is_another_file = getattr(error.orig, "sqlite_errorcode", None) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN)
+    is_refused = "FATAL" in str(error.orig) and "starting up" not in str(error.orig)  # by a running server
+    if type(error) in (OperationalError, DatabaseError) and not is_another_file and not is_refused:
+        return store_error(store, error)
+    return SettingsError(
+        f"The store {store} can't be opened ({type(error.orig).__name__}): check CLAPBOARD_DATABASE_URL, that it names "
+        "a database, and that this user may use it."
+    )
 
 
 def _engine(url: str) -> Engine:
@@ -112,24 +151,35 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
             raise ArgumentError
         if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() == "postgresql")
+            _make_file(Path(parsed.database))
+        lock_wait_s = float(str(parsed.query.get("timeout", _LOCK_WAIT_S)))  # sqlite3's own option
+        is_server = parsed.get_backend_name() == "postgresql"
+        patience = {"connect_timeout": _CONNECT_S} if is_server and "connect_timeout" not in parsed.query else {}
+        engine = create_engine(parsed, pool_pre_ping=is_server, json_serializer=storable_json, connect_args=patience)
     except (ArgumentError, InvalidRequestError, ModuleNotFoundError, OSError, ValueError):
         raise SettingsError(
             "CLAPBOARD_DATABASE_URL is not usable: write sqlite:///FILE in a folder that can be written to, or "
             "postgresql://USER:PASSWORD@HOST/NAME with the extra `clapboard[postgres]` installed."
         ) from None
     if engine.dialect.name == "sqlite":
-        _configure_sqlite(engine)
+        _configure_sqlite(engine, lock_wait_s)
     return engine
 
 
-def _configure_sqlite(engine: Engine) -> None:
+def _make_file(file: Path) -> None:
+    """Create the database's file with its folder's permissions; SQLite gives its other files the same."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists() and not str(file).startswith((":memory:", "file:")):
+        file.touch()
+        file.chmod(0o666 & ~private_umask(file.parent))
+
+
+def _configure_sqlite(engine: Engine, lock_wait_s: float) -> None:
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions begin where `begun` says, not where sqlite3 guesses
+        connection.isolation_level = None  # transactions begin in `begun`, not where sqlite3 would begin them
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {_LOCK_WAIT_S * 1000}")
+        cursor.execute(f"PRAGMA busy_timeout = {int(lock_wait_s * 1000)}")
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         cursor.execute("PRAGMA foreign_keys = ON")
@@ -137,18 +187,24 @@ def _configure_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
-        # A writer takes its lock at once: one that read first could never get it after another writer's commit.
+        # Writers lock at once, because SQLite refuses the lock to one that has read before another one's commit.
         options = connection.get_execution_options()
         if options.get("writes", False):
-            # FULL: what a person accepted survives a power cut.
+            # FULL, so that what a person accepted survives a power cut
             level = "FULL" if options.get("durable", True) else "NORMAL"
             connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+            patience_s = options.get("patience_s")
+            wait_s = lock_wait_s if patience_s is None else min(patience_s, lock_wait_s)
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * wait_s)}")
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.exec_driver_sql("BEGIN")
 
 
-# By the schema that was found: what leads to the next one before new tables make themselves, and after.
+_ALTERED_TABLE = re.compile(r"ALTER TABLE (\w+) ")
+
+# By schema version, the statements that lead to the next one: `_MIGRATIONS` run before new tables are created,
+# `_COPIES` after that.
 _MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: (
         "ALTER TABLE projects ADD COLUMN test_share FLOAT NOT NULL DEFAULT 0",
@@ -159,6 +215,15 @@ _MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE inbox ADD COLUMN suggestions JSON",
     ),
     2: ("ALTER TABLE embeddings RENAME TO embeddings_without_id",),
+    3: (
+        "ALTER TABLE projects ADD COLUMN pinned VARCHAR NOT NULL DEFAULT ''",
+        "ALTER TABLE projects ADD COLUMN pinned_after BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN encoder VARCHAR NOT NULL DEFAULT ''",
+        "DROP TABLE IF EXISTS workers",  # living workers write their row anew every second
+        "ALTER TABLE recordings ADD COLUMN damage TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE recordings ADD COLUMN reading INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE projects ADD COLUMN last_task BIGINT NOT NULL DEFAULT 0",
+    ),
 }
 _COPIES: dict[int, tuple[str, ...]] = {
     2: (
@@ -166,6 +231,7 @@ _COPIES: dict[int, tuple[str, ...]] = {
         "SELECT sha256, encoder_version, dtype, window_index, vector FROM embeddings_without_id",
         "DROP TABLE embeddings_without_id",
     ),
+    3: ("CREATE INDEX IF NOT EXISTS tasks_by_address ON tasks (uri_key, project)",),
 }
 
 
@@ -173,28 +239,38 @@ def _create_tables(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(4302017)")  # several processes may start at once
     present = set(inspect(connection).get_table_names())
-    if not (known := schema.schema_versions.name in present) and (foreign := present & set(schema.metadata.tables)):
+    is_ours = schema.schema_versions.name in present
+    if not is_ours and (foreign := present & set(schema.metadata.tables)):
         raise SettingsError(
             f"The store's database holds a table `{min(foreign)}` of another program: set CLAPBOARD_DATABASE_URL to a "
             "database of Clapboard's own."
         )
-    found = connection.scalar(select(schema.schema_versions.c.version)) if known else None
-    steps = range(found, schema.SCHEMA_VERSION) if found in _MIGRATIONS else range(0)
+    version = connection.scalar(select(schema.schema_versions.c.version)) if is_ours else None
+    steps = range(version, schema.SCHEMA_VERSION) if version in _MIGRATIONS else range(0)
     for step in steps:
-        _run(connection, _MIGRATIONS[step])
+        _migrate(connection, _MIGRATIONS[step])
     schema.metadata.create_all(connection)
     for step in steps:
         _run(connection, _COPIES.get(step, ()))
     if steps:
-        found = schema.SCHEMA_VERSION
-        connection.execute(update(schema.schema_versions).values(version=found))
-    if found is None:
+        version = schema.SCHEMA_VERSION
+        connection.execute(update(schema.schema_versions).values(version=version))
+    if version is None:
         connection.execute(insert(schema.schema_versions).values(version=schema.SCHEMA_VERSION))
-    elif found != schema.SCHEMA_VERSION:
+    elif version != schema.SCHEMA_VERSION:
         raise SettingsError(
-            f"The store was written by another release of Clapboard (schema {found}, this one has "
+            f"The store was written by another release of Clapboard (schema {version}, this one has "
             f"{schema.SCHEMA_VERSION}): use that release, or a new database."
         )
+
+
+def _migrate(connection: Connection, statements: Iterable[str]) -> None:
+    """Run the statements, except those that alter a table newer than the store: it will be created as it is now."""
+    present = inspect(connection).get_table_names()
+    for statement in statements:
+        altered = _ALTERED_TABLE.match(statement)
+        if altered is None or altered[1] in present:
+            _run(connection, [statement])
 
 
 def _run(connection: Connection, statements: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""The inbox: every webhook event as it arrived, on disk before Label Studio gets its 2xx. Append-only."""
+"""The inbox: every webhook event as it arrived, on disk before Label Studio gets its 2xx response. Append-only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Inbox:
     def append(
         self, action: str, project: int | None, body: Mapping[str, Any], suggestions: Mapping[str, Any] | None = None
     ) -> int:
-        """The event's id, once it is on disk."""
+        """Store the event. Returns its id, once it is on disk."""
         statement = inbox.insert().values(
             received_at=self._clock(),
             action=action,
@@ -46,7 +46,7 @@ class Inbox:
             return int(connection.scalar(statement.returning(inbox.c.id)) or 0)
 
     def events(self, *, after_id: int = 0, project: int | None = None, limit: int = 1000) -> list[Event]:
-        """The oldest events after `after_id`."""
+        """Up to `limit` events after `after_id`, oldest first."""
         query = select(inbox).where(inbox.c.id > after_id).order_by(inbox.c.id).limit(limit)
         if project is not None:
             query = query.where(inbox.c.project == project)
@@ -58,11 +58,11 @@ class Inbox:
         with self._db.read() as connection:
             return int(connection.scalar(select(func.max(inbox.c.id)).where(inbox.c.project == project)) or 0)
 
-    def last_said_at(self, project: int) -> float:
+    def last_annotated_at(self, project: int) -> float:
         """When the newest event about the project's annotations arrived; 0 if there was none."""
-        said = (inbox.c.project == project) & inbox.c.action.startswith("ANNOTATION")
+        about_annotations = (inbox.c.project == project) & inbox.c.action.startswith("ANNOTATION")
         with self._db.read() as connection:
-            return float(connection.scalar(select(func.max(inbox.c.received_at)).where(said)) or 0.0)
+            return float(connection.scalar(select(func.max(inbox.c.received_at)).where(about_annotations)) or 0.0)
 
     def counts(self, project: int | None = None) -> dict[str, int]:
         """How many events of each action have arrived."""

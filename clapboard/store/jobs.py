@@ -1,23 +1,24 @@
-"""What is owed: the queue's truth. The broker only rings; a job is claimed, heart-beaten and finished here.
+"""The job queue. The broker only wakes workers up; jobs are claimed, kept alive and finished in this table.
 
-A job is open (`queued`, `running`) or ended (`done`, `failed`). There is at most one open job for one subject (kind,
+A job is open (`queued`, `running`) or ended (`done`, `failed`). There is at most one open job for a subject (kind,
 project, task, model version). A running job whose heartbeat stops is queued again, so that a killed worker loses
-nothing; a job that was tried before is handed out alone, so that one which kills workers takes no neighbour along.
+nothing. A job that was tried before is claimed alone, so that a job which kills workers takes no others down with it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, select, text, update
+from sqlalchemy import Connection, and_, case, delete, select, text, update
 
 from clapboard.errors import ClapboardError
+from clapboard.store.audio_failures import AudioFailureStore
 from clapboard.store.database import Database, in_chunks
-from clapboard.store.job_records import OPEN, Job, JobRecords, State, job_of
+from clapboard.store.job_records import OPEN, Job, JobRecords, State, is_for, job_of
 from clapboard.store.schema import jobs
 
 __all__ = ["OPEN", "Job", "JobRequest", "JobStore", "State"]
@@ -28,7 +29,7 @@ _INSERT_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What somebody asks for. `task` is 0 where the job is about a whole project."""
+    """A job to queue. `task` is 0 if the job is about a whole project."""
 
     kind: str
     project: int
@@ -36,54 +37,77 @@ class JobRequest:
     model_version: str = ""
     payload: Mapping[str, Any] = field(default_factory=dict)
     push: bool = False
-    # Not to be claimed before; None: at once, or when an open job for it says. What is due is not put off any more.
+    # How long it can't be claimed yet. None: it is due at once, or when an open job for the subject is. An open job
+    # that is due already stays due.
     delay_s: float | None = None
+    # What the worker needs besides the store's model: «version dtype» of its base model, or «dtype» for a finetuned
+    # encoder, which it loads on demand.
+    encoder: str = ""
 
     @property
     def subject(self) -> tuple[str, int, int, str]:
-        """What there is one open job for."""
+        """What there is at most one open job for."""
         return self.kind, self.project, self.task, self.model_version
 
 
 class JobStore(JobRecords):
     """The jobs table."""
 
-    def __init__(self, database: Database, clock: Callable[[], float], max_attempts: int) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float], max_attempts: int, model: str = "") -> None:
         super().__init__(database, clock)
         self._max_attempts = max_attempts
+        self._model = model
+        self._failures = AudioFailureStore(database, clock)
 
     def add(self, queue: str, requests: Sequence[JobRequest]) -> list[int]:
-        """Ids of the open jobs for the requests, in their order: new ones, or those that were open already.
+        """Queue the requests; the ids of their open jobs in the same order.
 
-        An open job that is asked for by a more urgent queue moves there; one that somebody wants pushed is pushed.
+        If the job is already open, it moves to the more urgent of the two queues, and is pushed if either asker wants
+        that. If it is already running, it remembers that it was asked for again, see `asked_again`.
         """
         ids: list[int] = []
-        for some in in_chunks(requests, _INSERT_AT_ONCE):
-            found: dict[tuple[str, int, int, str], int] = {}
+        for chunk in in_chunks(requests, _INSERT_AT_ONCE):
+            by_subject: dict[tuple[str, int, int, str], int] = {}
             with self._db.write() as connection:
-                for delay_s, alike in _in_turns(some):
-                    found |= self._add_alike(connection, queue, alike, delay_s)
-            ids += [found[request.subject] for request in some]
+                for delay_s, batch in _batches(chunk):
+                    by_subject |= self._add_batch(connection, queue, batch, delay_s)
+            ids += [by_subject[request.subject] for request in chunk]
         return ids
 
-    def record_failure(self, queue: str, request: JobRequest, error: ClapboardError) -> None:
-        """Keep the reason why a request can't even be queued, as a job that has failed: one, however often."""
+    def add_unless_open(self, connection: Connection, queue: str, requests: Sequence[JobRequest]) -> None:
+        """Queue the requests that have no open job, in the caller's transaction."""
         now = self._clock()
-        row = _row(queue, request, now) | {"state": State.FAILED, "finished_at": now, "attempts": 1}
-        with self._db.write() as connection:
-            same = _same_subject(request) & (jobs.c.state == State.FAILED) & (jobs.c.error == _reason(error))
-            if connection.execute(update(jobs).where(same).values(finished_at=now)).rowcount == 0:
-                connection.execute(jobs.insert().values(row | {"error_code": error.code, "error": _reason(error)}))
+        statement = self._db.insert(jobs).on_conflict_do_nothing(index_elements=_SUBJECT, index_where=_IS_OPEN)
+        if requests:
+            connection.execute(statement, [self._row(queue, request, now) for request in requests])
 
-    def claim(self, worker: str, queue: str, limit: int, *, together: str = "") -> list[Job]:
-        """Up to `limit` of the queue's oldest jobs, now running for this worker and for no other.
+    def record_failure(self, queue: str, request: JobRequest, error: ClapboardError) -> None:
+        """Record a request that can't be queued as a failed job with the reason, only once for each reason."""
+        self.record_failures(queue, [(request, error)])
 
-        Where `together` names a kind, a job of any other comes alone, as does always what was tried before.
+    def record_failures(self, queue: str, refused: Sequence[tuple[JobRequest, ClapboardError]]) -> None:
+        """The same for several requests."""
+        now = self._clock()
+        for chunk in in_chunks(refused, _INSERT_AT_ONCE):
+            with self._db.write() as connection:
+                for request, error in chunk:
+                    row = self._row(queue, request, now) | {"state": State.FAILED, "finished_at": now, "attempts": 1}
+                    same = _same_subject(request) & (jobs.c.state == State.FAILED) & (jobs.c.error == _reason(error))
+                    connection.execute(delete(jobs).where(same))  # so that it becomes the newest job
+                    connection.execute(jobs.insert().values(row | {"error_code": error.code, "error": _reason(error)}))
+
+    def claim(
+        self, worker: str, queue: str, limit: int, *, together: str = "", encoders: Collection[str] | None = None
+    ) -> list[Job]:
+        """Claim up to `limit` of the queue's oldest jobs for this worker.
+
+        With `together`, only jobs of that kind are claimed several at once. A job that was tried before is always
+        claimed alone. With `encoders`, only jobs for one of them are claimed, see `claimable`.
         """
         now = self._clock()
         waiting = (
             select(jobs.c.id, jobs.c.kind, jobs.c.attempts)
-            .where(jobs.c.state == State.QUEUED, jobs.c.queue == queue, jobs.c.not_before <= now)
+            .where(jobs.c.state == State.QUEUED, jobs.c.queue == queue, jobs.c.not_before <= now, is_for(encoders))
             .order_by(jobs.c.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -92,63 +116,74 @@ class JobStore(JobRecords):
             rows = connection.execute(waiting).all()
             if not rows:
                 return []
-            among_others = [row.id for row in rows if row.attempts == 0 and row.kind == (together or row.kind)]
-            chosen = among_others if rows[0].id in among_others else [rows[0].id]
+            groupable = [row.id for row in rows if row.attempts == 0 and row.kind == (together or row.kind)]
+            chosen = groupable if rows[0].id in groupable else [rows[0].id]
             claimed = connection.execute(
                 update(jobs)
                 .where(jobs.c.id.in_(chosen))
                 .values(
-                    state=State.RUNNING, worker=worker, attempts=jobs.c.attempts + 1, started_at=now, heartbeat_at=now
+                    state=State.RUNNING,
+                    worker=worker,
+                    attempts=jobs.c.attempts + 1,
+                    started_at=now,
+                    heartbeat_at=now,
+                    not_before=_NOT_ASKED_AGAIN,
                 )
                 .returning(*jobs.c)
             ).all()
         return sorted(map(job_of, claimed), key=lambda job: job.id)
 
     def heartbeat(self, worker: str) -> None:
-        """Say that the worker and all its running jobs are alive."""
-        held = select(jobs.c.id).where(jobs.c.worker == worker, jobs.c.state == State.RUNNING)
+        """Renew the heartbeat of the worker's running jobs."""
+        running = select(jobs.c.id).where(jobs.c.worker == worker, jobs.c.state == State.RUNNING)
         with self._db.write() as connection:
             connection.execute(
                 update(jobs)
-                .where(jobs.c.id.in_(held.with_for_update(skip_locked=True)))
+                .where(jobs.c.id.in_(running.with_for_update(skip_locked=True)))
                 .values(heartbeat_at=self._clock())
             )
 
-    def finish(self, connection: Connection, job: Job) -> bool | None:
-        """End the job as done, in the caller's transaction; whether its result is owed through the API.
+    def finish(self, connection: Connection, job: Job, outcome: str | None = None) -> bool | None:
+        """End the job as done in the caller's transaction. Returns whether its result has to be pushed.
 
-        None if the job is no longer this worker's, because its heartbeat had stopped: the caller discards its work.
+        `outcome` describes the result in words. Returns None if the job is no longer this worker's, because its
+        heartbeat had stopped; the caller then discards its work.
         """
         return connection.scalar(
             update(jobs)
-            .where(_still_held(job))
-            .values(state=State.DONE, finished_at=self._clock(), error=None, error_code=None)
+            .where(_is_still_ours(job))
+            .values(state=State.DONE, finished_at=self._clock(), error=outcome or None, error_code=None)
             .returning(jobs.c.push)
         )
 
     def done(self, job: Job, outcome: str | None = None) -> None:
-        """End a job that leaves no prediction behind, with a word on what came of it."""
+        """End a job that makes no prediction as done; `outcome` describes the result in words."""
         with self._db.write() as connection:
-            if self.finish(connection, job) is not None and outcome:
-                connection.execute(update(jobs).where(jobs.c.id == job.id).values(error=outcome))
+            self.finish(connection, job, outcome)
 
     def report(self, job: Job, progress: str) -> None:
-        """Say how far a running job is."""
+        """Store a running job's progress, in words."""
         with self._db.write() as connection:
-            connection.execute(update(jobs).where(_still_held(job)).values(progress=progress))
+            connection.execute(update(jobs).where(_is_still_ours(job)).values(progress=progress))
+
+    def asked_again(self, job: Job) -> bool:
+        """Whether the job was requested again since it was claimed, perhaps for something that it missed."""
+        with self._db.read() as connection:
+            not_before = connection.scalar(select(jobs.c.not_before).where(jobs.c.id == job.id))
+        return not_before is not None and not_before > _NOT_ASKED_AGAIN
 
     def put_off(self, job: Job, delay_s: float, progress: str) -> None:
-        """Queue a running job again, to go on with it later: this try doesn't count."""
+        """Queue a running job again, to be continued in `delay_s`. This attempt doesn't count."""
         later = {"state": State.QUEUED, "worker": None, "heartbeat_at": None, "progress": progress}
         with self._db.write() as connection:
             connection.execute(
                 update(jobs)
-                .where(_still_held(job))
+                .where(_is_still_ours(job))
                 .values(later | {"attempts": job.attempts - 1, "not_before": self._clock() + delay_s})
             )
 
     def fail(self, job: Job, error: ClapboardError) -> State:
-        """End the job as failed with its reason, or queue it again where another try may help; which of the two."""
+        """End the job as failed with its reason, or queue it again if that may help. Returns its new state."""
         again = error.retryable and job.attempts < self._max_attempts
         now = self._clock()
         values: dict[str, Any] = {"error_code": error.code, "error": _reason(error), "heartbeat_at": None}
@@ -157,94 +192,105 @@ class JobStore(JobRecords):
         else:
             values |= {"state": State.FAILED, "finished_at": now}
         with self._db.write() as connection:
-            connection.execute(update(jobs).where(_still_held(job)).values(values))
+            connection.execute(update(jobs).where(_is_still_ours(job)).values(values))
         return State(values["state"])
 
     def requeue_lost(self, lease_s: float) -> set[str]:
-        """Queue again every running job without a heartbeat for `lease_s`; the queues that now hold one.
+        """Queue every running job without a heartbeat for `lease_s` again. Returns the queues of these jobs.
 
-        A job whose worker was lost `max_attempts` times counts as failed.
+        A job that lost its worker `max_attempts` times has failed.
         """
         now = self._clock()
-        silent = select(jobs.c.id).where(jobs.c.state == State.RUNNING, jobs.c.heartbeat_at < now - lease_s)
-        reason = "The worker was lost each time it tried this job: look at its log and at the machine's memory."
+        without_heartbeat = select(jobs.c.id).where(jobs.c.state == State.RUNNING, jobs.c.heartbeat_at < now - lease_s)
+        reason = "Each worker that tried this job was lost: look at their logs and at the machine's memory."
+        queues: set[str] = set()
         with self._db.write() as connection:
-            ids = connection.scalars(silent.with_for_update(skip_locked=True)).all()
-            lost = jobs.c.id.in_(ids) & (jobs.c.state == State.RUNNING)
-            connection.execute(
-                update(jobs)
-                .where(lost, jobs.c.attempts >= self._max_attempts)
-                .values(state=State.FAILED, finished_at=now, error_code="worker_lost", error=reason)
-            )
-            queues = connection.scalars(
-                update(jobs).where(lost).values(state=State.QUEUED, worker=None).returning(jobs.c.queue)
-            ).all()
-        return set(queues)
+            for ids in in_chunks(connection.scalars(without_heartbeat.with_for_update(skip_locked=True)).all()):
+                lost = jobs.c.id.in_(ids) & (jobs.c.state == State.RUNNING)
+                given_up = connection.execute(
+                    update(jobs)
+                    .where(lost, jobs.c.attempts >= self._max_attempts)
+                    .values(state=State.FAILED, finished_at=now, error_code="worker_lost", error=reason)
+                    .returning(jobs.c.payload)
+                )
+                payloads = [payload for (payload,) in given_up if "uri_key" in payload]
+                killers = {payload["uri_key"]: ("worker_lost", False) for payload in payloads}
+                self._failures.put_within(connection, killers)
+                requeued = update(jobs).where(lost).values(state=State.QUEUED, worker=None)
+                queues |= set(connection.scalars(requeued.returning(jobs.c.queue)))
+        return queues
 
     def owe_push(self, project: int, tasks: Sequence[int], model_version: str) -> None:
-        """Have the results of the tasks' open jobs pushed through the API when they are there."""
-        asked = (jobs.c.project == project) & (jobs.c.model_version == model_version) & jobs.c.state.in_(OPEN)
+        """Make the results of the tasks' open jobs be pushed when they are done."""
+        of_version = (jobs.c.project == project) & (jobs.c.model_version == model_version) & jobs.c.state.in_(OPEN)
         with self._db.write() as connection:
-            for some in in_chunks(sorted(tasks)):
-                in_order = select(jobs.c.id).where(asked, jobs.c.task.in_(some)).order_by(jobs.c.kind, jobs.c.task)
-                ids = connection.scalars(in_order.with_for_update()).all()
-                connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(push=True))
+            for chunk in in_chunks(sorted(tasks)):
+                in_order = (
+                    select(jobs.c.id).where(of_version, jobs.c.task.in_(chunk)).order_by(jobs.c.kind, jobs.c.task)
+                )
+                for ids in in_chunks(connection.scalars(in_order.with_for_update()).all()):
+                    connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(push=True))
 
-    def _add_alike(
+    def _add_batch(
         self, connection: Connection, queue: str, requests: Sequence[JobRequest], delay_s: float | None
     ) -> dict[tuple[str, int, int, str], int]:
-        """Ids by subject, of which there are no two alike, in one statement that inserts or joins."""
+        """Insert requests of different subjects, or join their open jobs, in one statement. Returns ids by subject."""
         now = self._clock()
         statement = self._db.insert(jobs)
-        asked = statement.excluded
-        changes = {"push": jobs.c.push | asked.push, "payload": asked.payload}
+        new = statement.excluded
+        changes = {"push": jobs.c.push | new.push, "payload": new.payload, "encoder": new.encoder}
         if queue == "interactive":
-            changes["queue"] = asked.queue
+            changes["queue"] = new.queue
+        not_before: list[tuple[Any, Any]] = [(jobs.c.state == State.RUNNING, now)]
         if delay_s is not None:
-            changes["not_before"] = case((jobs.c.not_before > now, now + delay_s), else_=jobs.c.not_before)
+            not_before.append((jobs.c.not_before > now, now + delay_s))
+        changes["not_before"] = case(*not_before, else_=jobs.c.not_before)
         statement = statement.on_conflict_do_update(index_elements=_SUBJECT, index_where=_IS_OPEN, set_=changes)
         rows = connection.execute(
-            statement.returning(jobs.c.id, *_SUBJECT), [_row(queue, request, now) for request in requests]
+            statement.returning(jobs.c.id, *_SUBJECT), [self._row(queue, request, now) for request in requests]
         )
         return {tuple(subject): job_id for job_id, *subject in rows}
 
+    def _row(self, queue: str, request: JobRequest, now: float) -> dict[str, Any]:
+        return {
+            "queue": queue,
+            "kind": request.kind,
+            "project": request.project,
+            "task": request.task,
+            "model_version": request.model_version,
+            "payload": dict(request.payload),
+            "encoder": f"{self._model} {request.encoder}".strip() if self._model else "",
+            "push": request.push,
+            "state": State.QUEUED,
+            "attempts": 0,
+            "not_before": now + request.delay_s if request.delay_s else 0.0,
+            "created_at": now,
+        }
+
+
+# A running job's `not_before` has no other use than to mark that the job was requested again.
+_NOT_ASKED_AGAIN = 0.0
 
 _SUBJECT = [jobs.c.kind, jobs.c.project, jobs.c.task, jobs.c.model_version]
 
-# In the words of the index, which a database recognises without parameters alone.
+# Spelt as in the index, which a database recognises only without parameters.
 _IS_OPEN = text("state IN ('queued', 'running')")
 
 
-def _in_turns(requests: Sequence[JobRequest]) -> Iterator[tuple[float | None, list[JobRequest]]]:
-    """The requests in lists of one delay in which no subject stands twice, each in the order of subjects.
+def _batches(requests: Sequence[JobRequest]) -> Iterator[tuple[float | None, list[JobRequest]]]:
+    """The requests in batches of one delay and of different subjects, each batch sorted by subject.
 
-    All who wait for several rows take them in that order, so that no two wait for each other.
+    Every writer locks several rows in that order, so that there are no deadlocks.
     """
-    turns: dict[int, list[JobRequest]] = defaultdict(list)
+    rounds: dict[int, list[JobRequest]] = defaultdict(list)
     seen: Counter[tuple[str, int, int, str]] = Counter()
     for request in requests:
-        turns[seen[request.subject]].append(request)
+        rounds[seen[request.subject]].append(request)
         seen[request.subject] += 1
-    for some in turns.values():
-        in_order = sorted(some, key=lambda request: request.subject)
-        for delay_s, alike in itertools.groupby(in_order, key=lambda request: request.delay_s):
-            yield delay_s, list(alike)
-
-
-def _row(queue: str, request: JobRequest, now: float) -> dict[str, Any]:
-    return {
-        "queue": queue,
-        "kind": request.kind,
-        "project": request.project,
-        "task": request.task,
-        "model_version": request.model_version,
-        "payload": dict(request.payload),
-        "push": request.push,
-        "state": State.QUEUED,
-        "attempts": 0,
-        "not_before": now + request.delay_s if request.delay_s else 0.0,
-        "created_at": now,
-    }
+    for distinct in rounds.values():
+        in_order = sorted(distinct, key=lambda request: request.subject)
+        for delay_s, batch in itertools.groupby(in_order, key=lambda request: request.delay_s):
+            yield delay_s, list(batch)
 
 
 def _same_subject(request: JobRequest) -> Any:
@@ -254,8 +300,8 @@ def _same_subject(request: JobRequest) -> Any:
     )
 
 
-def _still_held(job: Job) -> Any:
-    """The job's row, while it is running at this very try."""
+def _is_still_ours(job: Job) -> Any:
+    """The condition that the job is still running in the attempt that this worker claimed."""
     return and_(
         jobs.c.id == job.id,
         jobs.c.state == State.RUNNING,
@@ -265,5 +311,5 @@ def _still_held(job: Job) -> Any:
 
 
 def _reason(error: ClapboardError) -> str:
-    """The error's sentence without what no database can hold: a file's name may have any character in it."""
+    """The error's sentence without characters that databases can't store; file names may have any."""
     return str(error).encode("utf-8", "replace").decode("utf-8").replace("\0", "?")

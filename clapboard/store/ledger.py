@@ -1,30 +1,31 @@
-"""The ledger: what every event of the inbox meant, entered once. Append-only; the inbox can always be read anew.
+"""The ledger: the meaning of every event of the inbox, entered once. Append-only; it can be rebuilt from the inbox.
 
-Events may come late, twice, in any order, and may be entered by several processes at once. What stands is each
-annotation's latest revision; a deleted annotation stays gone, unless reconciliation has seen it in Label Studio since.
+Events may arrive late, twice and in any order, and several processes may enter them at once. Each annotation's latest
+revision stands. A deleted annotation stays deleted, unless reconciliation has seen it in Label Studio since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 from sqlalchemy import Connection, Row, Select, Subquery, case, exists, func, select
 
 from clapboard.feedback.entries import Entry, Outcome, entries
+from clapboard.feedback.people import names_in
 from clapboard.store.database import Database
 from clapboard.store.inbox import Event, Inbox
+from clapboard.store.schema import annotators, ledger, ledger_events
 from clapboard.store.schema import inbox as inbox_table
-from clapboard.store.schema import ledger, ledger_events
 
 _EVENTS_AT_ONCE = 200
 _LATE_EVENTS = 10_000
-"""An event's number is given before it is committed: this many later ones may be there when it comes to light."""
+"""How many later events may be visible before an event is, because ids are assigned before the commit."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What reading the inbox anew gave. `differing` names events for which the ledger has other entries."""
+    """The result of reading the whole inbox again; `differing` are the events that the ledger has other entries of."""
 
     num_events: int
     num_entries: int
@@ -33,7 +34,7 @@ class Replay:
 
     @property
     def agrees(self) -> bool:
-        """Whether the ledger holds exactly what the inbox says."""
+        """Whether the ledger agrees with the inbox."""
         return not self.differing
 
 
@@ -44,17 +45,20 @@ class LedgerStore:
         self._db = database
 
     def catch_up(self) -> int:
-        """Enter every event of the inbox that isn't yet; how many entries this call added. Anyone may, at any time."""
+        """Enter all events of the inbox that haven't been yet. Returns how many entries this call added.
+
+        Any process may call it at any time.
+        """
         num_entered = 0
         while events := self.unread():
             with self._db.write() as connection:
                 for event in events:
-                    found = entries(event)
-                    num_entered += len(found) if self._append(connection, event, found) else 0
+                    new = entries(event)
+                    num_entered += len(new) if self._append(connection, event, new) else 0
         return num_entered
 
     def unread(self, limit: int = _EVENTS_AT_ONCE) -> list[Event]:
-        """The oldest events of the inbox that have not been entered."""
+        """Up to `limit` events of the inbox that haven't been entered, oldest first."""
         last = select(func.coalesce(func.max(ledger_events.c.inbox_id), 0)).scalar_subquery()
         query = (
             select(inbox_table)
@@ -69,61 +73,97 @@ class LedgerStore:
             Event(row.id, row.received_at, row.action, row.project, row.body, row.suggestions or {}) for row in rows
         ]
 
-    def append(self, event: Event, found: Sequence[Entry]) -> bool:
-        """Enter what the event means; False if it had been entered already."""
+    def append(self, event: Event, new: Sequence[Entry]) -> bool:
+        """Enter the event's entries; False if the event had been entered already."""
         with self._db.write() as connection:
-            return self._append(connection, event, found)
+            return self._append(connection, event, new)
 
     def num_entries(self, project: int) -> int:
-        """How many entries the project has: as many as before means that nothing was said since."""
+        """How many entries the project has. The ledger is append-only, so an equal number means nothing has changed."""
         with self._db.read() as connection:
             query = select(func.count()).select_from(ledger).where(ledger.c.project == project)
             return int(connection.scalar(query) or 0)
 
+    def tasks_since(self, project: int, since: float) -> set[int]:
+        """The tasks with entries from events that were received after `since`, by our clock."""
+        is_later = (ledger.c.project == project) & (inbox_table.c.received_at > since)
+        query = (
+            select(ledger.c.task).distinct().join(inbox_table, inbox_table.c.id == ledger.c.inbox_id).where(is_later)
+        )
+        with self._db.read() as connection:
+            return set(connection.scalars(query))
+
     def standing(self, project: int) -> list[Entry]:
-        """What people say now: the entries of each annotation's latest revision, by annotation."""
+        """The entries of each annotation's latest revision, in the order of annotations."""
         latest = _latest(project)
         query = select(latest).where(latest.c.place == 1).order_by(latest.c.annotation, latest.c.position)
         with self._db.read() as connection:
             return [_entry(row) for row in connection.execute(query)]
 
+    def annotators(self) -> dict[int, str]:
+        """The names of Label Studio's users, by id, as far as they are known."""
+        with self._db.read() as connection:
+            return {row.id: row.name for row in connection.execute(select(annotators))}
+
+    def unnamed(self, project: int) -> set[int]:
+        """The project's annotators whose names aren't known."""
+        query = select(ledger.c.annotator).distinct().where(ledger.c.project == project, ledger.c.annotator > 0)
+        with self._db.read() as connection:
+            return set(connection.scalars(query.where(ledger.c.annotator.not_in(select(annotators.c.id)))))
+
+    def name_annotators(self, names: Mapping[int, str]) -> None:
+        """Store the users' names."""
+        with self._db.write() as connection:
+            self._name(connection, names)
+
     def revisions(self, project: int) -> dict[int, float]:
-        """The latest revision of each standing annotation, whether it says anything or not."""
+        """By annotation, its latest revision, even if it has no labels."""
         latest = _latest(project)
         query = select(latest.c.annotation, latest.c.revision).where(latest.c.place == 1).distinct()
         with self._db.read() as connection:
             return {row.annotation: row.revision for row in connection.execute(query)}
 
     def replay(self, inbox: Inbox) -> Replay:
-        """Read the inbox from its beginning and compare what it means with what was entered."""
+        """Read the inbox from its beginning and compare its meaning with the ledger."""
         num_events = num_entries = num_unread = last = 0
         differing: list[int] = []
         while events := inbox.events(after_id=last, limit=_EVENTS_AT_ONCE):
             entered = self._entered(after_id=last, to_id=events[-1].id)
             for event in events:
-                found = entries(event)
-                num_entries += len(found)
+                expected = entries(event)
+                num_entries += len(expected)
                 if event.id not in entered:
                     num_unread += 1
-                elif entered.pop(event.id) != found:
+                elif entered.pop(event.id) != expected:
                     differing.append(event.id)
-            differing += entered  # entries of events that the inbox doesn't have
+            differing += entered  # events that the inbox doesn't have
             num_events += len(events)
             last = events[-1].id
         return Replay(num_events, num_entries, num_unread, sorted(differing))
 
-    def _append(self, connection: Connection, event: Event, found: Sequence[Entry]) -> bool:
-        """Whether the event is new: it isn't if another process is entering it at this moment and succeeds."""
+    def _append(self, connection: Connection, event: Event, new: Sequence[Entry]) -> bool:
+        """Enter the event's entries; False if it isn't new, or if another process enters it at this moment."""
         marker = self._db.insert(ledger_events).values(inbox_id=event.id, reconciled=event.body.get("source") == "sync")
         if connection.scalar(marker.on_conflict_do_nothing().returning(ledger_events.c.inbox_id)) is None:
             return False
-        rows = [asdict(entry) | {"inbox_id": event.id, "position": position} for position, entry in enumerate(found)]
+        rows = [asdict(entry) | {"inbox_id": event.id, "position": position} for position, entry in enumerate(new)]
         if rows:
             connection.execute(ledger.insert(), rows)
+        self._name(connection, names_in(event.body))
         return True
 
+    def _name(self, connection: Connection, names: Mapping[int, str]) -> None:
+        statement = self._db.insert(annotators)
+        name = statement.excluded.name
+        changed = annotators.c.name != name
+        if names:
+            rows = [{"id": number, "name": names[number]} for number in sorted(names)]
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["id"], set_={"name": name}, where=changed), rows
+            )
+
     def _entered(self, *, after_id: int, to_id: int) -> dict[int, list[Entry]]:
-        """The entries of each event in the range that has been entered."""
+        """By event in the range, its entries in the ledger; without the events that haven't been entered."""
         events = select(ledger_events.c.inbox_id).where(ledger_events.c.inbox_id.between(after_id + 1, to_id))
         rows = select(ledger).where(ledger.c.inbox_id.between(after_id + 1, to_id))
         with self._db.read() as connection:
@@ -134,9 +174,9 @@ class LedgerStore:
 
 
 def _latest(project: int) -> Subquery:
-    """The project's entries but for annotations that are gone; those of the latest revision have the place 1.
+    """The project's entries, ranked: those of an annotation's latest revision have place 1.
 
-    Where one revision came in several events, the first one counts.
+    If one revision came in several events, the first one counts. Deleted annotations are left out.
     """
     place = func.dense_rank().over(
         partition_by=ledger.c.annotation, order_by=[ledger.c.revision.desc(), ledger.c.inbox_id]
@@ -144,13 +184,13 @@ def _latest(project: int) -> Subquery:
     return (
         select(*ledger.c, place.label("place"))
         .where(ledger.c.project == project, ledger.c.outcome != Outcome.WITHDRAWN)
-        .where(ledger.c.annotation.not_in(_gone(project)))
+        .where(ledger.c.annotation.not_in(_deleted(project)))
         .subquery()
     )
 
 
-def _gone(project: int) -> Select[tuple[int]]:
-    """Annotations that were deleted, and that reconciliation has not seen since."""
+def _deleted(project: int) -> Select[tuple[int]]:
+    """The annotations that were deleted, and that reconciliation hasn't seen since."""
     withdrawn = ledger.c.outcome == Outcome.WITHDRAWN
     seen = ledger_events.c.reconciled & ~withdrawn
     last_withdrawn = func.max(case((withdrawn, ledger.c.inbox_id), else_=0))

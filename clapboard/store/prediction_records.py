@@ -1,4 +1,4 @@
-"""What the predictions table holds and tells. Changes nothing; `clapboard.store.predictions` has the rule for that."""
+"""Queries of the predictions table. `clapboard.store.predictions` has what changes it, and the rule for that."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clapboard.store.schema import predictions
 
 
 class Delivery(enum.StrEnum):
-    """How far a prediction has come towards Label Studio."""
+    """How far a prediction has got on its way to Label Studio."""
 
     READY = "ready"
     ANSWERED = "answered"
@@ -38,12 +38,12 @@ class StoredPrediction:
     result: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
-        """What Label Studio takes for the task, in an answer."""
+        """The prediction as an answer to `/predict` has it."""
         return {"result": self.result, "score": self.score, "model_version": self.model_version}
 
 
 class TakenPrediction(NamedTuple):
-    """A prediction that is on its way into an answer, its result still as the JSON text that it is kept as."""
+    """A prediction that was taken for an answer, with its result as the JSON text that the table has."""
 
     uri_key: str
     model_version: str
@@ -51,11 +51,11 @@ class TakenPrediction(NamedTuple):
     result: str
 
     def as_json(self) -> dict[str, Any]:
-        """What Label Studio takes for the task."""
+        """The prediction as an answer to `/predict` has it."""
         return {"result": json.loads(self.result), "score": self.score, "model_version": self.model_version}
 
     def as_text(self) -> str:
-        """The same as JSON text, nothing of which is read for it."""
+        """The same as JSON text, without parsing the result."""
         return f'{{"result":{self.result},"score":{self.score!r},"model_version":{_quoted(self.model_version)}}}'
 
 
@@ -66,19 +66,26 @@ class PredictionRecords:
         self._db = database
 
     def delivered(self, project: int, tasks: Sequence[int]) -> dict[int, list[Suggestion]]:
-        """What has been brought to Label Studio for each of the tasks, by any version, or may be there by now."""
-        there = predictions.c.delivery.in_([Delivery.ANSWERED, Delivery.PUSHING, Delivery.PUSHED])
-        found: dict[int, list[Suggestion]] = {}
+        """By task, the predictions of any version that Label Studio has, or may have by now."""
+        delivered = predictions.c.delivery.in_([Delivery.ANSWERED, Delivery.PUSHING, Delivery.PUSHED])
+        suggestions: dict[int, list[Suggestion]] = {}
         with self._db.read() as connection:
-            for some in in_chunks(tasks):
-                of_tasks = (predictions.c.project == project) & predictions.c.task.in_(some)
-                for row in connection.execute(select(predictions).where(of_tasks, there)):
+            for chunk in in_chunks(tasks):
+                of_tasks = (predictions.c.project == project) & predictions.c.task.in_(chunk)
+                for row in connection.execute(select(predictions).where(of_tasks, delivered)):
                     suggestion = Suggestion(row.model_version, row.score, row.result, row.delivered_at)
-                    found.setdefault(row.task, []).append(suggestion)
-        return found
+                    suggestions.setdefault(row.task, []).append(suggestion)
+        return suggestions
+
+    def delivered_tasks(self, project: int, model_version: str) -> set[int]:
+        """The project's tasks of whose predictions by this version Label Studio has one."""
+        of_version = (predictions.c.project == project) & (predictions.c.model_version == model_version)
+        delivered = predictions.c.delivery.in_([Delivery.ANSWERED, Delivery.PUSHED])
+        with self._db.read() as connection:
+            return set(connection.scalars(select(predictions.c.task).where(of_version, delivered)))
 
     def counts(self, project: int, model_version: str) -> dict[Delivery, int]:
-        """How many of the project's predictions of the version stand where."""
+        """How many of the project's predictions of the version there are, by delivery."""
         query = (
             select(predictions.c.delivery, func.count())
             .where(predictions.c.project == project, predictions.c.model_version == model_version)
@@ -88,7 +95,7 @@ class PredictionRecords:
             return {Delivery(delivery): count for delivery, count in connection.execute(query)}
 
     def num_owed(self, project: int | None = None, model_version: str | None = None) -> int:
-        """How many predictions wait to be pushed, of one project or version or of all."""
+        """How many predictions wait to be pushed: of all, or of one project or version."""
         query = select(func.count()).where(predictions.c.delivery.in_([Delivery.OWED, Delivery.PUSHING]))
         if project is not None:
             query = query.where(predictions.c.project == project)
@@ -98,7 +105,7 @@ class PredictionRecords:
             return int(connection.scalar(query) or 0)
 
     def model_versions(self, project: int | None) -> list[str]:
-        """The model versions that have predicted anything, in order."""
+        """The model versions that have predictions, sorted."""
         query = select(predictions.c.model_version).distinct().order_by(predictions.c.model_version)
         if project is not None:
             query = query.where(predictions.c.project == project)

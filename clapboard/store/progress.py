@@ -1,4 +1,4 @@
-"""Work under way, by project: how much of it is done, how fast it went in the last minutes, how long it takes yet."""
+"""Work under way, by project: how much of it is done, its rate in the last minutes, and the time left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, case, func, select, tuple_
 
-from clapboard.pace import RATE_OVER_S, time_left_s
+from clapboard.queue.pace import RATE_OVER_S, time_left_s
 from clapboard.store.database import Database
 from clapboard.store.job_records import OPEN, State
 from clapboard.store.predictions import Delivery
@@ -19,9 +19,9 @@ PUSH = "push"
 
 @dataclass(frozen=True)
 class UnderWay:
-    """Many pieces of one work: a queue's `predict` jobs for a project's model version, or the pushes of its results.
+    """Work on one model version of a project: its `predict` jobs in one queue, or the pushes of its predictions.
 
-    `num_done` of `num_total` have ended, those of earlier days too. `per_s` is None where nothing ended lately.
+    `num_done` of `num_total` have ended, ever. `per_s` is None if none has ended lately.
     """
 
     project: int
@@ -33,22 +33,22 @@ class UnderWay:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until all is done, if it goes on as in the last minutes; None if that isn't known."""
+        """The seconds until all is done, at the rate of the last minutes; None if that isn't known."""
         return time_left_s(self.num_total - self.num_done, self.per_s)
 
 
 class ProgressReader:
-    """Reads what the jobs and predictions tables tell of work under way. Changes nothing."""
+    """Queries of the jobs and predictions tables about work under way."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._db = database
         self._clock = clock
 
     def under_way(self, project: int | None = None) -> list[UnderWay]:
-        """All work that isn't done, of one project or of all, in order."""
+        """All unfinished work, of one project or of all, sorted."""
         with self._db.read() as connection:
-            found = [*self._predicting(connection, project), *self._pushing(connection, project)]
-        return sorted(found, key=lambda one: (one.project, one.model_version, one.queue == PUSH, one.queue))
+            unfinished = [*self._predicting(connection, project), *self._pushing(connection, project)]
+        return sorted(unfinished, key=lambda work: (work.project, work.model_version, work.queue == PUSH, work.queue))
 
     def _predicting(self, connection: Connection, project: int | None) -> Iterator[UnderWay]:
         group = (jobs.c.project, jobs.c.queue, jobs.c.model_version)
@@ -94,7 +94,7 @@ class ProgressReader:
             yield _under_way(row, PUSH, self._pushed_per_s(connection, row, now))
 
     def _pushed_per_s(self, connection: Connection, row: Row[Any], now: float) -> float | None:
-        """What was pushed since the first push of the last minutes ended: when that one began isn't known."""
+        """The rate since the first push of the last minutes ended, because when it began isn't known."""
         if row.since is None or now <= row.since:
             return None
         after = (predictions.c.delivery == Delivery.PUSHED) & (predictions.c.delivered_at > row.since)

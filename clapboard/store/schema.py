@@ -1,4 +1,4 @@
-"""The tables. Times are seconds since 1970 (float); JSON columns hold only what Clapboard wrote itself."""
+"""The tables. Times are seconds since 1970; JSON columns hold only what Clapboard has written itself."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 metadata = MetaData()
 
-# SQLite counts up only a column of type INTEGER.
+# SQLite assigns ids only in a column of type INTEGER.
 _BigId = BigInteger().with_variant(Integer, "sqlite")
 
 schema_versions = Table("schema_versions", metadata, Column("version", Integer, primary_key=True))
@@ -45,6 +45,7 @@ workers = Table(
     Column("model", String, nullable=False),
     Column("device", String, nullable=False),
     Column("queues", String, nullable=False),
+    Column("encoder", String, nullable=False, default=""),  # its version and dtype, as in jobs
     Column("started_at", Float, nullable=False),
     Column("heartbeat_at", Float, nullable=False),
 )
@@ -56,9 +57,20 @@ projects = Table(
     Column("label_config", Text, nullable=False),
     Column("model_version", String, nullable=False),
     Column("connected", Boolean, nullable=False, default=False),  # `clapboard connect` was run
-    Column("test_share", Float, nullable=False, default=0.0),  # of the tasks, set aside when it was connected
-    Column("promoted", String, nullable=False, default=""),  # the pointer: a row of `versions`, or the base model
+    Column("test_share", Float, nullable=False, default=0.0),  # of its tasks that are held out
+    # The serving row of `versions`; empty: the zero-shot base model.
+    Column("promoted", String, nullable=False, default=""),
+    Column("pinned", String, nullable=False, default=""),  # the version that a person chose, see VersionStore.pin
+    Column("pinned_after", BigInteger, nullable=False, default=0),  # the newest event of the inbox when it was pinned
     Column("updated_at", Float, nullable=False),
+    Column("last_task", BigInteger, nullable=False, default=0),  # the newest that pre-labelling has seen
+)
+
+label_studios = Table(
+    "label_studios",
+    metadata,
+    Column("url", String, primary_key=True),  # LABEL_STUDIO_URL
+    Column("public_address", String, nullable=False),  # its LABEL_STUDIO_HOST
 )
 
 label_spaces = Table(
@@ -96,9 +108,28 @@ versions = Table(
     Column("head", String, nullable=False),
     Column("space_id", String, nullable=False),
     Column("created_at", Float, nullable=False),
-    Column("promoted_at", Float),  # last; null for a candidate that never was
-    Column("manifest", JSON, nullable=False),  # what it was made from and how it was judged
+    Column("promoted_at", Float),  # the last time; null for a candidate that never was
+    Column("manifest", JSON, nullable=False),  # what it was made from, and how the gate judged it
     Index("versions_by_promotion", "project", "promoted_at"),
+)
+
+# Scheduled work, which any worker may carry out.
+plans = Table(
+    "plans",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("schedule", String, nullable=False),  # as the setting has it
+    Column("next_at", Float, nullable=False),
+    Column("last_at", Float),
+)
+
+# The lock on what a project shows. A row whose time has run out is free.
+project_locks = Table(
+    "project_locks",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("holder", String, nullable=False),
+    Column("held_until", Float, nullable=False),
 )
 
 tasks = Table(
@@ -108,8 +139,17 @@ tasks = Table(
     Column("task", BigInteger, primary_key=True, autoincrement=False),
     Column("uri", Text, nullable=False),
     Column("uri_key", String, nullable=False),
-    Column("source", String, nullable=False),  # the recording it was cut from: one side of every split
-    Column("set_aside", Boolean, nullable=False),  # for the test split
+    Column("source", String, nullable=False),  # the recording it was cut from, which is never split
+    Column("set_aside", Boolean, key="held_out", nullable=False),  # drawn for the test split
+    Index("tasks_by_address", "uri_key", "project"),
+)
+
+tabs = Table(
+    "tabs",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", String, primary_key=True),
+    Column("tab", BigInteger, nullable=False),  # Label Studio's id
 )
 
 recordings = Table(
@@ -119,13 +159,15 @@ recordings = Table(
     Column("sha256", String, nullable=False),
     Column("num_windows", Integer, nullable=False),
     Column("duration_s", Float, nullable=False),
+    Column("damage", Text, nullable=False, default=""),  # how much of it can't be decoded, in words
+    Column("reading", Integer, nullable=False, default=0),  # see embeddings.READING
     Index("recordings_by_content", "sha256"),
 )
 
 embeddings = Table(
     "embeddings",
     metadata,
-    Column("id", _BigId, primary_key=True, autoincrement=True),  # the order in which they came; none is given twice
+    Column("id", _BigId, primary_key=True, autoincrement=True),  # ascending in the order of arrival, never reused
     Column("sha256", String, nullable=False),
     Column("encoder_version", String, nullable=False),
     Column("dtype", String, nullable=False),
@@ -150,6 +192,16 @@ predictions = Table(
     Index("predictions_by_delivery", "delivery", "project"),
 )
 
+# Audio that failed when it was last fetched or decoded, see AudioFailureStore.
+audio_failures = Table(
+    "audio_failures",
+    metadata,
+    Column("subject", String, primary_key=True),  # a URI key, or a host such as https://host
+    Column("error_code", String, nullable=False),
+    Column("is_passing", Boolean, nullable=False),
+    Column("failed_at", Float, nullable=False),
+)
+
 jobs = Table(
     "jobs",
     metadata,
@@ -160,7 +212,8 @@ jobs = Table(
     Column("task", BigInteger, nullable=False),
     Column("model_version", String, nullable=False),
     Column("payload", JSON, nullable=False),
-    Column("push", Boolean, nullable=False),  # the result is owed to Label Studio through its API
+    Column("encoder", String, nullable=False, default=""),  # which workers can claim it, see job_records.claimable
+    Column("push", Boolean, nullable=False),  # whether the result will be pushed to Label Studio
     Column("state", String, nullable=False),  # see jobs.State
     Column("attempts", Integer, nullable=False, default=0),
     Column("worker", String),
@@ -175,7 +228,7 @@ jobs = Table(
     Index("jobs_to_claim", "state", "queue", "id"),
     Index("jobs_by_subject", "project", "task", "model_version"),
 )
-# One open job for one subject: whoever asks again joins it.
+# At most one open job for a subject; a further request joins it.
 Index(
     "jobs_open_once",
     jobs.c.kind,
@@ -187,12 +240,12 @@ Index(
     postgresql_where=jobs.c.state.in_(["queued", "running"]),
 )
 
-# What somebody waits for the answer to. A row is gone when they have it, or have gone.
+# Searches under way, deleted when the answer was fetched or the client has gone.
 searches = Table(
     "searches",
     metadata,
     Column("id", String, primary_key=True),
-    Column("request", Text, nullable=False),  # search_request.SearchRequest, as JSON in ASCII
+    Column("request", Text, nullable=False),  # a SearchRequest as JSON in ASCII
     Column("answer", Text),
     Column("asked_at", Float, nullable=False),
 )
@@ -212,7 +265,7 @@ inbox = Table(
 ledger = Table(
     "ledger",
     metadata,
-    Column("inbox_id", BigInteger, primary_key=True, autoincrement=False),  # the event that said it
+    Column("inbox_id", BigInteger, primary_key=True, autoincrement=False),  # the event that it comes from
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("project", BigInteger, nullable=False),
     Column("task", BigInteger, nullable=False),
@@ -232,10 +285,41 @@ ledger = Table(
     Index("ledger_by_annotation", "project", "annotation", "revision"),
 )
 
-# Events that are in the ledger, also those that mean nothing to it: what is read once is not read again.
+# The events that have been entered, including those without entries.
 ledger_events = Table(
     "ledger_events",
     metadata,
     Column("inbox_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("reconciled", Boolean, nullable=False),  # read through Label Studio's API, not told by a webhook
+    Column("reconciled", Boolean, nullable=False),  # it came from reconciliation, not from a webhook
+)
+
+# The password that `clapboard connect` made because the operator had set none; a single row.
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("user", String, primary_key=True),
+    Column("password", String, nullable=False),
+    Column("enforced", Boolean, nullable=False),  # Label Studio has it, so the backend requires it
+)
+
+# The addresses at which Label Studio was told to reach the backend.
+backend_urls = Table("backend_urls", metadata, Column("url", String, primary_key=True))
+
+# The new names of labels that people used under an old one. An empty label stands for all labels of the control.
+label_renames = Table(
+    "label_renames",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("control", String, primary_key=True),
+    Column("label", String, primary_key=True),
+    Column("new_control", String, nullable=False),
+    Column("new_label", String, nullable=False),
+)
+
+# Label Studio's users and their names.
+annotators = Table(
+    "annotators",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", String, nullable=False),
 )

@@ -1,4 +1,4 @@
-"""Searches that somebody waits for: what was asked, and a worker's answer, until it is fetched."""
+"""Searches under way: the request, and then a worker's answer, until it is fetched."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from clapboard.store.database import Database
 from clapboard.store.schema import searches
 
 KEPT_S = 600.0
-"""A search whose asker vanished without a word is forgotten after so long, when the next one is asked."""
+"""How long a search is kept whose client has vanished; it is deleted when the next one comes."""
 
 
 class SearchStore:
-    """The searches table. Nothing in it needs to survive a power cut, since whoever waits wouldn't."""
+    """The searches table. Its writes needn't survive a power cut, since the waiting requests wouldn't."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._db = database
         self._clock = clock
 
     def ask(self, request: str) -> str:
-        """The id of a new search."""
+        """Store a new search. Returns its id."""
         search, now = secrets.token_hex(8), self._clock()
         with self._db.write(durable=False) as connection:
             connection.execute(delete(searches).where(searches.c.asked_at < now - KEPT_S))
@@ -30,26 +30,26 @@ class SearchStore:
         return search
 
     def request(self, search: str) -> str | None:
-        """What was asked, or None if nobody waits for the answer any more."""
+        """The request; None if nobody waits for the answer any more."""
         with self._db.read() as connection:
             return connection.scalar(select(searches.c.request).where(searches.c.id == search))
 
     def is_open(self, search: str) -> bool:
-        """Whether somebody still waits for the answer. Without reading what was asked, which may hold audio."""
+        """Whether the answer is still awaited. Doesn't read the request, which may hold audio."""
         with self._db.read() as connection:
             return connection.scalar(select(searches.c.id).where(searches.c.id == search)) is not None
 
     def answer(self, search: str, answer: str) -> None:
-        """Give the answer to whoever still waits for it. Given twice, it is the same."""
+        """Store the answer, if it is still awaited."""
         with self._db.write(durable=False) as connection:
             connection.execute(update(searches).where(searches.c.id == search).values(answer=answer))
 
     def answer_to(self, search: str) -> str | None:
-        """The answer, once there is one."""
+        """The answer; None until there is one."""
         with self._db.read() as connection:
             return connection.scalar(select(searches.c.answer).where(searches.c.id == search))
 
     def forget(self, search: str) -> None:
-        """Nobody waits for it any more."""
+        """Delete the search."""
         with self._db.write(durable=False) as connection:
             connection.execute(delete(searches).where(searches.c.id == search))

@@ -1,6 +1,7 @@
-"""The tasks that Clapboard has met: where their audio lies, and which are set aside for the test split.
+"""The tasks that Clapboard has seen: where their audio is, and which are held out for the test split.
 
-They are the pool that is predicted anew when a project's model changes, without asking Label Studio for all of it.
+When a project's model version changes, its tasks are predicted anew from this table, without listing them in Label
+Studio.
 """
 
 from __future__ import annotations
@@ -9,22 +10,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, func, or_, select
+from sqlalchemy import delete, exists, func, or_, select
 
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.embeddings import Recording
-from clapboard.store.schema import recordings, tasks
+from clapboard.store.schema import predictions, recordings, tasks
 
 
 @dataclass(frozen=True)
 class KnownTask:
-    """A task of a project. `source` is the recording that it was cut from: tasks of one source stay together."""
+    """A task of a project. `source` is the recording that it was cut from; tasks of one source stay in one split.
+
+    `content` is the sha256 of its audio, empty until that was read. A twin wasn't drawn to be held out, but has the
+    same content as a task that was; so it is held out, too.
+    """
 
     task: int
     uri: str
     uri_key: str
     source: str
-    set_aside: bool
+    held_out: bool
+    content: str = ""
+    is_twin: bool = False
 
 
 class TaskStore:
@@ -33,12 +40,14 @@ class TaskStore:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def put(self, project: int, known: Sequence[KnownTask]) -> None:
-        """Keep the tasks, or what has changed of them."""
-        fresh = {name: tasks.c[name] for name in ("uri", "uri_key", "source", "set_aside")}
+    def put(self, project: int, seen: Sequence[KnownTask]) -> None:
+        """Store the tasks, or their changes."""
+        fresh = {name: tasks.c[name] for name in ("uri", "uri_key", "source", "held_out")}
         rows = [
-            {"project": project, "task": one.task} | {name: getattr(one, name) for name in fresh}
-            for one in sorted(known, key=lambda one: one.task)
+            {"project": project, "task": task.task}
+            | {name: getattr(task, name) for name in fresh}
+            | {"held_out": task.held_out and not task.is_twin}
+            for task in sorted(seen, key=lambda task: task.task)
         ]
         if not rows:
             return
@@ -51,10 +60,10 @@ class TaskStore:
             )
 
     def of_project(self, project: int, *, at_once: int = 5_000) -> Iterator[list[KnownTask]]:
-        """The project's tasks by ascending id, in lists of at most `at_once`."""
+        """The project's tasks by ascending id, in pages of at most `at_once`."""
         last = None
         while True:
-            query = select(tasks).where(tasks.c.project == project).order_by(tasks.c.task).limit(at_once)
+            query = _KNOWN.where(tasks.c.project == project).order_by(tasks.c.task).limit(at_once)
             if last is not None:
                 query = query.where(tasks.c.task > last)
             with self._db.read() as connection:
@@ -64,52 +73,87 @@ class TaskStore:
             yield page
             last = page[-1].task
 
-    def get(self, project: int, wanted: Sequence[int]) -> dict[int, KnownTask]:
-        """Those of the tasks that are known."""
-        found: dict[int, KnownTask] = {}
+    def get(self, project: int, task_ids: Sequence[int]) -> dict[int, KnownTask]:
+        """By id, those of the tasks that are stored."""
+        stored: dict[int, KnownTask] = {}
         with self._db.read() as connection:
-            for some in in_chunks(wanted):
-                query = select(tasks).where(tasks.c.project == project, tasks.c.task.in_(some))
-                found |= {row.task: _known(row) for row in connection.execute(query)}
-        return found
+            for chunk in in_chunks(task_ids):
+                query = _KNOWN.where(tasks.c.project == project, tasks.c.task.in_(chunk))
+                stored |= {row.task: _known(row) for row in connection.execute(query)}
+        return stored
 
     def contents(self, project: int) -> list[str]:
-        """The sha256 of all recordings that the project's tasks hold, as far as known; none of tasks set aside."""
-        query = select(recordings.c.sha256).distinct().select_from(_HELD).where(_searched(project))
+        """The sha256 of all recordings of the project's tasks that have been read, without held-out tasks."""
+        query = select(recordings.c.sha256).distinct().select_from(_READ).where(_searched(project))
         with self._db.read() as connection:
             return list(connection.scalars(query))
 
     def holding(self, project: int, sha256s: Sequence[str]) -> list[tuple[KnownTask, Recording]]:
-        """The tasks of the project that hold one of these recordings, by ascending id; none that is set aside."""
-        found: list[tuple[KnownTask, Recording]] = []
-        query: Any = select(*tasks.c, recordings.c.sha256, recordings.c.num_windows, recordings.c.duration_s)
+        """The project's tasks with one of these recordings, by ascending id, without held-out ones."""
+        pairs: list[tuple[KnownTask, Recording]] = []
+        query: Any = _KNOWN.add_columns(recordings.c.num_windows, recordings.c.duration_s)
         with self._db.read() as connection:
-            for some in in_chunks(sha256s):
-                held = query.select_from(_HELD).where(_searched(project), recordings.c.sha256.in_(some))
-                for row in connection.execute(held):
-                    found.append((_known(row), Recording(row.sha256, row.num_windows, row.duration_s)))
-        return sorted(found, key=lambda pair: pair[0].task)
+            for chunk in in_chunks(sha256s):
+                with_recording = query.where(_searched(project), recordings.c.sha256.in_(chunk))
+                for row in connection.execute(with_recording):
+                    pairs.append((_known(row), Recording(row.sha256, row.num_windows, row.duration_s)))
+        return sorted(pairs, key=lambda pair: pair[0].task)
 
-    def forget(self, project: int, gone: Sequence[int]) -> None:
-        """The tasks no longer exist."""
+    def suggested_contents(self, project: int) -> set[str]:
+        """The sha256 of the recordings that have a suggestion in a task that wasn't drawn to be held out.
+
+        A person who labels the same recording in another task may have seen that suggestion.
+        """
+        predicted = exists().where(predictions.c.project == tasks.c.project, predictions.c.task == tasks.c.task)
+        query = select(recordings.c.sha256).distinct().select_from(_READ)
+        with self._db.read() as connection:
+            return set(connection.scalars(query.where(_not_drawn(project), predicted)))
+
+    def forget(self, project: int, task_ids: Sequence[int]) -> None:
+        """Delete tasks that no longer exist."""
         with self._db.write() as connection:
-            for some in in_chunks(sorted(gone)):
-                connection.execute(delete(tasks).where(tasks.c.project == project, tasks.c.task.in_(some)))
+            for chunk in in_chunks(sorted(task_ids)):
+                connection.execute(delete(tasks).where(tasks.c.project == project, tasks.c.task.in_(chunk)))
+
+    def held_out(self, project: int) -> list[int]:
+        """The ids of the project's tasks that were drawn to be held out, ascending."""
+        query = select(tasks.c.task).where(tasks.c.project == project, tasks.c.held_out.is_(True))
+        with self._db.read() as connection:
+            return list(connection.scalars(query.order_by(tasks.c.task)))
 
     def count(self, project: int) -> tuple[int, int]:
-        """How many tasks of the project are known, and how many of them are set aside."""
-        query = select(func.count(), func.count().filter(tasks.c.set_aside.is_(True))).where(tasks.c.project == project)
+        """How many tasks of the project are stored, and how many of them are held out, including twins."""
+        num_held_out: Any = func.count().filter(tasks.c.held_out.is_(True) | _IS_TWIN)
+        query = select(func.count(), num_held_out).select_from(_MAYBE_READ).where(tasks.c.project == project)
         with self._db.read() as connection:
-            known, aside = connection.execute(query).one()
-        return known, aside
+            row = connection.execute(query).one()
+        return row[0], row[1]
 
 
-_HELD = tasks.join(recordings, tasks.c.uri_key == recordings.c.uri_key)
+_READ = tasks.join(recordings, tasks.c.uri_key == recordings.c.uri_key)
+_MAYBE_READ = tasks.outerjoin(recordings, tasks.c.uri_key == recordings.c.uri_key)
+
+_drawn = tasks.alias("drawn")
+_drawn_recordings = recordings.alias("drawn_recordings")
+_IS_TWIN = tasks.c.held_out.is_(False) & exists().where(
+    _drawn.c.project == tasks.c.project,
+    _drawn.c.held_out.is_(True),
+    _drawn_recordings.c.uri_key == _drawn.c.uri_key,
+    _drawn_recordings.c.sha256 == recordings.c.sha256,
+)
+"""Whether a task has the same content as one that was drawn to be held out."""
+
+_KNOWN: Any = select(*tasks.c, recordings.c.sha256, _IS_TWIN.label("is_twin")).select_from(_MAYBE_READ)
 
 
 def _searched(project: int) -> Any:
-    return (tasks.c.project == project) & tasks.c.set_aside.is_(False)
+    return _not_drawn(project) & ~_IS_TWIN
 
 
-def _known(row: Row[Any]) -> KnownTask:
-    return KnownTask(row.task, row.uri, row.uri_key, row.source, row.set_aside)
+def _not_drawn(project: int) -> Any:
+    return (tasks.c.project == project) & tasks.c.held_out.is_(False)
+
+
+def _known(row: Any) -> KnownTask:
+    is_held_out = bool(row.held_out or row.is_twin)
+    return KnownTask(row.task, row.uri, row.uri_key, row.source, is_held_out, row.sha256 or "", bool(row.is_twin))

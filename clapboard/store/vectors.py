@@ -1,14 +1,13 @@
-"""All embeddings of an encoder as one memory-mapped float16 matrix, beside the SQL rows that it is made from.
+"""All embeddings of an encoder as one memory-mapped float16 matrix, built from the embeddings table.
 
-SQL is the truth; this is derived from it, one folder per encoder version and dtype, and may be deleted at any time:
+There is a folder per encoder version and dtype. It can be deleted at any time, because the table has everything:
 
-    vectors.<generation>   [N, D] float16, in the order in which the rows came
-    windows.<generation>   [N] which recording's which window each row is
-    manifest.json          how many rows count, from which ids they are, and their checksums; written last
+    vectors.<generation>   [N, D] float16, in the order of the table's ids
+    windows.<generation>   [N] the recording and window of each row
+    manifest.json          how many rows are valid, their range of ids and their checksums; written last
 
-Whoever opens it brings it up to date first, under a lock. Rows are only ever added behind those that count, and what
-doesn't fit SQL or its checksums any more is made anew under another generation, so that whoever has mapped the old
-files goes on reading them.
+Opening it first brings it up to date, under a lock. New rows are only appended. If the files no longer fit the table or
+their checksums, a new generation is built, so that processes that have mapped the old files can go on reading them.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,12 +27,13 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from clapboard.errors import BusyError
+from clapboard.settings.state_folder import private_umask
 from clapboard.store.embeddings import EmbeddingStore, Extent
 
 WINDOW = np.dtype([("sha256", "S32"), ("index", "<i8")])
-"""A row's window: the digest of its recording's content, and its place in there."""
+"""A row's window: the sha256 of its recording's content, and the window's index."""
 
-# Numbers are told apart five times as fast as digests are.
+# The first 8 bytes of a digest as a number: comparing these is five times as fast.
 _HEAD = np.dtype({"names": ["head"], "formats": ["<u8"], "itemsize": WINDOW.itemsize})
 _HALF = np.dtype("<f2")
 _ROWS_AT_ONCE = 8_192
@@ -45,7 +44,7 @@ _SETTLED_S = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Embeddings `[N, D]` in float16 as they stood when they were opened, and what each row is."""
+    """Embeddings `[N, D]` in float16 at the moment of opening, and the window of each row."""
 
     matrix: npt.NDArray[np.float16]  # [N, D], mapped
     windows: npt.NDArray[np.void]  # [N] of WINDOW, mapped
@@ -54,31 +53,31 @@ class Vectors:
         return len(self.matrix)
 
     def rows_of(self, sha256s: Sequence[str]) -> npt.NDArray[np.intp]:
-        """The rows of all windows of these recordings, ascending."""
-        wanted = _digests(sha256s)
-        likely = np.flatnonzero(np.isin(self.windows.view(_HEAD)["head"], wanted.view("<u8")[::4]))
-        return likely[np.isin(self.windows["sha256"][likely], wanted)]
+        """The indices of the rows of all windows of these recordings, ascending."""
+        digests = _digests(sha256s)
+        candidates = np.flatnonzero(np.isin(self.windows.view(_HEAD)["head"], digests.view("<u8")[::4]))
+        return candidates[np.isin(self.windows["sha256"][candidates], digests)]
 
 
 class VectorFiles:
-    """The folder of vector files, made from an embedding store. Processes may share it, and threads this object."""
+    """The folder of vector files. Processes may share the folder, threads this object."""
 
     def __init__(self, folder: Path, embeddings: EmbeddingStore, *, patience_s: float = -1) -> None:
-        """`patience_s` is how long to wait while somebody else brings the files up to date; -1: until it is done."""
+        """`patience_s` is how long to wait while another process brings the files up to date; -1: without limit."""
         self._patience_s = patience_s
         self._folder = folder
         self._embeddings = embeddings
-        self._whole: dict[Path, tuple[_Manifest, _Stamps]] = {}  # what was seen to be whole, by folder
+        self._whole: dict[Path, tuple[_Manifest, _Stamps]] = {}  # by folder, the files whose checksums were right
 
     def open(self, encoder_version: str, dtype: str) -> Vectors:
-        """All embeddings of the encoder, with those that have come since it was opened last.
+        """Bring the encoder's files up to date and map them.
 
-        Files that nobody has written to since they were seen to be whole aren't read again for that. Raises
-        `BusyError` if somebody else is at it for too long.
+        The checksums are verified only if the files were written to since the last time. Raises `BusyError` if another
+        process takes too long to bring them up to date.
         """
         folder = self._folder / f"{encoder_version}-{dtype}"
         folder.mkdir(parents=True, exist_ok=True)
-        with self._turn(folder):
+        with self._lock(folder):
             extent = self._embeddings.extent(encoder_version, dtype)
             if extent is None:
                 _sweep(folder, keep="")
@@ -91,19 +90,19 @@ class VectorFiles:
             return manifest.map(folder)
 
     @contextmanager
-    def _turn(self, folder: Path) -> Iterator[None]:
-        lock = FileLock(folder / "lock", timeout=self._patience_s)
+    def _lock(self, folder: Path) -> Iterator[None]:
+        lock = FileLock(folder / "lock", timeout=self._patience_s, mode=0o666 & ~private_umask(folder))
         try:
             lock.acquire()
         except Timeout:
-            raise BusyError("The embeddings are being gathered for searches: ask again in a minute.") from None
+            raise BusyError("The embeddings are being prepared for searches: try again in a minute.") from None
         try:
             yield
         finally:
             lock.release()
 
     def _agrees(self, folder: Path, manifest: _Manifest, encoder_version: str, dtype: str, extent: Extent) -> bool:
-        """Whether the files are whole, and from rows that are there still: all are forgotten together, or none."""
+        """Whether the files are whole and the table still has their rows, which are only deleted all together."""
         if extent.first_id != manifest.first_id or not self._is_whole(folder, manifest):
             return False
         last = manifest.last_id
@@ -115,11 +114,11 @@ class VectorFiles:
         stamps = _stamps(manifest.vectors(folder), manifest.windows(folder))
         if self._whole.get(folder) == (manifest, stamps):
             return True
-        whole = manifest.is_whole(folder)
-        # File systems count time in steps: whoever writes right after this look may leave the same stamps.
-        if whole and max(modified_at for *_, modified_at in stamps) < time.time() - _SETTLED_S:
+        is_whole = manifest.is_whole(folder)
+        # File times are coarse, so that a write right after this look may leave the same stamps.
+        if is_whole and max(modified_at for *_, modified_at in stamps) < _now_on_disk(folder) - _SETTLED_S:
             self._whole[folder] = (manifest, stamps)
-        return whole
+        return is_whole
 
     def _extend(self, folder: Path, manifest: _Manifest, encoder_version: str, dtype: str, last_id: int) -> _Manifest:
         """The manifest of the files with the rows up to `last_id`, published from time to time so that none is lost."""
@@ -143,7 +142,7 @@ class VectorFiles:
 
 @dataclass(frozen=True)
 class _Manifest:
-    """What counts of the files of a generation."""
+    """The valid part of a generation's files."""
 
     generation: str
     first_id: int  # of the SQL rows
@@ -155,10 +154,10 @@ class _Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """The manifest that was published last, if there is one that can be read."""
+        """The manifest that was published last; None if there is none that can be read."""
         try:
-            found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            return cls(str(found.pop("generation")), **{name: int(value) for name, value in found.items()})
+            content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            return cls(str(content.pop("generation")), **{name: int(value) for name, value in content.items()})
         except (OSError, ValueError, TypeError, AttributeError, KeyError):
             return None
 
@@ -167,23 +166,23 @@ class _Manifest:
         return folder / f"vectors.{self.generation}"
 
     def windows(self, folder: Path) -> Path:
-        """The file that says what its rows are."""
+        """The file of the rows' windows."""
         return folder / f"windows.{self.generation}"
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether the files hold what was written; 0.3 s for a million windows, once they are in memory."""
+        """Whether the checksums are right. Takes 0.3 s for a million windows, once they are in memory."""
         vectors = _crc_of(self.vectors(folder), self.count * self.dim * _HALF.itemsize)
         return vectors == self.vectors_crc and self.windows_crc == _crc_of(
             self.windows(folder), self.count * WINDOW.itemsize
         )
 
     def map(self, folder: Path) -> Vectors:
-        """The rows that count. Copy-on-write, because PyTorch warns of memory that it may not write to."""
+        """Map the valid rows. Copy-on-write, because PyTorch warns about read-only memory."""
         matrix = np.memmap(self.vectors(folder), _HALF, "c", shape=(self.count, self.dim))
         return Vectors(matrix, np.memmap(self.windows(folder), WINDOW, "c", shape=(self.count,)))
 
     def extended(self, rows: Sequence[Any], vectors: IO[bytes], windows: IO[bytes]) -> Self:
-        """The manifest with these rows of SQL, now written behind the others."""
+        """Append the table's rows to the files; the manifest that includes them."""
         matrix = np.frombuffer(b"".join(row.vector for row in rows), "<f4").astype(_HALF)
         halves, named = matrix.tobytes(), _windows(rows).tobytes()
         vectors.write(halves)
@@ -198,7 +197,7 @@ class _Manifest:
         )
 
     def publish(self, folder: Path, *files: IO[bytes]) -> None:
-        """From here on these rows count: written only once they are on disk."""
+        """Make the appended rows valid, once they are on disk."""
         for file in files:
             file.flush()
             os.fsync(file.fileno())
@@ -214,9 +213,16 @@ _Stamps = tuple[tuple[int, int, float], ...]
 
 
 def _stamps(*files: Path) -> _Stamps:
-    """Inode, size and time of the last change of the files; less than one for each if one is gone."""
-    found = [file.stat() for file in files if file.exists()]
-    return tuple((stat.st_ino, stat.st_size, stat.st_mtime) for stat in found)
+    """Inode, size and modification time of each of the files that exist."""
+    stats = [file.stat() for file in files if file.exists()]
+    return tuple((stat.st_ino, stat.st_size, stat.st_mtime) for stat in stats)
+
+
+def _now_on_disk(folder: Path) -> float:
+    """The time by the clock of the folder's file system, which may be another machine's."""
+    lock = folder / "lock"
+    lock.touch()
+    return lock.stat().st_mtime
 
 
 def _digests(sha256s: Sequence[str]) -> npt.NDArray[np.bytes_]:
@@ -224,22 +230,22 @@ def _digests(sha256s: Sequence[str]) -> npt.NDArray[np.bytes_]:
 
 
 def _windows(rows: Sequence[Any]) -> npt.NDArray[np.void]:
-    """`[N]` of WINDOW, of rows of SQL."""
-    found = np.zeros(len(rows), WINDOW)
-    found["sha256"] = _digests([row.sha256 for row in rows])
-    found["index"] = [row.window_index for row in rows]
-    return found
+    """The windows `[N]` of the table's rows, as WINDOW."""
+    windows = np.zeros(len(rows), WINDOW)
+    windows["sha256"] = _digests([row.sha256 for row in rows])
+    windows["index"] = [row.window_index for row in rows]
+    return windows
 
 
 def _opened(file: Path, num_bytes: int) -> IO[bytes]:
-    """The file, made if need be, to be written to behind its first `num_bytes`."""
+    """Open the file, or create it, for writing after its first `num_bytes`."""
     opened = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
     opened.seek(num_bytes)
     return opened
 
 
 def _crc_of(file: Path, num_bytes: int) -> int | None:
-    """The checksum of the file's first bytes, or None if it is shorter or gone."""
+    """The checksum of the file's first bytes; None if it is shorter or missing."""
     crc = 0
     try:
         with file.open("rb") as opened:
@@ -252,7 +258,7 @@ def _crc_of(file: Path, num_bytes: int) -> int | None:
 
 
 def _sweep(folder: Path, *, keep: str) -> None:
-    """Remove files of other generations; whoever has mapped them keeps them until then."""
+    """Delete the files of other generations. Processes that have mapped them can go on using them."""
     for file in folder.iterdir():
         if file.suffix != f".{keep}" and file.name.startswith(("vectors.", "windows.")):
             file.unlink()

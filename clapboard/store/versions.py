@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, select, update
+from sqlalchemy import ColumnElement, Row, case, delete, exists, func, select, update
 
 from clapboard.errors import NotFoundError
-from clapboard.head import Head
-from clapboard.store.database import Database
-from clapboard.store.schema import heads, projects, versions
+from clapboard.feedback.entries import Outcome
+from clapboard.store.database import Database, in_chunks
+from clapboard.store.schema import heads, inbox, ledger, projects, versions
+from clapboard.suggest.head import Head
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class VersionStore:
         self._clock = clock
 
     def put(self, version: Version, head: Head | None = None) -> bool:
-        """Keep the version with its head, complete or not at all; whether it is new.
+        """Store the version and its head in one transaction. Returns whether it is new.
 
-        One that is there already stays as it is, but for what the manifest adds.
+        A version that is there already only gets what the new manifest adds.
         """
         row = {
             "project": version.project,
@@ -60,12 +61,12 @@ class VersionStore:
             statement = self._db.insert(versions).values(row).on_conflict_do_nothing()
             is_new = connection.scalar(statement.returning(versions.c.project)) is not None
             if not is_new:
-                kept = connection.scalar(select(versions.c.manifest).where(of_version)) or {}
-                connection.execute(update(versions).where(of_version).values(manifest={**kept, **version.manifest}))
+                old = connection.scalar(select(versions.c.manifest).where(of_version)) or {}
+                connection.execute(update(versions).where(of_version).values(manifest={**old, **version.manifest}))
         return is_new
 
     def head(self, encoder_version: str, space_id: str, name: str) -> Head:
-        """A head that was fitted. Raises `NotFoundError`."""
+        """A fitted head. Raises `NotFoundError`."""
         query = select(heads.c.content).where(
             heads.c.encoder_version == encoder_version, heads.c.space_id == space_id, heads.c.name == name
         )
@@ -73,20 +74,24 @@ class VersionStore:
             content = connection.scalar(query)
         if content is None:
             raise NotFoundError(
-                f"Head {name} isn't kept any more: `clapboard models list` shows the versions there are."
+                f"Head {name} is no longer stored: `clapboard models list` shows the versions there are."
             )
         return Head.from_bytes(content)
 
-    def promote(self, project: int, model_version: str, *, instead_of: str | None = None) -> bool:
-        """Make the version the one that answers the project, all at once. Raises `NotFoundError`.
+    def promote(
+        self, project: int, model_version: str, *, instead_of: str | None = None, pinned_as: str | None = None
+    ) -> bool:
+        """Make the version serve the project. Raises `NotFoundError`.
 
-        With `instead_of`, only while that version is the promoted one; whether it was.
+        With `instead_of`, only if that version is still the promoted one; returns whether it was. If `pinned_as` is the
+        pinned version, the pin moves to this one, which is the same encoder under the current label config.
         """
         pointer = projects.c.id == project
         if instead_of is not None:
             pointer &= projects.c.promoted.in_([instead_of, model_version])
         with self._db.write() as connection:
-            moved = update(projects).where(pointer).values(promoted=model_version)
+            pinned = case((projects.c.pinned == pinned_as, model_version), else_=projects.c.pinned)
+            moved = update(projects).where(pointer).values(promoted=model_version, pinned=pinned)
             if not connection.execute(moved).rowcount:
                 return False
             of_version = _of(project, model_version)
@@ -94,8 +99,32 @@ class VersionStore:
                 raise _unknown(project, model_version)
         return True
 
+    def pin(self, project: int, model_version: str) -> None:
+        """Pin the version that a person chose: only a person replaces it until something new is labelled."""
+        newest = select(func.coalesce(func.max(inbox.c.id), 0)).where(inbox.c.project == project).scalar_subquery()
+        with self._db.write() as connection:
+            of_project = update(projects).where(projects.c.id == project)
+            connection.execute(of_project.values(pinned=model_version, pinned_after=newest))
+
+    def unpin(self, project: int) -> None:
+        """Let the project learn again."""
+        with self._db.write() as connection:
+            connection.execute(update(projects).where(projects.c.id == project).values(pinned="", pinned_after=0))
+
+    def pinned(self, project: int) -> str:
+        """The pinned version; empty if there is none, or if something has been labelled since."""
+        without_labels = [Outcome.SKIPPED, Outcome.WITHDRAWN]
+        is_labelled_since = exists().where(
+            ledger.c.project == projects.c.id,
+            ledger.c.inbox_id > projects.c.pinned_after,
+            ledger.c.outcome.not_in(without_labels),
+        )
+        query = select(projects.c.pinned).where(projects.c.id == project, ~is_labelled_since)
+        with self._db.read() as connection:
+            return str(connection.scalar(query) or "")
+
     def promoted(self, project: int) -> Version | None:
-        """The version that answers the project; None while that is the base model's zero-shot."""
+        """The project's promoted version; None while the zero-shot base model serves it."""
         return self.all_promoted(project).get(project)
 
     def all_promoted(self, project: int | None = None) -> dict[int, Version]:
@@ -125,25 +154,26 @@ class VersionStore:
             return [_version(row) for row in rows]
 
     def forget(self, project: int, model_versions: Collection[str]) -> None:
-        """Drop versions, never the promoted one, and heads that no version names any more."""
+        """Delete versions, but never the promoted one, and the heads that no version has any more."""
         promoted = select(projects.c.promoted).where(projects.c.id == project).scalar_subquery()
-        named = select(versions.c.model_version).where(
+        in_use = select(versions.c.model_version).where(
             versions.c.encoder_version == heads.c.encoder_version,
             versions.c.space_id == heads.c.space_id,
             versions.c.head == heads.c.name,
         )
         with self._db.write() as connection:
-            connection.execute(
-                delete(versions).where(
-                    versions.c.project == project,
-                    versions.c.model_version.in_(sorted(model_versions)),
-                    versions.c.model_version != func.coalesce(promoted, ""),
+            for chunk in in_chunks(sorted(model_versions)):
+                connection.execute(
+                    delete(versions).where(
+                        versions.c.project == project,
+                        versions.c.model_version.in_(chunk),
+                        versions.c.model_version != func.coalesce(promoted, ""),
+                    )
                 )
-            )
-            connection.execute(delete(heads).where(~named.exists()))
+            connection.execute(delete(heads).where(~in_use.exists()))
 
     def encoder_versions(self) -> set[str]:
-        """The encoder versions that any project's version is built on."""
+        """The encoder versions that any project's versions use."""
         with self._db.read() as connection:
             return set(connection.scalars(select(versions.c.encoder_version).distinct()))
 

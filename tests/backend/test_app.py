@@ -9,12 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from clapboard import prediction
-from clapboard.labels import parse_label_config
+from clapboard.labels.label_config import parse_label_config
 from clapboard.store.predictions import StoredPrediction
+from clapboard.suggest import prediction
 from tests.backend.conftest import ENCODER, PASSWORD
 from tests.support.fake_label_studio import CHOICES
-from tests.support.processes import Backend, Installation, wait_for
+from tests.support.labelled_project import add_labels
+from tests.support.processes import Backend, Installation
+from tests.support.waiting import wait_for
 
 VERSION = prediction.model_version(ENCODER, parse_label_config(CHOICES))
 ROUTES = [
@@ -44,27 +46,30 @@ def problem(answer: httpx.Response) -> str:
 
 
 class TestBeforeAWorker:
-    def test_setup_and_predict_say_that_no_worker_is_there(self, lonely: Backend) -> None:
-        for answer in (lonely.setup(CHOICES), lonely.predict(CHOICES, [{"id": 1, "data": {"audio": "/a.wav"}}])):
+    def test_setup_and_predict_say_that_no_worker_has_loaded_the_model(self, backend_before_workers: Backend) -> None:
+        for answer in (
+            backend_before_workers.setup(CHOICES),
+            backend_before_workers.predict(CHOICES, [{"id": 1, "data": {"audio": "/a.wav"}}]),
+        ):
             assert answer.status_code == 503
             assert problem(answer).startswith("No worker has loaded the model mini yet: start one with")
 
-    def test_health_is_up_all_the_same(self, lonely: Backend) -> None:
-        assert lonely.client.get("/health").json()["status"] == "UP"
+    def test_health_is_up(self, backend_before_workers: Backend) -> None:
+        assert backend_before_workers.client.get("/health").json()["status"] == "UP"
 
-    def test_setup_answers_soon_after_one_has_come(self, backend: Backend) -> None:
+    def test_setup_answers_once_a_worker_is_up(self, backend: Backend) -> None:
         assert backend.setup(CHOICES).json() == {"model_version": VERSION}
 
 
 class TestCredentials:
     @pytest.mark.parametrize("auth", [None, ("ls", PASSWORD), ("ls", "wrong"), ("", "")])
-    def test_health_answers_with_and_without(self, backend: Backend, auth: tuple[str, str] | None) -> None:
+    def test_health_answers_with_and_without_credentials(self, backend: Backend, auth: tuple[str, str] | None) -> None:
         answer = httpx.get(f"{backend.client.base_url}/health", auth=auth, trust_env=False)
         assert answer.status_code == 200
         assert answer.json() == {"status": "UP", "model_class": "Clapboard", "version": "0.1.0"}
 
     @pytest.mark.parametrize(("method", "path"), ROUTES)
-    def test_everything_else_asks_for_them(self, backend: Backend, method: str, path: str) -> None:
+    def test_every_other_route_needs_credentials(self, backend: Backend, method: str, path: str) -> None:
         address = f"{str(backend.client.base_url).rstrip('/')}{path}"
         for auth in (None, ("ls", "wrong"), ("", ""), ("LS", PASSWORD)):
             answer = httpx.request(method, address, auth=auth, trust_env=False)
@@ -84,40 +89,40 @@ class TestCredentials:
             b"Basic " + base64.b64encode(f"ls:{PASSWORD} ".encode()),
         ],
     )
-    def test_a_malformed_header_is_no_way_in(self, backend: Backend, header: bytes) -> None:
+    def test_a_malformed_authorization_header_is_refused(self, backend: Backend, header: bytes) -> None:
         answer = httpx.get(f"{backend.client.base_url}/versions", headers=[(b"Authorization", header)], trust_env=False)
         assert answer.status_code == 401
 
-    def test_the_api_is_described_behind_them(self, backend: Backend) -> None:
+    def test_the_description_needs_credentials_and_says_so(self, backend: Backend) -> None:
         assert "openapi.json" in backend.client.get("/docs").text
         paths = backend.client.get("/openapi.json").json()["paths"]
         for_people = {"/", "/versions", "/train", "/metrics", "/ledger", "/search"}
         assert set(paths) == {"/health", "/setup", "/predict", "/webhook"} | for_people
         assert set(paths["/versions"]) == {"get", "post"}
 
-    def test_the_root_answers_a_person(self, backend: Backend) -> None:
+    def test_the_root_answers_like_health(self, backend: Backend) -> None:
         assert backend.client.get("/").json()["status"] == "UP"
 
 
 class TestSetup:
     @pytest.mark.parametrize("extra_params", [None, {"a": 1}, '{"a": 1}', "plain text", "", [1], 5])
-    def test_extra_params_come_in_any_form(self, backend: Backend, extra_params: Any) -> None:
+    def test_extra_params_may_have_any_form(self, backend: Backend, extra_params: Any) -> None:
         assert backend.setup(CHOICES, extra_params=extra_params).json() == {"model_version": VERSION}
 
     @pytest.mark.parametrize(("project", "number"), [("2.1795338111", 2), ("3", 3), (4, 4)])
-    def test_a_project_comes_in_any_form_and_is_remembered(
-        self, backend: Backend, house: Installation, project: Any, number: int
+    def test_a_project_may_have_any_form_and_is_stored(
+        self, backend: Backend, installation: Installation, project: Any, number: int
     ) -> None:
         assert backend.setup(CHOICES, project).status_code == 200
-        wait_for(lambda: number in known_projects(house), f"project {number} isn't written down")
-        assert house.store.catalog.project(number).model_version == VERSION
+        wait_for(lambda: number in known_projects(installation), f"project {number} isn't written down")
+        assert installation.store.catalog.project(number).model_version == VERSION
 
     @pytest.mark.parametrize("project", [None, ""])
     def test_a_setup_without_a_project_is_answered(self, backend: Backend, project: Any) -> None:
         assert backend.setup(CHOICES, project).json() == {"model_version": VERSION}
 
     @pytest.mark.parametrize("project", ["two", "-1", "2 or 1=1", "9" * 40, "²", [2], True])
-    def test_what_is_no_project_is_refused(self, backend: Backend, project: Any) -> None:
+    def test_an_impossible_project_is_refused(self, backend: Backend, project: Any) -> None:
         answer = backend.setup(CHOICES, project)
         assert answer.status_code == 422
         assert "project" in problem(answer)
@@ -132,30 +137,32 @@ class TestSetup:
             ("\ud800", "label config"),
         ],
     )
-    def test_a_label_config_that_cannot_be_used_is_one_sentence(
+    def test_an_unusable_label_config_is_refused_in_one_sentence(
         self, backend: Backend, config: str, reason: str
     ) -> None:
         for answer in (backend.setup(config), backend.predict(config, [{"id": 1, "data": {}}])):
             assert answer.status_code == 422
             assert reason in problem(answer)
 
-    def test_a_project_may_change_its_labels(self, backend: Backend, house: Installation) -> None:
+    def test_a_project_may_change_its_labels(self, backend: Backend, installation: Installation) -> None:
         backend.setup(CHOICES, "5.1")
         changed = CHOICES.replace("rain", "wind")
         version = backend.setup(changed, "5.1").json()["model_version"]
         assert version != VERSION
         wait_for(
-            lambda: 5 in known_projects(house) and house.store.catalog.project(5).model_version == version,
+            lambda: (
+                5 in known_projects(installation) and installation.store.catalog.project(5).model_version == version
+            ),
             "the new version isn't written down",
         )
 
 
 class TestVersionsAndTraining:
-    def test_versions_tells_those_of_one_project_or_of_all_by_get_and_by_post(
-        self, backend: Backend, house: Installation
+    def test_versions_lists_one_projects_or_all_by_get_and_by_post(
+        self, backend: Backend, installation: Installation
     ) -> None:
         found = [StoredPrediction(project, 1, version, "key", 0.5, []) for project, version in [(20, "b"), (21, "a")]]
-        house.store.predictions.put_all(found, push=False)
+        installation.store.predictions.put_all(found, push=False)
         get, post = backend.client.get, backend.client.post
         assert get("/versions").json() == post("/versions").json() == {"versions": ["a", "b"]}
         assert get("/versions", params={"project": "20"}).json() == {"versions": ["b"]}
@@ -163,12 +170,20 @@ class TestVersionsAndTraining:
         assert get("/versions", params={"project": "22"}).json() == {"versions": []}
         assert get("/versions", params={"project": "x"}).status_code == 422
 
-    def test_train_pressed_twice_is_one_job(self, backend: Backend, house: Installation) -> None:
+    def test_train_pressed_twice_is_one_job(self, backend: Backend, installation: Installation) -> None:
+        add_labels(installation.store, 30, {"dog": 8, "rain": 8})
         answers = [backend.client.post("/train", json={"project": project}) for project in ("30.1", 30)]
         assert [answer.status_code for answer in answers] == [201, 201]
         assert answers[0].json() == answers[1].json()
-        (job,) = house.store.jobs.newest(project=30)
+        (job,) = installation.store.jobs.newest(project=30)
         assert (job.id, job.kind, job.queue) == (answers[0].json()["job"], "train", "train")
+
+    def test_train_without_labels_is_refused_with_the_reason(
+        self, backend: Backend, installation: Installation
+    ) -> None:
+        answer = backend.client.post("/train", json={"project": 31})
+        assert (answer.status_code, answer.json()["error"]) == (409, "training")
+        assert "run `clapboard connect --project 31`" in problem(answer)
 
     @pytest.mark.parametrize("body", [{}, {"project": None}, {"project": "0"}, {"project": "x"}])
     def test_train_without_a_project_is_refused(self, backend: Backend, body: Any) -> None:
@@ -182,7 +197,9 @@ class TestMalformedRequests:
     @pytest.mark.parametrize(
         "body", [b"", b"t0ken-t0ken", b"[]", b'"x"', b"null", b"{", b"\xff\xfe", b'{"a":' * 100_000, b"[" * 100_000]
     )
-    def test_no_json_object_is_one_sentence(self, backend: Backend, path: str, body: bytes) -> None:
+    def test_a_body_that_is_no_json_object_is_refused_in_one_sentence(
+        self, backend: Backend, path: str, body: bytes
+    ) -> None:
         answer = backend.client.post(path, content=body, headers={"Content-Type": "application/json"})
         assert 400 <= answer.status_code < 500
         assert "t0ken" not in problem(answer)
@@ -199,9 +216,7 @@ class TestMalformedRequests:
             {"project": {"id": 1}},
         ],
     )
-    def test_a_predict_of_another_shape_is_refused_without_an_echo(
-        self, backend: Backend, change: dict[str, Any]
-    ) -> None:
+    def test_a_malformed_predict_is_refused_without_quoting_it(self, backend: Backend, change: dict[str, Any]) -> None:
         answer = backend.client.post("/predict", json={"tasks": [], "label_config": CHOICES, "project": "1.1"} | change)
         assert answer.status_code == 422
         assert "t0ken" not in problem(answer)
@@ -235,10 +250,10 @@ class TestMalformedRequests:
         assert answer.status_code == 200, answer.text
         assert answer.json() == {"results": [[]], "model_version": VERSION}
 
-    def test_no_tasks_are_no_results(self, backend: Backend) -> None:
+    def test_a_request_without_tasks_has_no_results(self, backend: Backend) -> None:
         assert backend.predict(CHOICES, []).json() == {"results": [], "model_version": VERSION}
 
-    def test_unknown_paths_and_methods_are_one_sentence(self, backend: Backend) -> None:
+    def test_unknown_paths_and_methods_are_refused_in_one_sentence(self, backend: Backend) -> None:
         assert "/docs" in problem(backend.client.get("/nowhere"))
         assert "/docs" in problem(backend.client.put("/setup"))
 
@@ -251,9 +266,9 @@ def test_neither_tracebacks_nor_passwords_were_logged(backend: Backend) -> None:
         assert json.loads(line)["level"] in {"INFO", "WARNING"}, line
 
 
-def known_projects(house: Installation) -> set[int]:
+def known_projects(installation: Installation) -> set[int]:
     """The projects that introduced themselves."""
     from sqlalchemy import text
 
-    with house.store.database.read() as connection:
+    with installation.store.database.read() as connection:
         return set(connection.scalars(text("SELECT id FROM projects")))

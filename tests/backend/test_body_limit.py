@@ -12,10 +12,11 @@ from starlette.types import Message, Receive, Scope, Send
 from backend.body_limit import MAX_BODY_BYTES, LimitBody
 from tests.backend.conftest import PASSWORD
 from tests.support.processes import Backend
+from tests.support.waiting import WAIT_S
 
 
-class Asker:
-    """Sends the parts of a body, and keeps what is answered."""
+class Caller:
+    """Sends the parts of a body, and keeps the answer."""
 
     def __init__(self, *parts: bytes, headers: dict[str, str] | None = None, path: str = "/search") -> None:
         self.num_read = 0
@@ -48,50 +49,51 @@ class Asker:
 
     @property
     def problem(self) -> dict[str, Any]:
-        assert self.sent[0]["status"] == 422
+        assert self.sent[0]["status"] == 413
         return dict(json.loads(self.sent[1]["body"]))
 
 
-def test_what_is_announced_too_large_is_refused_unread() -> None:
-    asker = Asker(b"123456", headers={"content-length": "6"})
+def test_a_body_with_too_large_a_content_length_is_refused_unread() -> None:
+    asker = Caller(b"123456", headers={"content-length": "6"})
     asker.ask()
-    assert (asker.problem["error"], asker.num_read, asker.heard) == ("request", 0, [])
+    assert (asker.problem["error"], asker.num_read, asker.heard) == ("body_too_large", 0, [])
     assert "larger than 5 bytes" in asker.problem["detail"]
 
 
-def test_what_turns_out_too_large_is_refused_where_it_does() -> None:
-    asker = Asker(b"123", b"456", b"789")
+def test_a_body_that_grows_too_large_is_refused_at_the_limit() -> None:
+    asker = Caller(b"123", b"456", b"789")
     asker.ask()
-    assert (asker.problem["error"], asker.num_read, asker.heard) == ("request", 2, [])
+    assert (asker.problem["error"], asker.num_read, asker.heard) == ("body_too_large", 2, [])
 
 
-def test_whatever_fits_reaches_the_route_which_hears_of_what_comes_after() -> None:
-    asker = Asker(b"123", b"45", headers={"content-length": "5"})
+def test_a_body_within_the_limit_reaches_the_route_and_later_messages_do_too() -> None:
+    asker = Caller(b"123", b"45", headers={"content-length": "5"})
     asker.ask()
     assert asker.heard == [{"type": "http.request", "body": b"12345"}, {"type": "http.disconnect"}]
     assert asker.sent == []
 
 
-def test_nothing_reaches_the_route_of_who_goes_in_the_middle() -> None:
-    asker = Asker()
+def test_a_caller_who_disconnects_in_the_middle_never_reaches_the_route() -> None:
+    asker = Caller()
     asker.ask()
     assert (asker.heard, asker.sent) == ([], [])
 
 
-def test_other_paths_have_no_bound() -> None:
-    asker = Asker(b"123", b"456", path="/predict")
+def test_other_paths_have_no_limit() -> None:
+    asker = Caller(b"123", b"456", path="/predict")
     asker.ask()
     assert [message["body"] for message in asker.heard] == [b"123", b"456"]
 
 
 @pytest.mark.parametrize("path", MAX_BODY_BYTES)
-def test_the_backend_refuses_by_the_announced_size(backend: Backend, path: str) -> None:
+def test_the_backend_refuses_by_content_length(backend: Backend, path: str) -> None:
     address = backend.client.base_url
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=10)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=WAIT_S)
     connection.putrequest("POST", path)
     connection.putheader("Authorization", "Basic " + b64encode(f"ls:{PASSWORD}".encode()).decode())
+    connection.putheader("Content-Type", "application/json")
     connection.putheader("Content-Length", str(MAX_BODY_BYTES[path] + 1))
     connection.endheaders()  # and nothing behind them
     answer = connection.getresponse()
-    assert (answer.status, json.loads(answer.read())["error"]) == (422, "request")
+    assert (answer.status, json.loads(answer.read())["error"]) == (413, "body_too_large")
     connection.close()

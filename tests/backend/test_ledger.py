@@ -1,4 +1,4 @@
-"""`GET /ledger`, as any program may ask for it."""
+"""`GET /ledger`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def client(store: Store) -> Iterator[TestClient]:
         yield client
 
 
-def test_it_knows_of_the_last_event(store: Store, client: TestClient) -> None:
+def test_the_ledger_includes_the_last_event(store: Store, client: TestClient) -> None:
     assert client.get("/ledger", params={"project": PROJECT}).json()["num_annotations"] == 0
     for number, label in enumerate(("dog", "rain"), start=1):
         action, body = said(annotation(number, clip(label), task=number, by=7))
@@ -51,7 +51,7 @@ def test_it_knows_of_the_last_event(store: Store, client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("project", ["", "0", "-1", "six", str(2**63)])
-def test_what_is_no_project_is_refused(client: TestClient, project: str) -> None:
+def test_an_impossible_project_is_refused(client: TestClient, project: str) -> None:
     assert client.get("/ledger", params={"project": project}).status_code == 422
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clapboard import prediction
 from clapboard.errors import AudioError
-from clapboard.jobs import BATCH, INTERACTIVE, QUEUES, TRAIN
-from clapboard.labels import parse_label_config
+from clapboard.labels.label_config import parse_label_config
+from clapboard.queue.celery_app import BATCH, INTERACTIVE, QUEUES, TRAIN
 from clapboard.sources import AudioSources
 from clapboard.store.jobs import JobRequest, State
 from clapboard.store.predictions import StoredPrediction
+from clapboard.suggest import prediction
 from tests.backend.conftest import ENCODER
 from tests.support.fake_label_studio import CHOICES
 from tests.support.metric_samples import Samples, samples, value
@@ -60,10 +60,10 @@ def sum_of(samples: Samples, status: str) -> float:
     return sum(count for (found, labels), count in samples.items() if found == name and ("status", status) in labels)
 
 
-def test_tasks_are_counted_by_what_was_answered(backend: Backend, house: Installation, before: Samples) -> None:
+def test_tasks_are_counted_by_what_was_answered(backend: Backend, installation: Installation, before: Samples) -> None:
     version = prediction.model_version(ENCODER, parse_label_config(CHOICES))
-    key = AudioSources(house.settings).key("https://host.example/1.wav")
-    house.store.predictions.put_all([StoredPrediction(70, 1, version, key, 0.5, [])], push=False)
+    key = AudioSources(installation.settings).key("https://host.example/1.wav")
+    installation.store.predictions.put_all([StoredPrediction(70, 1, version, key, 0.5, [])], push=False)
     tasks = [{"id": number, "data": {"audio": f"https://host.example/{number}.wav"}} for number in (1, 2, 3)]
     assert [entry == [] for entry in backend.results(CHOICES, tasks, "70.1")] == [False, True, True]
     after = scraped(backend)
@@ -81,8 +81,8 @@ def test_events_are_counted_by_action_and_unknown_ones_together(backend: Backend
         assert value(after, name, action=action) - value(before, name, action=action) == count
 
 
-def test_the_stores_numbers_are_read_at_each_scrape(backend: Backend, house: Installation, before: Samples) -> None:
-    store = house.store
+def test_the_store_is_read_at_each_scrape(backend: Backend, installation: Installation, before: Samples) -> None:
+    store = installation.store
     store.jobs.add(BATCH, [JobRequest("predict", 72, task, "v1") for task in (1, 2, 3)])
     store.jobs.record_failure(INTERACTIVE, JobRequest("predict", 72, 4, "v1"), AudioError("It is damaged."))
     store.predictions.put_all([StoredPrediction(72, task, "v1", "key", 0.5, []) for task in (5, 6)], push=False)
@@ -105,7 +105,7 @@ def test_the_stores_numbers_are_read_at_each_scrape(backend: Backend, house: Ins
     assert 0 <= value(after, "clapboard_oldest_job_seconds", queue="batch") < 60
 
 
-def test_a_queue_that_holds_nothing_counts_zero(backend: Backend, before: Samples) -> None:
+def test_an_empty_queue_counts_zero(backend: Backend, before: Samples) -> None:
     for queue in QUEUES:
         assert ("clapboard_oldest_job_seconds", frozenset({("queue", queue)})) in before
         assert ("clapboard_queue_workers", frozenset({("queue", queue)})) in before
@@ -113,8 +113,8 @@ def test_a_queue_that_holds_nothing_counts_zero(backend: Backend, before: Sample
             assert ("clapboard_jobs", frozenset({("queue", queue), ("state", state.value)})) in before
 
 
-def test_a_job_that_is_put_off_has_not_waited(backend: Backend, house: Installation) -> None:
-    house.store.jobs.add(TRAIN, [JobRequest("train", 73, delay_s=3600.0)])
+def test_a_job_that_is_not_due_yet_has_not_waited(backend: Backend, installation: Installation) -> None:
+    installation.store.jobs.add(TRAIN, [JobRequest("train", 73, delay_s=3600.0)])
     after = scraped(backend)
     assert value(after, "clapboard_jobs", queue="train", state="queued") == 1
     assert value(after, "clapboard_oldest_job_seconds", queue="train") == 0

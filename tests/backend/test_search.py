@@ -1,4 +1,4 @@
-"""`POST /search` on a real backend: what it takes and refuses, and what it answers with workers, without, and late."""
+"""`POST /search` on a real backend: its answers with a worker, without one and when the time is up, and refusals."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ import httpx
 import pytest
 
 from clapboard.errors import InternalError
-from clapboard.jobs import SEARCH
-from clapboard.search.request import MAX_AUDIO_CHARS
+from clapboard.queue.celery_app import SEARCH
+from clapboard.search.search_request import MAX_AUDIO_CHARS
 from clapboard.store.jobs import Job
 from tests.backend.conftest import PASSWORD
 from tests.support.fake_label_studio import CHOICES
-from tests.support.processes import Backend, Installation, wait_for
+from tests.support.processes import Backend, Installation
+from tests.support.waiting import WAIT_S, wait_for
 
 PROJECT = 88
 
 
 @pytest.fixture(scope="module")
-def patient(house: Installation, backend: Backend) -> Backend:
-    """The backend, which waits 20 s, once the project has introduced itself."""
-    house.store.catalog.put_project(PROJECT, CHOICES, "v1")
+def patient(installation: Installation, backend: Backend) -> Backend:
+    """A backend that waits 20 s, and knows the project."""
+    installation.store.catalog.put_project(PROJECT, CHOICES, "v1")
     return backend
 
 
 @pytest.fixture
-def worker(house: Installation) -> str:
-    """Says that it serves people, and does nothing."""
-    house.store.catalog.worker_alive("idle", "mini", "cpu", "search,batch")
+def worker(installation: Installation) -> str:
+    """A worker that announces itself for searches, and does nothing."""
+    installation.store.catalog.worker_alive("idle", "mini", "cpu", "search,batch")
     return "idle"
 
 
@@ -40,34 +41,36 @@ def ask(backend: Backend, **request: Any) -> httpx.Response:
     return backend.client.post("/search", content=body, headers={"Content-Type": "application/json"})
 
 
-class Asking:
+class SearchInAThread:
     """A request in a thread, and the job that it made."""
 
-    def __init__(self, house: Installation, backend: Backend, **request: Any) -> None:
+    def __init__(self, installation: Installation, backend: Backend, **request: Any) -> None:
         self.answers: list[httpx.Response] = []
-        known = {job.id for job in house.store.jobs.newest(project=PROJECT)}
+        known = {job.id for job in installation.store.jobs.newest(project=PROJECT)}
         self._thread = threading.Thread(target=lambda: self.answers.append(ask(backend, **request)))
         self._thread.start()
 
         def made() -> list[Job]:
-            return [job for job in house.store.jobs.claim("idle", SEARCH, 10) if job.id not in known]
+            return [job for job in installation.store.jobs.claim("idle", SEARCH, 10) if job.id not in known]
 
         (self.job,) = wait_for(made, "nothing was queued")
         self.search = str(self.job.payload["search"])
 
     def answer(self) -> httpx.Response:
-        self._thread.join(25)
+        self._thread.join(WAIT_S)
         return self.answers[0]
 
 
 @pytest.mark.usefixtures("worker")
 class TestWithAWorker:
-    def test_what_was_asked_reaches_it_and_its_answer_comes_back(self, house: Installation, patient: Backend) -> None:
+    def test_a_search_reaches_the_worker_and_its_answer_comes_back(
+        self, installation: Installation, patient: Backend
+    ) -> None:
         like = [{"task": 3}, {"audio": "https://host.example/a.wav", "start_s": 1, "end_s": 2.5}]
-        asking = Asking(house, patient, texts=["dog bark \0"], like=like, not_like=[{"task": 4}], top=7)
+        asking = SearchInAThread(installation, patient, texts=["dog bark \0"], like=like, not_like=[{"task": 4}], top=7)
         assert (asking.job.kind, asking.job.queue, asking.job.project) == ("search", SEARCH, PROJECT)
-        asked = json.loads(house.store.searches.request(asking.search) or "")
-        nothing = {"task": None, "audio": None, "start_s": None, "end_s": None}
+        asked = json.loads(installation.store.searches.request(asking.search) or "")
+        nothing = {"task": None, "audio": None, "name": None, "start_s": None, "end_s": None}
         assert asked == {
             "project": PROJECT,
             "text": "rain",
@@ -77,46 +80,48 @@ class TestWithAWorker:
             "top": 7,
         }
         match = {"task": 1, "start_s": 0.0, "end_s": 5.0, "best_s": 0.0, "score": 0.5, "audio": "a.wav", "url": "http"}
-        house.store.searches.answer(asking.search, json.dumps({"matches": [match]}))
-        house.store.jobs.done(asking.job)
+        installation.store.searches.answer(asking.search, json.dumps({"matches": [match]}))
+        installation.store.jobs.done(asking.job)
         answer = asking.answer()
         assert (answer.status_code, answer.json()) == (200, {"matches": [match]})
-        assert house.store.searches.request(asking.search) is None  # nothing is kept of it
+        assert installation.store.searches.request(asking.search) is None  # nothing is kept of it
 
-    def test_what_it_refuses_is_refused_with_its_status(self, house: Installation, patient: Backend) -> None:
-        asking = Asking(house, patient)
+    def test_a_workers_refusal_is_answered_with_its_status(self, installation: Installation, patient: Backend) -> None:
+        asking = SearchInAThread(installation, patient)
         refusal = {"status": 404, "error": "not_found", "detail": "Task 9 isn't there."}
-        house.store.searches.answer(asking.search, json.dumps(refusal))
-        house.store.jobs.done(asking.job)
+        installation.store.searches.answer(asking.search, json.dumps(refusal))
+        installation.store.jobs.done(asking.job)
         answer = asking.answer()
         assert (answer.status_code, answer.json()) == (404, {"error": "not_found", "detail": "Task 9 isn't there."})
 
-    def test_a_job_that_failed_each_time_is_no_reason_to_wait(self, house: Installation, patient: Backend) -> None:
-        asking = Asking(house, patient)
-        with house.store.database.write() as connection:
+    def test_a_job_that_failed_for_good_ends_the_wait(self, installation: Installation, patient: Backend) -> None:
+        asking = SearchInAThread(installation, patient)
+        with installation.store.database.write() as connection:
             connection.exec_driver_sql("UPDATE jobs SET attempts = 99 WHERE state = 'running'")
-        house.store.jobs.fail(house.store.jobs.get(asking.job.id), InternalError("It burns."))
+        installation.store.jobs.fail(installation.store.jobs.get(asking.job.id), InternalError("It burns."))
         answer = asking.answer()
         assert (answer.status_code, answer.json()["error"]) == (500, "internal")
         assert f"`clapboard jobs` says why of {asking.job.id}" in answer.json()["detail"]
 
-    def test_one_that_never_answers_holds_nobody_up(self, house: Installation, patient: Backend) -> None:
-        hasty = house.serve(basic_auth_user="ls", basic_auth_pass=PASSWORD, search_wait_s=0.2)
+    def test_a_worker_that_never_answers_is_waited_for_no_longer_than_the_limit(
+        self, installation: Installation, patient: Backend
+    ) -> None:
+        hasty = installation.serve(basic_auth_user="ls", basic_auth_pass=PASSWORD, search_wait_s=0.2)
         began = time.monotonic()
         answer = ask(hasty)
         assert time.monotonic() - began < 5
         assert (answer.status_code, answer.json()["error"]) == (503, "busy")
-        assert "haven't answered in 0.2 s (CLAPBOARD_SEARCH_WAIT_S): ask again" in answer.json()["detail"]
-        (job,) = [job for job in house.store.jobs.newest(project=PROJECT, limit=1) if job.kind == "search"]
-        assert house.store.searches.request(job.payload["search"]) is None
+        assert "haven't answered in 0.2 s (CLAPBOARD_SEARCH_WAIT_S): search again" in answer.json()["detail"]
+        (job,) = [job for job in installation.store.jobs.newest(project=PROJECT, limit=1) if job.kind == "search"]
+        assert installation.store.searches.request(job.payload["search"]) is None
 
-    def test_equal_searches_are_apart(self, house: Installation, patient: Backend) -> None:
-        asking = [Asking(house, patient), Asking(house, patient)]
+    def test_equal_searches_are_separate_jobs(self, installation: Installation, patient: Backend) -> None:
+        asking = [SearchInAThread(installation, patient), SearchInAThread(installation, patient)]
         for number, one in enumerate(asking):
-            house.store.searches.answer(
+            installation.store.searches.answer(
                 one.search, json.dumps({"status": 422, "error": "audio", "detail": str(number)})
             )
-            house.store.jobs.done(one.job)
+            installation.store.jobs.done(one.job)
         assert [one.answer().json()["detail"] for one in asking] == ["0", "1"]
 
     @pytest.mark.parametrize(
@@ -150,27 +155,27 @@ class TestWithAWorker:
 
     @pytest.mark.parametrize("audio", ["/etc/passwd", "file:///etc/passwd", "http://user:pass@host.example/a.wav"])
     def test_addresses_that_are_never_fetched_are_refused_at_once(
-        self, house: Installation, patient: Backend, audio: str
+        self, installation: Installation, patient: Backend, audio: str
     ) -> None:
-        before = house.store.jobs.newest(limit=1)
+        before = installation.store.jobs.newest(limit=1)
         answer = ask(patient, like=[{"audio": audio}])
         assert (answer.status_code, answer.json()["error"]) == (422, "source_refused")
-        assert house.store.jobs.newest(limit=1) == before
+        assert installation.store.jobs.newest(limit=1) == before
 
-    def test_a_project_that_nobody_knows_is_refused(self, patient: Backend) -> None:
+    def test_an_unknown_project_is_refused(self, patient: Backend) -> None:
         answer = ask(patient, project=4242)
         assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
 
 
-def test_without_a_worker_that_searches_it_says_so_at_once(house: Installation, patient: Backend) -> None:
-    house.store.catalog.worker_gone("idle")
-    house.store.catalog.worker_alive("trainer", "mini", "cpu", "interactive,train")
+def test_without_a_worker_for_searches_it_says_so_at_once(installation: Installation, patient: Backend) -> None:
+    installation.store.catalog.worker_gone("idle")
+    installation.store.catalog.worker_alive("trainer", "mini", "cpu", "interactive,train")
     answer = ask(patient)
     assert (answer.status_code, answer.json()["error"]) == (503, "no_worker")
     assert "start one with `clapboard worker`" in answer.json()["detail"]
 
 
-def test_it_asks_for_credentials_and_is_documented(patient: Backend) -> None:
+def test_search_needs_credentials_and_is_described(patient: Backend) -> None:
     assert patient.client.post("/search", json={}, auth=("ls", "wrong")).status_code == 401
     described = patient.client.get("/openapi.json").json()["paths"]["/search"]["post"]
     assert set(described["responses"]) >= {"200", "401", "404", "422", "500", "503"}

@@ -1,4 +1,4 @@
-"""Every event form of Label Studio's contract, into the inbox of a real backend."""
+"""Every form of event in Label Studio's contract, sent to a real backend."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from clapboard.store import Store
 from clapboard.store.inbox import Event
 from clapboard.store.predictions import StoredPrediction
 from tests.backend.conftest import PASSWORD
+from tests.support.labelled_project import add_labels
 from tests.support.processes import Backend, Installation
 
 RESULT = [{"id": "r1", "from_name": "clip", "to_name": "audio", "type": "choices", "value": {"choices": ["dog"]}}]
@@ -64,15 +65,17 @@ def posted(backend: Backend, body: Any) -> httpx.Response:
 
 
 @pytest.fixture
-def new_events(house: Installation) -> Callable[[], list[Event]]:
+def new_events(installation: Installation) -> Callable[[], list[Event]]:
     """The events since the test began."""
-    held = house.store.inbox.events()
+    held = installation.store.inbox.events()
     last = held[-1].id if held else 0
-    return lambda: house.store.inbox.events(after_id=last)
+    return lambda: installation.store.inbox.events(after_id=last)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_stored_as_it_came(backend: Backend, new_events: Callable[[], list[Event]], form: str) -> None:
+def test_every_form_of_event_is_stored_as_it_was_sent(
+    backend: Backend, new_events: Callable[[], list[Event]], form: str
+) -> None:
     answer = posted(backend, FORMS[form])
     assert answer.status_code == 201
     (event,) = new_events()
@@ -87,14 +90,16 @@ def test_an_event_without_any_project_is_stored_too(backend: Backend, new_events
     assert (event.project, event.body) == (None, body)
 
 
-def test_half_a_character_is_stored_as_it_came(backend: Backend, new_events: Callable[[], list[Event]]) -> None:
+def test_half_a_surrogate_pair_is_stored_as_it_was_sent(
+    backend: Backend, new_events: Callable[[], list[Event]]
+) -> None:
     body = {"action": "TASKS_CREATED", "project": {"id": 6}, "tasks": [{"data": {"text": "\ud83d and \u0000"}}]}
     assert posted(backend, body).status_code == 201
     (event,) = new_events()
     assert event.body == body
 
 
-def test_credentials_are_left_out_except_where_people_wrote_them(
+def test_credentials_are_left_out_except_in_task_data_and_annotations(
     backend: Backend, new_events: Callable[[], list[Event]]
 ) -> None:
     said = [{"value": {"choices": ["password"], "token": "people's own"}}]
@@ -130,7 +135,7 @@ def test_credentials_are_left_out_except_where_people_wrote_them(
         None,
     ],
 )
-def test_what_is_no_event_is_one_sentence_and_is_not_stored(
+def test_a_body_that_is_no_event_is_refused_in_one_sentence_and_not_stored(
     backend: Backend, new_events: Callable[[], list[Event]], body: Any
 ) -> None:
     answer = posted(backend, body)
@@ -141,59 +146,80 @@ def test_what_is_no_event_is_one_sentence_and_is_not_stored(
     assert new_events() == []
 
 
-def test_start_training_twice_is_one_job(backend: Backend, house: Installation) -> None:
+def test_start_training_pressed_twice_is_one_job_and_says_what_it_will_do(
+    backend: Backend, installation: Installation
+) -> None:
+    add_labels(installation.store, 61, {"dog": 9, "rain": 8})
     event = {"action": "START_TRAINING", "project": {"id": 61}}
-    jobs = [posted(backend, event).json()["job"] for _ in range(2)]
-    (job,) = house.store.jobs.newest(project=61)
-    assert jobs == [job.id, job.id]
+    answers = [posted(backend, event).json() for _ in range(2)]
+    (job,) = installation.store.jobs.newest(project=61)
+    assert [answer["job"] for answer in answers] == [job.id, job.id]
     assert (job.kind, job.queue) == ("train", "train")
+    for answer in answers:
+        assert (
+            f"Job {job.id} finetunes project 61 on 17 labelled tasks with 2 labels; the rarest that counts has 8 clips."
+            in answer["message"]
+        )
 
 
-def test_new_tasks_start_a_prelabel_job_in_a_connected_project_alone(backend: Backend, house: Installation) -> None:
+def test_start_training_without_enough_labels_says_why_not(backend: Backend, installation: Installation) -> None:
+    add_labels(installation.store, 166, {"dog": 3})
+    answer = posted(backend, {"action": "START_TRAINING", "project": {"id": 166}}).json()
+    assert answer["job"] is None
+    assert answer["message"].startswith("Nothing is started. There are too few labels to learn from (“dog” 3)")
+    assert posted(backend, {"action": "PROJECT_UPDATED", "project": {"id": 166}}).json()["message"] is None
+
+
+def test_new_tasks_start_a_prelabel_job_in_connected_projects_only(
+    backend: Backend, installation: Installation
+) -> None:
     for project in (62, 63):
-        house.store.catalog.put_project(project, "<View/>", "v1")
-    house.store.catalog.set_connected(63)
+        installation.store.catalog.put_project(project, "<View/>", "v1")
+    installation.store.catalog.set_connected(63)
     answers = {
         project: posted(backend, {"action": "TASKS_CREATED", "project": {"id": project}, "tasks": []}).json()["job"]
         for project in (62, 63, 64)
     }
-    (job,) = house.store.jobs.newest(project=63)
+    (job,) = installation.store.jobs.newest(project=63)
     assert answers == {62: None, 63: job.id, 64: None}
     assert (job.kind, job.queue) == ("prelabel", "batch")
 
 
 @pytest.mark.parametrize("tasks", [[{"id": 1}], [1], [{"id": 1}, {"id": 2**80}, {"id": None}, "x"]])
-def test_deleted_tasks_lose_their_predictions(backend: Backend, house: Installation, tasks: list[Any]) -> None:
-    house.store.predictions.put_all([StoredPrediction(65, task, "v1", "key", 0.5, []) for task in (1, 2)], push=False)
+def test_deleted_tasks_lose_their_predictions(backend: Backend, installation: Installation, tasks: list[Any]) -> None:
+    installation.store.predictions.put_all(
+        [StoredPrediction(65, task, "v1", "key", 0.5, []) for task in (1, 2)], push=False
+    )
     assert posted(backend, {"action": "TASKS_DELETED", "project": {"id": 65}, "tasks": tasks}).status_code == 201
-    assert house.store.predictions.cached(65, {1: "key", 2: "key"}, "v1") == {2}
+    assert installation.store.predictions.cached(65, {1: "key", 2: "key"}, "v1") == {2}
 
 
-def test_an_event_outlives_a_backend_that_is_killed(house: Installation) -> None:
-    backend = house.serve()
+def test_an_event_survives_the_kill_of_the_backend(installation: Installation) -> None:
+    backend = installation.serve()
     event = posted(backend, {"action": "PROJECT_UPDATED", "project": {"id": 66}}).json()["event"]
     backend.process.kill()
-    assert [found.id for found in house.store.inbox.events(project=66)] == [event]
+    assert [found.id for found in installation.store.inbox.events(project=66)] == [event]
 
 
-def test_nothing_of_all_this_is_an_error_in_the_log(backend: Backend) -> None:
+def test_no_event_logged_an_error(backend: Backend) -> None:
     assert PASSWORD not in backend.process.log
     assert "ERROR" not in backend.process.log
 
 
-class SilentBell:
-    """A bell that can't be heard, for a service by itself."""
+class SilentWaker:
+    """A waker whose broker is unreachable."""
 
-    def ring(self, queue: str) -> bool:
+    def wake(self, queue: str) -> bool:
         return False
 
 
-def test_a_job_is_kept_where_the_bell_cannot_be_rung() -> None:
+def test_a_job_is_queued_even_if_no_wake_up_can_be_sent() -> None:
     store = Store("sqlite://")
-    service = WebhookService(Settings(), store, SilentBell())
-    _, job = service.receive({"action": "START_TRAINING", "project": {"id": 1}})
-    assert job is not None
-    assert store.jobs.get(job).kind == "train"
+    service = WebhookService(Settings(), store, SilentWaker())
+    add_labels(store, 1, {"dog": 8, "rain": 8})
+    receipt = service.receive({"action": "START_TRAINING", "project": {"id": 1}})
+    assert receipt.job is not None
+    assert store.jobs.get(receipt.job).kind == "train"
     with pytest.raises(RequestError, match="no action"):
         service.receive({"project": {"id": 1}})
     store.close()

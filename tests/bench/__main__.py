@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from tests.bench import embedding, files, gpu, health, log_mel, memory, scale, training_step
+from tests.bench import embedding, files, gpu, health, log_mel, memory, scale, starts, training_step
 from tests.bench.hardware import describe_hardware
 from tests.bench.sections import Effort, chosen, run_section
 from tests.bench.table import show
@@ -32,10 +32,12 @@ SECTIONS = (
     files.WORKER_SECTION,
     files.TWO_WORKERS_SECTION,
     scale.CACHED_SECTION,
+    scale.FAILED_SECTION,
     health.SECTION,
     scale.ACCEPTED_SECTION,
     scale.SEARCH_SECTION,
     memory.SECTION,
+    starts.SECTION,
     training_step.SECTION,
     *gpu.SECTIONS,
 )

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from clapboard.audio import WINDOW_SAMPLES, Waveform
-from clapboard.clap import ClapEncoder
+from clapboard.audio.windows import WINDOW_SAMPLES, Waveform
 from clapboard.errors import ModelError
+from clapboard.model.clap import ClapEncoder
 from tests.bench.peers import CANDIDATE_LABELS, TRANSFORMERS, LaionClap, Transformers, laion_clap_version
 from tests.bench.rows import Case, Figures, Goal
 from tests.bench.sections import Effort, Outcome, Section

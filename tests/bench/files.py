@@ -11,8 +11,8 @@ from typing import Self
 import numpy as np
 import torch
 
-from clapboard.audio import Window, windows
-from clapboard.clap import ClapEncoder
+from clapboard.audio.windows import Window, windows
+from clapboard.model.clap import ClapEncoder
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.embeddings import Recording

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from clapboard.clap import ClapEncoder
-from clapboard.htsat.engines import load_tower
+from clapboard.model.clap import ClapEncoder
+from clapboard.model.htsat.engines import load_tower
 from tests.bench.clips import COMPRESSED, WAV, Clips
 from tests.bench.embedding import noise
 from tests.bench.rows import BYTES, Case, Figures, Goal

@@ -17,8 +17,8 @@ from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.embeddings import Recording
-from demo.__main__ import label_config
 from demo.clapboard_up import ClapboardUp
+from demo.clips import label_config
 from demo.label_studio_server import LabelStudioServer
 
 LABELS = ("bearing", "cavitation", "healthy", "misaligned", "unbalanced")

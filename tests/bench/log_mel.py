@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from transformers import ClapFeatureExtractor
 
-from clapboard.audio import SAMPLE_RATE
+from clapboard.audio.windows import SAMPLE_RATE
 from tests.bench.embedding import BATCH, BFLOAT16, EXACT, Variant, noise
 from tests.bench.peers import TRANSFORMERS
 from tests.bench.rows import Case, Figures, Goal

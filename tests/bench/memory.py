@@ -15,7 +15,7 @@ import soundfile
 
 from tests.bench.rows import BYTES, Case, Figures, Goal
 from tests.bench.sections import Effort, Outcome, Section
-from tests.support.fixtures_services import REPOSITORY
+from tests.support.programs import REPOSITORY
 from tests.support.recordings import sweep
 
 HOUR = Case(

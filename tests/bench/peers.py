@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel, pipeline
 
-from clapboard.audio import SAMPLE_RATE, Waveform
+from clapboard.audio.windows import SAMPLE_RATE, Waveform
 
 TRANSFORMERS = f"transformers {version('transformers')}"
 PEERS_FOLDER = Path(sys.prefix) / "peers"

@@ -13,7 +13,7 @@ from tests.bench.learning import accept_seconds
 from tests.bench.rows import BYTES, Case, Figures, Goal
 from tests.bench.search import search_seconds
 from tests.bench.sections import Effort, Outcome, Section
-from tests.bench.serving import predict_seconds
+from tests.bench.serving import failed_seconds, predict_seconds
 
 NUM_TASKS, MANY_TASKS = 100, 10_000
 NUM_WINDOWS = 1_000_000
@@ -32,6 +32,7 @@ LINEAR = Case(
     Goal(ratio_at_most=1.2),
     "ours ÷ peer",
 )
+FAILED = Case("/predict of a task that failed before, p95", "s", goal=Goal(ours_at_most=0.05))
 ACCEPTED = Case(
     "annotation → new suggestions shown, 1,000 tasks",
     "s",
@@ -54,6 +55,11 @@ def measure_cached(effort: Effort) -> Mapping[Case, Outcome]:
     return {CACHED: Figures(ours, constant), LINEAR: Figures(many * NUM_TASKS / many_tasks, ours)}
 
 
+def measure_failed(effort: Effort) -> Mapping[Case, Outcome]:
+    """What somebody waits for whose task's audio can't be had."""
+    return {FAILED: Figures(failed_seconds(rounds=effort.of(400, 10)))}
+
+
 def measure_accepted(effort: Effort) -> Mapping[Case, Outcome]:
     """From an annotation to what Label Studio shows."""
     return {ACCEPTED: Figures(*accept_seconds(num_tasks=effort.of(1000, 50), rounds=effort.of(8, 1)))}
@@ -70,5 +76,6 @@ def _no_label_studio() -> str:
 
 
 CACHED_SECTION = Section((CACHED, LINEAR), measure_cached)
+FAILED_SECTION = Section((FAILED,), measure_failed)
 ACCEPTED_SECTION = Section((ACCEPTED,), measure_accepted, _no_label_studio, in_quick=False)
 SEARCH_SECTION = Section((SEARCH, SEARCH_MEMORY), measure_search)

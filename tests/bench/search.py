@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from clapboard.scoring import Array
-from clapboard.search.project import nearest
+from clapboard.search.nearest import nearest
 from clapboard.store.vectors import WINDOW, Vectors
+from clapboard.suggest.scoring import Array
 
 _TOP = 20
 _ROWS_AT_ONCE = 20_000

@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping
 import torch
 from transformers import ClapModel
 
-from clapboard.audio import WINDOW_SAMPLES
-from clapboard.clap import ClapEncoder
+from clapboard.audio.windows import WINDOW_SAMPLES
+from clapboard.model.clap import ClapEncoder
 from tests.bench.embedding import EXACT, noise
 from tests.bench.peers import TRANSFORMERS
 from tests.bench.rows import Case, Figures, Goal
 from tests.bench.sections import Effort, Outcome, Section
 from tests.bench.timing import median_seconds
-from training.finetuning.loss import label_loss
-from training.finetuning.stages import Rung
+from training.finetuning.label_loss import label_loss
 from training.finetuning.tower import Tower
+from training.finetuning.tower_stages import TrainableStages
 
 BATCH = 8
-STAGE_4: Rung = "stage4"
-ALL_LAYERS: Rung = "all"
+STAGE_4: TrainableStages = "stage4"
+ALL_LAYERS: TrainableStages = "all"
 
 _REFERENCE = f"ClapModel of {TRANSFORMERS}, fp32, all layers"
 _RATE, _DECAY, _NUM_CLASSES = 1e-5, 0.05, 10
@@ -57,12 +57,12 @@ def random_features(effort: Effort, num_windows: int, device: torch.device) -> t
     return some[torch.arange(num_windows) % len(some)].to(device)
 
 
-def tower_step(effort: Effort, rung: Rung, features: torch.Tensor, *, keep_lower: bool = False) -> Step:
+def tower_step(effort: Effort, trainable: TrainableStages, features: torch.Tensor, *, keep_lower: bool = False) -> Step:
     """A step of our tower in bfloat16; with `keep_lower` the frozen part isn't computed again."""
     encoder = ClapEncoder.load(
         str(effort.checkpoint), device=str(features.device), dtype="float32", engine="reference", batch_size=1
     )
-    tower = Tower(encoder.model, rung, torch.bfloat16)
+    tower = Tower(encoder.model, trainable, torch.bfloat16)
     rates: dict[str, float] = defaultdict(lambda: _RATE)
     optimiser = torch.optim.AdamW(tower.parameter_groups(rates, _DECAY), fused=True)
     rows, truth = _task(encoder.identity.dim, features)

@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from clapboard.jobs import BATCH, CeleryBell, make_celery
-from clapboard.labels import parse_label_config
-from clapboard.prelabel import predict_request
-from clapboard.serving import find_serving
+from clapboard.labels.label_config import parse_label_config
+from clapboard.project.prelabel import predict_request
+from clapboard.project.serving import find_serving
+from clapboard.queue.celery_app import BATCH, CeleryWaker, make_celery
 from clapboard.sources import AudioSources
 from clapboard.sources.cache import AudioCache
 from clapboard.store.tasks import KnownTask
 from tests.support.fake_label_studio import CHOICES
-from tests.support.fixtures_services import running_redis
 from tests.support.processes import Backend, Installation
+from tests.support.redis_server import running_redis
 
 PROJECT = 1
 REDIS = shutil.which("redis-server")
@@ -40,7 +40,7 @@ def broker(folder: Path) -> Iterator[str]:
         yield ""
         return
     folder.mkdir(parents=True)
-    with running_redis(REDIS, folder) as url:
+    with running_redis(folder, REDIS) as url:
         yield url
 
 
@@ -55,7 +55,7 @@ class WarmWorkers:
         self._installation = Installation(folder, model, torch_threads=num_threads, cache_mb=_CACHE_MB, **settings)
         self._cache = AudioCache(self._installation.settings.audio_cache_dir, max_bytes=10**12, max_file_bytes=10**12)
         self._sources = AudioSources(self._installation.settings)
-        self._bell = CeleryBell(make_celery(self._installation.settings))
+        self._waker = CeleryWaker(make_celery(self._installation.settings))
         self._tasks = itertools.count(1)
 
     def __enter__(self) -> Self:
@@ -98,14 +98,14 @@ class WarmWorkers:
             uri = f"http://127.0.0.1/{number}"
             key = self._sources.key(uri)
             self._cache.get(key, lambda sink, content=content: sink.write(content), timeout_s=10)
-            tasks.append(KnownTask(number, uri, key, source=key, set_aside=False))
+            tasks.append(KnownTask(number, uri, key, source=key, held_out=False))
         return tasks
 
     def ask_for(self, tasks: Sequence[KnownTask]) -> None:
         """Queue the tasks, as `clapboard prelabel` does."""
         requests = [predict_request(PROJECT, task, self._served, push=False) for task in tasks]
         self._installation.store.jobs.add(BATCH, requests)
-        self._bell.ring(BATCH)
+        self._waker.wake(BATCH)
 
     def num_open(self) -> int:
         """How many tasks aren't done."""

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import redis
 
-from clapboard.jobs import LEARN
+from clapboard.queue.celery_app import LEARN
 from clapboard.store.jobs import OPEN, JobRequest
 from tests.support.audio_server import AudioServer
 from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
-from tests.support.fixtures_services import free_port, needs_program
-from tests.support.processes import Backend, Installation, Running, wait_for
+from tests.support.processes import Backend, Installation, Running
+from tests.support.programs import free_port, needs_program
+from tests.support.waiting import wait_for
 
 PROJECT = 7
 SECRETS = {
@@ -155,7 +156,7 @@ def test_every_line_is_json_whoever_wrote_it(process: Running) -> None:
 
 
 def test_lines_about_a_job_name_it_with_its_project(site: Site) -> None:
-    found = [line for line in lines(site.worker) if line["logger"] in ("workers.predict", "workers.chores")]
+    found = [line for line in lines(site.worker) if line["logger"] in ("workers.predict_jobs", "workers.project_jobs")]
     jobs = {job.id: job for job in site.house.store.jobs.newest(limit=1000)}
     assert {job.kind for job in map(jobs.get, (line["job"] for line in found)) if job} >= {"predict", "sync", "align"}
     for line in found:

@@ -8,7 +8,7 @@ from xml.dom import minidom
 import numpy as np
 import pytest
 
-from clapboard.audio import SAMPLE_RATE
+from clapboard.audio.windows import SAMPLE_RATE
 from demo import plant, pump
 from demo.clicks import picture
 from demo.clips import write_manifest

@@ -1,4 +1,4 @@
-"""Reads a Dockerfile as far as its tests need."""
+"""Reads a Dockerfile into stages: as much of its syntax as the tests need."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Stage:
     instructions: list[tuple[str, str]] = field(default_factory=list)
 
     def of(self, keyword: str) -> list[str]:
-        """The arguments of all instructions with the keyword."""
-        return [argument for found, argument in self.instructions if found == keyword]
+        """The arguments of all instructions with that keyword."""
+        return [argument for instruction, argument in self.instructions if instruction == keyword]
 
 
 def read_stages(path: Path) -> dict[str, Stage]:
@@ -38,7 +38,7 @@ def read_stages(path: Path) -> dict[str, Stage]:
 
 
 def lineage(stages: dict[str, Stage], name: str) -> list[Stage]:
-    """The stage and those it builds on, from the first to the last."""
+    """The stage after those that it builds on, the first one first."""
     stage = stages[name]
     return [*(lineage(stages, stage.parent) if stage.parent in stages else []), stage]
 
@@ -50,15 +50,15 @@ def environment(stages: dict[str, Stage], name: str) -> dict[str, str]:
 
 
 def last(stages: dict[str, Stage], name: str, keyword: str) -> str:
-    """The argument of the instruction that is in force in the stage's image."""
+    """The argument of the last such instruction in the stage's lineage: the one in force."""
     return [argument for stage in lineage(stages, name) for argument in stage.of(keyword)][-1]
 
 
 def command(argument: str) -> list[str]:
-    """The words of a command in JSON notation, health check options before it left out."""
+    """The words of a command in JSON notation, without the health check options before it."""
     return [str(word) for word in json.loads(argument[argument.index("[") :])]
 
 
 def pinned(image: str) -> bool:
-    """Whether the image's tag is a version, to the patch."""
+    """Whether the image's tag is a full version."""
     return re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?$", image) is not None

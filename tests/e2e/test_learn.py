@@ -12,32 +12,31 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 
-from clapboard.known_tasks import TaskReader
 from clapboard.label_studio.client import LabelStudioClient
-from clapboard.labels import parse_label_config
+from clapboard.labels.label_config import parse_label_config
+from clapboard.project.known_tasks import TaskReader
 from clapboard.sources import AudioSources
 from clapboard.store.jobs import State
-from demo.__main__ import label_config
-from demo.clips import make_plant_clips
+from demo.clips import label_config, make_plant_clips
 from demo.label_studio_server import LabelStudioServer
 from demo.learning import Annotator, LearningProject
 from demo.plant import STATES
 from tests.support.audio_server import wav
-from tests.support.fixtures_services import free_port
-from tests.support.processes import SERVING, Backend, Installation, Running, wait_for
+from tests.support.processes import SERVING, Backend, Installation, Running
+from tests.support.programs import free_port
+from tests.support.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 CONFIG = label_config(sorted(STATES))
 NUM_CLIPS, NUM_ASIDE = 160, 48
 TEST_SHARE = NUM_ASIDE / NUM_CLIPS
 HEARD, UNHEARD, HEARD_AGAIN = 20, 6, 26  # annotations before, while and after nobody is there to hear of them
-TRAINED_S = 120.0  # forty epochs, whose number no validation cuts short, and the gate
+TRAINED_S = 300.0  # forty epochs, whose number no validation cuts short, and the gate
 
 
 class Site:
@@ -65,9 +64,9 @@ class Site:
         self.backend = self.house.serve(port=self._port)
         self.worker.wait_for_log(SERVING)
 
-    def start_worker(self, **settings: Any) -> None:
+    def start_worker(self) -> None:
         """The worker anew."""
-        self.worker = self.house.worker(**settings)
+        self.worker = self.house.worker()
 
     def run(self, *arguments: str) -> str:
         """The output of a `clapboard` command that must succeed."""
@@ -92,6 +91,8 @@ def site(
         "url": f"http://127.0.0.1:{port}",
         "test_share": TEST_SHARE,
         "job_lease_s": 2.0,
+        "prune_quiet_s": 1.0,
+        "prune_after_s": 0.0,
         "torch_threads": 2,
     }
     with Installation(tmp_path_factory.mktemp("site"), "mini", **settings) as house:
@@ -125,7 +126,7 @@ def _as_always(site: Site, project: int, addresses: Sequence[str]) -> Iterator[d
     aside = set(np.random.default_rng(0).permutation(NUM_CLIPS)[:NUM_ASIDE].tolist())
     for number, address in enumerate(addresses):
         named = ({"audio": address, "recording": f"plant {number}.{name}"} for name in itertools.count())
-        yield next(data for data in named if reader.read(label_space, 1, data).set_aside == (number in aside))
+        yield next(data for data in named if reader.read(label_space, 1, data).held_out == (number in aside))
 
 
 def test_what_people_say_makes_it_better_whatever_is_killed_meanwhile(site: Site, learning: LearningProject) -> None:
@@ -140,29 +141,45 @@ def test_what_people_say_makes_it_better_whatever_is_killed_meanwhile(site: Site
     site.kill()
     unheard = _annotate(annotator, UNHEARD)
     site.start()
-    _annotate(annotator, HEARD_AGAIN)
+    _annotate(annotator, HEARD_AGAIN - 1)
     wait_for(lambda: unheard <= {entry.task for entry in store.ledger.standing(project)}, "they weren't heard of")
     learning.wait_until_learnt()
     assert learning.jobs("sync")
+
+    # Somebody goes back. What is known already doesn't undo it, whatever is pruned beside it; the next label does.
+    site.run("models", "rollback", "--project", str(project))
+    learning.wait_until_pruned()
+    site.run("sync", "--project", str(project))  # after which is learnt
+    learning.wait_until_pruned()
+    back = learning.model_version()
+    assert back == by_text.model_version == site.answer(project)
+    assert learning.wrongly_suggested() == []
+    told = {version["model_version"]: version["pinned"] for version in json.loads(site.run(*_MODELS, str(project)))}
+    assert [version for version, pinned in told.items() if pinned] == [back]
+    _annotate(annotator, 1)
+    wait_for(lambda: store.versions.pinned(project) == "", "the pin outlives a new label")
+    wait_for(lambda: learning.model_version() != back, "nothing is learnt any more")
+    learning.wait_until_learnt()
+
     assert len(store.ledger.revisions(project)) == NUM_ASIDE + HEARD + UNHEARD + HEARD_AGAIN
     by_head = learning.stage("head", annotator.judged)
     assert by_head.accuracy > by_text.accuracy + 0.1
 
     # The training is killed with its worker, and goes on where it was; the old version serves meanwhile.
     learning.start_training()
-    epoch = wait_for(lambda: _epoch(learning), "no epoch is done")
+    epoch = wait_for(lambda: _epoch(learning), "no epoch is done", TRAINED_S)
     site.kill()
     site.start()
     assert _is_answered(site.backend)
     assert learning.jobs("train")[0].state == State.RUNNING
     assert learning.model_version() == site.answer(project) == by_head.model_version
-    wait_for(lambda: _epoch(learning) > epoch, "the training doesn't go on")
+    wait_for(lambda: _epoch(learning) > epoch, "the training doesn't go on", TRAINED_S)
 
     # The promotion is killed as soon as it has begun.
     wait_for(lambda: any(job.progress for job in learning.jobs("promote")), "nothing is promoted", TRAINED_S)
     site.worker.kill()
-    site.start_worker(prune_quiet_s=1.0)
-    trained = learning.trained()
+    site.start_worker()
+    trained = learning.finished_training()
     assert trained.state == State.DONE
     assert str(trained.error).startswith("Promoted: it is better than the version in service by ")
     tuned = learning.stage("finetuned", [])

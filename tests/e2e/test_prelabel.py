@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import re
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,18 @@ import httpx
 import pytest
 import soundfile
 
-from clapboard.audio import SAMPLE_RATE
+from clapboard.audio.windows import SAMPLE_RATE
+from clapboard.label_studio.checks import STORED_TITLE
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.records import Project
 from demo.browser import screenshot_task
-from demo.clapboard_up import ClapboardUp
 from demo.label_studio_server import LabelStudioServer
-from tests.support.fixtures_services import needs_program
+from tests.support.clapboard_up import ClapboardUp
+from tests.support.commands import start_on_terminal
+from tests.support.processes import Installation, Terminal
+from tests.support.programs import free_port, needs_program
+from tests.support.shells import README, SHELLS, blocks, needs_shell
+from tests.support.waiting import wait_for
 from training.sounds.synthesis import synthesise
 
 pytestmark = pytest.mark.e2e
@@ -29,7 +37,7 @@ HELD_OUT_SEED = 2_200_000_000  # above every seed that the embedded checkpoint w
 KINDS = ("dog bark", "rain", "clock tick", "siren")
 CONFIG = """<View>
   <Header value="What do you hear?"/>
-  <Audio name="audio" value="$audio"/>
+  <Audio name="audio" value="$audio" channel="left"/>
   <Choices name="sound" toName="audio" choice="single" showInline="true">
     <Choice value="dog bark"/><Choice value="rooster"/><Choice value="rain"/><Choice value="sea waves"/>
     <Choice value="fire crackling"/><Choice value="baby cry"/><Choice value="person sneeze"/>
@@ -41,8 +49,14 @@ CONFIG = """<View>
 @pytest.fixture(scope="module")
 def clapboard(label_studio: LabelStudioServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClapboardUp]:
     """Backend and worker on the embedded checkpoint, behind basic auth."""
-    # Nothing is set aside: each test counts the suggestions of all tasks.
-    settings = {"BASIC_AUTH_USER": "studio", "BASIC_AUTH_PASS": "e2e-secret", "CLAPBOARD_TEST_SHARE": "0"}
+    # Nothing is set aside: each test counts the suggestions of all tasks, for which a busy machine takes its time.
+    settings = {
+        "BASIC_AUTH_USER": "studio",
+        "BASIC_AUTH_PASS": "e2e-secret",
+        "CLAPBOARD_TEST_SHARE": "0",
+        "CLAPBOARD_ENGINE": "torch",
+        "CLAPBOARD_PREDICT_WAIT_S": "20",
+    }
     with ClapboardUp(label_studio, tmp_path_factory.mktemp("clapboard"), settings=settings) as up:
         yield up
 
@@ -62,6 +76,8 @@ def project(
     tasks = label_studio_client.import_files(made.id, [*paths, broken])
     report = json.loads(clapboard.run("connect", "--project", str(made.id), "--json").stdout)
     assert report["warnings"] == []
+    kept = label_studio_client.project(made.id).label_config  # an attribute of ours, as Label Studio keeps it
+    assert 'channel="left"' in kept
     yield made, dict(zip(tasks, [*KINDS, "broken"], strict=True))
     label_studio_client.delete_project(made.id)
 
@@ -130,6 +146,9 @@ def test_scores_fill_the_data_managers_column_and_order_uncertainty_sampling(
 ) -> None:
     made, _ = project
     clapboard.run("prelabel", "--project", str(made.id), check=False)
+    # All is pushed: from then on Label Studio asks for nothing, and what it shows stands still.
+    _until(lambda: label_studio_api.get(f"/api/ml/?project={made.id}").json()[0]["title"] == STORED_TITLE)
+    _until(lambda: "." in label_studio_api.get(f"/api/projects/{made.id}").json()["model_version"])
     rows = label_studio_api.get("/api/tasks", params={"project": made.id, "fields": "all"}).json()["tasks"]
     scores = {row["id"]: row["predictions_score"] for row in rows if row["predictions_score"] is not None}
     assert len(scores) == len(KINDS)
@@ -189,11 +208,50 @@ def test_doctor_finds_nothing_wrong_with_a_connected_project(
     clapboard: ClapboardUp, project: tuple[Project, dict[int, str]]
 ) -> None:
     made, _ = project
-    lines = [
-        json.loads(line) for line in clapboard.run("doctor", "--project", str(made.id), "--json").stdout.splitlines()
-    ]
-    assert {"token", "webhook", "model version", "audio", "worker", "broker"} <= {line["name"] for line in lines}
-    assert all(line["ok"] for line in lines)
+    checks = json.loads(clapboard.run("doctor", "--project", str(made.id), "--json").stdout)
+    assert {"token", "webhook", "model version", "audio", "worker", "broker"} <= {check["name"] for check in checks}
+    assert all(check["ok"] for check in checks)
+
+
+@pytest.mark.parametrize("shell", list(SHELLS))
+def test_connecting_works_as_it_is_pasted_from_the_readme(
+    shell: str, label_studio: LabelStudioServer, label_studio_client: LabelStudioClient, tmp_path: Path
+) -> None:
+    needs_shell(shell)
+    made = label_studio_client.create_project("Pasted", CONFIG)
+    sound = tmp_path / "siren.flac"
+    soundfile.write(sound, synthesise("siren", HELD_OUT_SEED, 4.0), SAMPLE_RATE)
+    label_studio_client.import_files(made.id, [sound])
+    connecting = README.partition("## Connect your Label Studio")[2].partition("4. Anything odd?")[0]
+    lines = list(chain.from_iterable(blocks(connecting)))
+    assert [line.split()[1] for line in lines[2:]] == ["up", "worker", "connect", "prelabel"]
+    command = tmp_path / "bin" / "clapboard"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m clapboard "$@"\n')
+    command.chmod(0o755)
+    with Installation(tmp_path / "house", "mini", port=free_port(), test_share=0) as house:
+        of_the_shell = {"PATH": f"{command.parent}:{os.environ['PATH']}", "PS1": "what now? ", "TERM": "xterm"}
+        environment = house.environment | of_the_shell
+        terminal = Terminal(partial(start_on_terminal, SHELLS[shell], environment, house.folder))
+        try:
+            for number, line in enumerate(lines, 1):
+                terminal.wait_for("what now?", times=number)
+                here = line.replace("http://localhost:8080", label_studio.url)
+                terminal.type(here.replace("--project 1", f"--project {made.id}"))
+                if line.startswith("read "):
+                    terminal.wait_for(line)
+                    terminal.type(label_studio.token)
+            terminal.wait_for("what now?", times=len(lines) + 1)
+            terminal.type("kill %1; wait; exit")
+            terminal.wait()
+        finally:
+            terminal.end()
+        assert f"Next: clapboard prelabel --project {made.id}" in terminal.text
+        assert re.search(r"1 of 1 tasks? (has|have) a\s+suggestion", terminal.text)
+        assert "error:" not in terminal.text
+        assert label_studio.token not in terminal.text
+        assert (house.folder / ".env").stat().st_mode & 0o077 == 0
+    label_studio_client.delete_project(made.id)
 
 
 def _open(api: httpx.Client, project: int, task: int) -> dict[str, Any]:
@@ -227,8 +285,5 @@ def _events(clapboard: ClapboardUp) -> dict[str, float]:
     return {line.split('"')[1]: float(line.rsplit(" ", 1)[1]) for line in lines}
 
 
-def _until(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    ends_at = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < ends_at, "it did not happen in time"
-        time.sleep(0.2)
+def _until(holds: Callable[[], bool]) -> None:
+    wait_for(holds, "it did not happen")

@@ -10,11 +10,12 @@ import httpx
 import pytest
 
 from clapboard.feedback.entries import Entry, Outcome
-from clapboard.feedback.sync import reconcile
 from clapboard.label_studio.client import LabelStudioClient
+from clapboard.project.sync import reconcile
 from clapboard.store.predictions import StoredPrediction
-from tests.support.fixtures_services import free_port
-from tests.support.processes import Installation, wait_for
+from tests.support.processes import Installation
+from tests.support.programs import free_port
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.e2e
 

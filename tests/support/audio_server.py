@@ -27,12 +27,13 @@ def wav(seed: int, duration_s: float = 0.5, sample_rate: int = 16_000) -> bytes:
 class AudioServer:
     """Context manager: serves `/SEED/NAME` as a wav of that seed, `/corrupt/NAME` as text, and no other path.
 
-    With `?s=SECONDS` the wav is that long.
+    With `?s=SECONDS` the wav is that long. Paths in `away` answer 500, as Label Studio does for a deleted upload.
     """
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
         self.waiting: Counter[str] = Counter()
+        self.away: set[str] = set()
         self._gates: dict[str, threading.Event] = {}
 
     def __enter__(self) -> Self:
@@ -87,6 +88,7 @@ class AudioServer:
                     gate.wait(HOLD_S)
                 kind = path.split("/")[1]
                 status = 200 if kind.isdigit() or kind == "corrupt" else 404
+                status = 500 if path.removeprefix("/") in audio.away else status
                 body = wav(int(kind), float(query or 0.5)) if kind.isdigit() else b"this is no audio at all"
                 try:
                     self.send_response(status)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,7 +30,9 @@ CHOICES = """
 class FakeLabelStudio:
     """Context manager. Fields may be changed while it runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
+        """With a certificate, and its key in the same file, it speaks TLS."""
+        self._certificate = certificate
         self.tasks: dict[int, dict[int, dict[str, Any]]] = {}  # project → task → its data
         self.stored: list[dict[str, Any]] = []  # predictions, in the order in which they came
         self.is_down = False  # every connection breaks off
@@ -39,6 +43,10 @@ class FakeLabelStudio:
         self.annotations: dict[int, dict[str, Any]] = {}  # by id
         self.asked: list[str] = []  # method and path of every request
         self.on_stored: Callable[[], object] = lambda: None  # called after each import of predictions
+        self.on_backend_set: Callable[[dict[str, Any]], object] = lambda _backend: (
+            None
+        )  # called after each change of it
+        self.num_unheard = 0  # how many more times the backend doesn't say in time that it is up
         self.store_delay_s = 0.0
         self.hang_after_storing = threading.Event()
         self.has_stored = threading.Event()
@@ -49,6 +57,10 @@ class FakeLabelStudio:
     def __enter__(self) -> Self:
         server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         server.daemon_threads = True
+        if self._certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         self._server = server
         self._thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
@@ -63,7 +75,7 @@ class FakeLabelStudio:
     @property
     def url(self) -> str:
         """Address of the server."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http{'s' if self._certificate else ''}://127.0.0.1:{self._server.server_port}"
 
     def add_tasks(self, project: int, *tasks: dict[str, Any]) -> None:
         """The project has these tasks (too)."""
@@ -140,6 +152,8 @@ class FakeLabelStudio:
                 return 200, {"release": "1.23.2"}
             case "GET", ["current-user", "whoami"]:
                 return 200, {"id": 1, "email": "annotator@example.org"}
+            case "GET", ["users"]:
+                return 200, [{"id": 1, "first_name": "Ann", "last_name": "Lee", "email": "annotator@example.org"}]
             case "GET", ["projects", number] if int(number) in self.tasks:
                 return 200, self._project(int(number))
             case "PATCH", ["projects", number] if int(number) in self.tasks:
@@ -151,14 +165,27 @@ class FakeLabelStudio:
             case "GET", ["ml"]:
                 found = self.backends.get(int(query["project"]))
                 return 200, [self._backend(found)] if found else []
+            case "POST", ["ml"]:  # of project 0, to hear what it thinks of the address
+                return 400, {"validation_errors": {"project": ["Invalid pk"]}}
+            case "PATCH", ["ml", _] if self.num_unheard:
+                self.num_unheard -= 1
+                because = f"Can't connect to ML backend {body['url']}, health check failed. Make sure it is up."
+                return 400, {"validation_errors": {"non_field_errors": [because]}}
             case "PATCH", ["ml", number]:
-                return 200, self._backend(self.backends[int(number) - 100], title=body["title"])
+                backend = self.backends[int(number) - 100]
+                answer = self._backend(backend, title=body["title"])
+                self.on_backend_set(backend)
+                return 200, answer
             case "GET", ["webhooks"]:
                 return 200, []
             case "GET", ["annotations", number] if int(number) in self.annotations:
                 return 200, self.annotations[int(number)]
             case "GET", ["tasks"]:
                 return 200, self._task_page(query)
+            case "PATCH", ["predictions", number]:
+                return self._change_prediction(int(number), body)
+            case "DELETE", ["predictions", number]:
+                return self._change_prediction(int(number), None)
             case "POST", ["predictions"]:
                 return (201, body) if self._receive([body]) else (400, {"detail": "no such task"})
             case "POST", ["projects", _, "import", "predictions"]:
@@ -198,6 +225,18 @@ class FakeLabelStudio:
             self.stored = kept
             self.shown.pop(project, None)
         return num_deleted
+
+    def _change_prediction(self, number: int, fields: dict[str, Any] | None) -> tuple[int, Any]:
+        """With other fields, or deleted."""
+        with self._turn:
+            found = [one for one in self.stored if one["id"] == number]
+            if not found:
+                return 404, {"detail": "Not found."}
+            if fields is None:
+                self.stored.remove(found[0])
+            else:
+                found[0].update(fields)
+        return 200, found[0]
 
     def _backend(self, backend: dict[str, Any], title: str = "") -> dict[str, Any]:
         """The record; Label Studio asks the backend its version each time, and shows what bore the old title anew."""

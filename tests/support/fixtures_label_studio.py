@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +19,7 @@ from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.records import Project
 from clapboard.settings import Settings
 from demo.label_studio_server import LabelStudioServer, is_installed
+from tests.support.waiting import wait_for
 
 CHOICES = """
 <View>
@@ -130,15 +130,9 @@ class Loopback:
         """The requests for that path so far."""
         return [request for request in list(self.requests) if request.path == path]
 
-    def wait_for(self, path: str, is_wanted: Callable[[Request], bool], timeout_s: float = 10.0) -> Request:
+    def wait_for(self, path: str, is_wanted: Callable[[Request], bool]) -> Request:
         """The first such request, also where it has yet to come."""
-        deadline_s = time.monotonic() + timeout_s
-        while time.monotonic() < deadline_s:
-            for request in self.received(path):
-                if is_wanted(request):
-                    return request
-            time.sleep(0.02)
-        raise AssertionError(f"no such request for {path} in {timeout_s:g} s")
+        return wait_for(lambda: next(filter(is_wanted, self.received(path)), None), f"no such request for {path}")
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         loopback = self
@@ -179,12 +173,15 @@ class RecordingBackend(Loopback):
         super().__init__(self._answer)
         self.model_version = model_version
         self.credentials = credentials
+        self.on_request: Callable[[Request], int | None] = lambda _request: None  # a status to fail with, if any
 
     def events(self) -> list[str]:
         """The actions that came to the webhook so far."""
         return [request.body["action"] for request in self.received("/webhook")]
 
     def _answer(self, request: Request) -> tuple[int, str, Any]:
+        if status := self.on_request(request):
+            return status, "application/json", {"detail": "not now"}
         if request.path != "/health" and request.credentials != self.credentials:
             return 401, "application/json", {"detail": "credentials are missing or wrong"}
         if request.path == "/setup":

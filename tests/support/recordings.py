@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
 import av
 import numpy as np
 import numpy.typing as npt
+import soundfile
 
 Samples = npt.NDArray[np.float32]
 
@@ -41,3 +44,11 @@ def silent_video(path: Path) -> Path:
             container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
         container.mux(stream.encode(None))
     return path
+
+
+def data_uri(seed: int, duration_s: float = 0.02, sample_rate: int = 48_000) -> str:
+    """A wav of noise, another for each seed, inside its own address."""
+    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, round(duration_s * sample_rate)).astype(np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, noise, sample_rate, format="WAV", subtype="PCM_16")
+    return f"data:audio/wav;base64,{base64.b64encode(file.getvalue()).decode()}"

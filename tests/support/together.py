@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from tests.support.waiting import WAIT_S
+
 T = TypeVar("T")
 
 
@@ -15,7 +17,7 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     barrier = threading.Barrier(len(calls))
 
     def call(function: Callable[[], T]) -> T:
-        barrier.wait(timeout=30)
+        barrier.wait(timeout=WAIT_S)
         return function()
 
     with ThreadPoolExecutor(len(calls)) as pool:

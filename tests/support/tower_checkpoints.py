@@ -11,8 +11,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer, pre_tokenizers
 from transformers import BertTokenizer, CLIPTokenizer, RobertaTokenizer
 
-from clapboard.pretrained import Clap, save_model, untrained_model
-from clapboard.pretrained.models import AudioTowerName, TextTowerName
+from clapboard.model.checkpoints import AudioTowerName, Clap, TextTowerName, save_model, untrained_model
 
 AUDIO_TOWERS: tuple[AudioTowerName, ...] = ("htsat", "cnn14")
 TEXT_TOWERS: tuple[TextTowerName, ...] = ("roberta", "bert", "clip")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from clapboard.labels import Control, LabelSpace, label_space_of
+from clapboard.labels.label_space import Control, LabelSpace, label_space_of
 from training.finetuning.labelled import LabelledClip, Split
 
 KINDS = ("low hum", "high hum", "hiss")

@@ -56,7 +56,23 @@ def test_identical_predictions_are_never_promoted(right: float, seed: int) -> No
     scores = right_on(truth, share(60, right))
     verdict = judge([trial(truth, scores, scores, scores)], Rules(seed=seed))
     assert not verdict.promote
-    assert "isn't surely better than the version in service and zero-shot (+0.000" in verdict.reason
+    assert verdict.reason == "Not promoted: " + {
+        1.0: "all 60 of 60 test clips were right before, by the version in service and zero-shot, so nothing can be "
+        "better.",
+    }.get(
+        right,
+        f"it isn't surely better than the version in service and zero-shot ({60 * right:.0f} of 60 test clips right, "
+        "as before).",
+    )
+
+
+def test_a_candidate_that_is_worse_than_a_flawless_version_is_told_its_own_count() -> None:
+    truth = truth_of()
+    flawless = right_on(truth, share(60, 1.0))
+    verdict = judge([trial(truth, right_on(truth, share(60, 0.9)), flawless, right_on(truth, share(60, 0.5)))])
+    assert verdict.reason == (
+        "Not promoted: all 60 of 60 test clips were right before, by the version in service; by the candidate 54 are."
+    )
 
 
 def test_better_than_the_version_in_service_but_not_than_zero_shot_is_not_promoted() -> None:
@@ -99,7 +115,7 @@ def test_too_few_test_clips_or_recordings_are_said_to_be_too_few(num_clips: int,
     verdict = judge([trial(truth, win, loss, loss, clips_of_one=clips_of_one)])
     assert not verdict.promote
     assert f"{num_clips} test clips of {num_clips // clips_of_one} recordings are too few" in verdict.reason
-    assert "at least 10 of 5 are needed: label more of the tasks that are set aside." in verdict.reason
+    assert "At least 10 clips of 5 recordings are needed: label more of the held-out tasks." in verdict.reason
     assert verdict.differences == ()
 
 

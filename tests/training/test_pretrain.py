@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import RobertaTokenizer
 
-from clapboard.captions import RULES
-from clapboard.clap import ClapEncoder
+from clapboard.audio.log_mel import LogMel
 from clapboard.errors import TrainingError
-from clapboard.features import LogMel
+from clapboard.labels.captions import RULES
+from clapboard.model.clap import ClapEncoder
 from training.augment import Augment
 from training.checkpoint import publish
 from training.mini.batches import BatchMaker
 from training.mini.esc10 import Recording
 from training.mini.recipe import new_model
-from training.mini.texts import caption_corpus
+from training.mini.text_tower import caption_corpus
 from training.pretrain import Schedule, ahead, pretrain
 from training.pretraining.audio_input import AudioInput
 from training.pretraining.batch import Batch
@@ -162,7 +162,7 @@ def test_a_state_of_another_schedule_is_refused_in_a_sentence(tmp_path: Path, to
 
 
 def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path: Path, tokenizer: RobertaTokenizer) -> None:
-    with pytest.raises(TrainingError, match=r"broke down at step \d.*lower peak rate"):
+    with pytest.raises(TrainingError, match=r"diverged at step \d.*lower peak rate"):
         run(tmp_path, tokenizer, batch_maker(), replace(TINY, peak_rate=float("nan")))
 
 

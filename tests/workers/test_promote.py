@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from clapboard.errors import ModelError, NotFoundError
-from clapboard.head import ZERO_SHOT
-from clapboard.jobs import BATCH, LEARN
-from clapboard.serving import zero_shot_version
+from clapboard.errors import ModelError, NotFoundError, ProjectBusy
+from clapboard.project.serving import zero_shot_version
+from clapboard.queue.celery_app import BATCH, LEARN
+from clapboard.store.jobs import JobRequest
 from clapboard.store.versions import Version
+from clapboard.suggest.head import ZERO_SHOT
 from tests.support.fake_label_studio import CHOICES, FakeLabelStudio
 from tests.workers.conftest import CountingEncoder
 from tests.workers.learning import PROJECT, Learning, tuned_encoder
@@ -39,7 +40,7 @@ def promote(learning: Learning, version: Version) -> None:
     """The job, and the pruning that follows from it, before anything is learnt."""
     learning.clock.now += 1
     job = learning.ask(LEARN, "promote", version.model_version)
-    learning.chores.run(job)
+    learning.project_jobs.run(job)
     ended = learning.store.jobs.get(job.id)
     assert ended.state == "done", ended.error
     learning.clock.now += learning.settings.prune_quiet_s
@@ -47,7 +48,7 @@ def promote(learning: Learning, version: Version) -> None:
     assert {one.kind for one in followed} == {"learn", "prune"}
     for one in followed:
         if one.kind == "prune":
-            learning.chores.run(one)
+            learning.project_jobs.run(one)
         else:
             learning.store.jobs.done(one)
 
@@ -92,7 +93,7 @@ def test_until_the_new_encoder_has_embedded_the_pool_the_old_version_serves(lear
     learning.store.embeddings.forget(version.encoder_version)
     before = learning.answer()
     job = learning.ask(LEARN, "promote", version.model_version)
-    learning.chores.run(job)
+    learning.project_jobs.run(job)
     put_off = learning.store.jobs.get(job.id)
     assert (put_off.state, put_off.progress) == ("queued", "4 tasks are still to be embedded or pushed")
     assert learning.answer() == before
@@ -152,7 +153,7 @@ def test_the_checkpoint_in_service_the_one_before_and_the_newest_candidate_are_k
         versions.append(learning.finetuned(number, TASKS))
         promote(learning, versions[-1])
     candidates = [learning.finetuned(number, TASKS, passed=False) for number in (4, 5)]
-    learning.promoter.prune(PROJECT)
+    learning.pruner.run(PROJECT)
     assert learning.promoted == versions[2].model_version
     assert checkpoints(learning) == [2, 3, 5]
     kept = {one.encoder_version: learning.store.embeddings.count(one.encoder_version) for one in versions + candidates}
@@ -172,7 +173,176 @@ def test_heads_that_a_later_one_replaced_are_forgotten_with_their_versions(learn
         learning.clock.now += 1
     assert len(set(names)) == 3
     first = learning.store.versions.get(PROJECT, names[0])
-    learning.promoter.prune(PROJECT)
+    learning.pruner.run(PROJECT)
     assert [version.model_version for version in learning.store.versions.of_project(PROJECT)] == names[-1:]
     with pytest.raises(NotFoundError):
         learning.store.versions.head(first.encoder_version, first.space_id, first.head)
+
+
+def choose(learning: Learning, version: str) -> None:
+    """`clapboard models promote`, or `rollback`, and all that comes after it."""
+    learning.store.versions.pin(PROJECT, version)
+    learning.store.jobs.add(LEARN, [JobRequest("promote", PROJECT, model_version=version)])
+    learning.work_off(LEARN)
+
+
+def learn(learning: Learning) -> str:
+    """What came of a `learn` job, when it and all that follows is done."""
+    (job,) = learning.store.jobs.add(LEARN, [JobRequest("learn", PROJECT)])
+    learning.work_off(LEARN)
+    return str(learning.store.jobs.get(job).error)
+
+
+class TestPinned:
+    """A version that somebody chose stays until people say something new, or until somebody lets go of it."""
+
+    @pytest.fixture
+    def head(self, learning: Learning) -> str:
+        """A head that people's labels made, in service; afterwards somebody goes back to zero-shot."""
+        for task, label in ((1, "dog"), (11, "rain")):
+            learning.say(task, label)
+        learn(learning)
+        head = learning.promoted
+        choose(learning, base(learning).model_version)
+        return head
+
+    def test_learning_again_does_not_replace_a_pinned_version(
+        self, learning: Learning, label_studio: FakeLabelStudio, head: str
+    ) -> None:
+        assert learning.zero_shot == learning.promoted == learning.store.versions.pinned(PROJECT) != head
+        assert learn(learning) == (
+            f"{learning.zero_shot} is pinned: learning goes on with the next label, or after `clapboard models unpin`."
+        )
+        assert learning.promoted == label_studio.shown[PROJECT] == learning.zero_shot
+        assert label_studio.count(learning.zero_shot, 2, 12) == {2: 1, 12: 1}
+
+    def test_a_pin_ends_with_the_next_label(self, learning: Learning, head: str) -> None:
+        learning.say(2, "rain")
+        learn(learning)
+        assert learning.promoted not in {head, learning.zero_shot}
+        assert learning.store.versions.pinned(PROJECT) == ""
+
+    def test_a_label_that_is_withdrawn_is_nothing_new(self, learning: Learning, head: str) -> None:
+        learning.withdraw(1)
+        learn(learning)
+        assert learning.promoted == learning.store.versions.pinned(PROJECT) == learning.zero_shot
+
+    def test_unpinning_brings_back_what_was_learnt(self, learning: Learning, head: str) -> None:
+        learning.store.versions.unpin(PROJECT)
+        learn(learning)
+        assert learning.promoted == head
+
+    def test_a_candidate_that_passed_waits_beside_a_pinned_version(self, learning: Learning, head: str) -> None:
+        passed = learning.finetuned(1, TASKS)
+        job = learning.ask(LEARN, "promote", passed.model_version)  # as it was queued before somebody chose
+        learning.project_jobs.run(job)
+        assert learning.promoted == learning.zero_shot
+        assert str(learning.store.jobs.get(job.id).error).startswith(f"{passed.model_version} is not promoted: ")
+
+    def test_the_last_choice_wins(self, learning: Learning, head: str) -> None:
+        first, second = learning.finetuned(1, TASKS), learning.finetuned(2, TASKS)
+        for version in (first, second):
+            learning.store.versions.pin(PROJECT, version.model_version)
+            learning.store.jobs.add(LEARN, [JobRequest("promote", PROJECT, model_version=version.model_version)])
+        learning.work_off(LEARN)
+        assert learning.promoted == learning.store.versions.pinned(PROJECT) == second.model_version
+
+    def test_a_version_that_cannot_be_promoted_pins_nothing(self, learning: Learning) -> None:
+        gone = learning.finetuned(1, TASKS)
+        (learning.settings.model_dir / gone.encoder / "manifest.json").unlink()
+        learning.say(1, "dog")
+        learning.say(11, "rain")
+        choose(learning, gone.model_version)
+        learn(learning)
+        assert learning.store.versions.get(PROJECT, learning.promoted).manifest["num_labels"] == 2
+
+    def test_under_a_new_label_config_its_encoder_answers_and_stays(
+        self, learning: Learning, label_studio: FakeLabelStudio
+    ) -> None:
+        version = learning.finetuned(1, TASKS)
+        choose(learning, version.model_version)
+        learning.configure(CHOICES.replace("rain", "wind"))
+        learn(learning)
+        promoted = learning.store.versions.promoted(PROJECT)
+        assert promoted is not None
+        assert (promoted.encoder, promoted.head) == (version.encoder, ZERO_SHOT)
+        assert promoted.model_version == learning.store.versions.pinned(PROJECT) == label_studio.shown[PROJECT]
+        assert label_studio.versions(PROJECT) == {promoted.model_version: len(TASKS)}
+
+
+class TestSideBySide:
+    """Two processes at one project: what one of them brings, the other doesn't take away."""
+
+    @pytest.fixture
+    def other(self, learning: Learning, label_studio: FakeLabelStudio) -> Iterator[Learning]:
+        """Another worker."""
+        other = Learning(learning.settings.model_dir, label_studio, clock=learning.clock, load=tuned_encoder)
+        yield other
+        other.close()
+
+    def test_while_a_version_is_brought_back_nobody_else_prunes(
+        self, learning: Learning, other: Learning, label_studio: FakeLabelStudio
+    ) -> None:
+        back, tuned = base(learning), learning.finetuned(1, TASKS)
+        for version in (back, tuned):
+            promote(learning, version)
+        prune = other.ask(LEARN, "prune")
+        outcomes: list[str] = []
+        label_studio.on_stored = lambda: outcomes.append(other.project_jobs.run(prune))
+        choose(learning, back.model_version)
+        assert outcomes
+        assert set(outcomes) == {"put_off"}
+        assert learning.promoted == label_studio.shown[PROJECT] == back.model_version
+        assert label_studio.versions(PROJECT) == {back.model_version: len(TASKS)}
+
+    def test_what_is_chosen_and_waits_is_not_pruned_either(
+        self, learning: Learning, other: Learning, label_studio: FakeLabelStudio
+    ) -> None:
+        first, second = learning.finetuned(1, TASKS), learning.finetuned(2, TASKS)
+        for version in (first, second):
+            promote(learning, version)
+        learning.add({21: 0}, embedded=False)
+        job = learning.ask(LEARN, "promote", first.model_version)
+        learning.project_jobs.run(job)
+        assert learning.store.jobs.get(job.id).state == "queued"
+        other.project_jobs.run(other.ask(LEARN, "prune"))
+        assert label_studio.versions(PROJECT)[first.model_version] == len(TASKS)
+
+    def test_what_label_studio_has_lost_is_brought_again_before_the_switch(
+        self, learning: Learning, label_studio: FakeLabelStudio
+    ) -> None:
+        version = learning.finetuned(1, TASKS)
+
+        def lose() -> None:
+            label_studio.on_stored = lambda: None
+            label_studio.stored = [one for one in label_studio.stored if one["task"] != 2]
+
+        label_studio.on_stored = lose
+        choose(learning, version.model_version)
+        assert learning.promoted == version.model_version
+        assert label_studio.count(version.model_version, *TASKS) == dict.fromkeys(TASKS, 1)
+
+    def test_what_it_has_lost_of_the_version_in_service_comes_back_with_the_next_prune(
+        self, learning: Learning, label_studio: FakeLabelStudio
+    ) -> None:
+        version = learning.finetuned(1, TASKS)
+        promote(learning, version)
+        label_studio.stored = []
+        learning.project_jobs.run(learning.ask(LEARN, "prune"))
+        learning.pusher.push_owed()
+        assert label_studio.count(version.model_version, *TASKS) == dict.fromkeys(TASKS, 1)
+
+    def test_a_worker_that_stood_still_for_too_long_switches_nothing(
+        self, learning: Learning, other: Learning, label_studio: FakeLabelStudio
+    ) -> None:
+        version = learning.finetuned(1, TASKS)
+        before = learning.promoted
+
+        def stand_still() -> None:
+            learning.clock.now += 10 * learning.settings.job_lease_s
+            assert learning.store.locks.take(PROJECT, "another", 1000.0)
+
+        label_studio.on_stored = stand_still
+        with pytest.raises(ProjectBusy, match="was taken over by another job"), learning.locks.hold(PROJECT):
+            learning.promoter.run(PROJECT, version.model_version)
+        assert learning.promoted == before

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from clapboard.errors import NotFoundError
-from clapboard.head import ZERO_SHOT
+from clapboard.label_studio.checks import STORED_TITLE
 from clapboard.store.versions import Version
+from clapboard.suggest.head import ZERO_SHOT
 from tests.support.fake_label_studio import CHOICES, FakeLabelStudio
 from tests.workers.learning import ENCODER, PROJECT, Learning
 from workers.refit import Refitted
@@ -47,7 +48,7 @@ def refit(learning: Learning) -> Refitted:
 def test_what_was_said_about_a_few_tasks_is_predicted_for_all_that_are_open(
     learning: Learning, label_studio: FakeLabelStudio
 ) -> None:
-    learning.add({99: 0}, set_aside=True)
+    learning.add({99: 0}, held_out=True)
     for task in (1, 2, 3):
         learning.say(task, "dog")
         learning.say(task + 10, "rain")
@@ -55,9 +56,10 @@ def test_what_was_said_about_a_few_tasks_is_predicted_for_all_that_are_open(
     assert (found.num_labels, found.num_waiting, found.changed) == (6, 0, True)
     assert found.model_version == learning.promoted != learning.zero_shot
     expected = dict.fromkeys(range(4, 11), "dog") | dict.fromkeys(range(14, 21), "rain")
-    assert learning.shown(found.model_version) == expected  # neither what was annotated nor what was set aside
+    assert learning.shown(found.model_version) == expected  # neither annotated nor held-out tasks
     assert set(label_studio.count(found.model_version, *expected).values()) == {1}
-    assert label_studio.shown[PROJECT] == label_studio.backends[PROJECT]["title"] == found.model_version
+    assert label_studio.shown[PROJECT] == found.model_version
+    assert label_studio.backends[PROJECT]["title"] == STORED_TITLE  # all is there: nobody is to be asked
     assert learning.store.catalog.project(PROJECT).model_version == found.model_version
     assert learning.store.versions.get(PROJECT, found.model_version).manifest == {
         "kind": "head",
@@ -74,15 +76,15 @@ def test_a_label_turned_round_turns_the_suggestions_round(learning: Learning) ->
     assert (shown[10], shown[20]) == ("rain", "dog")
 
 
-def test_a_set_aside_task_is_never_learnt_from(learning: Learning) -> None:
-    learning.add(dict.fromkeys(range(30, 36), 1), set_aside=True)
+def test_a_held_out_task_is_never_learnt_from(learning: Learning) -> None:
+    learning.add(dict.fromkeys(range(30, 36), 1), held_out=True)
     for task in range(30, 36):
         learning.say(task, "dog")
     found = refit(learning)
     assert (found.num_labels, found.changed) == (0, False)
 
 
-def test_where_nothing_was_said_nothing_is_rolled_out(learning: Learning, label_studio: FakeLabelStudio) -> None:
+def test_without_labels_nothing_is_rolled_out(learning: Learning, label_studio: FakeLabelStudio) -> None:
     assert not refit(learning).changed
     learning.say(1, "dog")
     learning.say(11, "rain")

@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 
 from clapboard.errors import SourceError
-from clapboard.jobs import BATCH, LEARN
+from clapboard.label_studio.checks import STORED_TITLE
 from clapboard.label_studio.client import LabelStudioClient
-from clapboard.serving import find_serving, zero_shot_version
+from clapboard.project.serving import find_serving, zero_shot_version
+from clapboard.queue.celery_app import BATCH, LEARN
 from clapboard.store import Store
 from clapboard.store.jobs import JobRequest, State
 from clapboard.store.versions import Version
 from tests.support.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import LABELS
 from tests.workers.learning import ENCODER, PROJECT, Clock, Learning, tuned_encoder
+from workers.rollout import Takeover
 
 TASKS = dict.fromkeys(range(1, 7), 0) | dict.fromkeys(range(11, 17), 1)
 OPEN = sorted(set(TASKS) - {1, 2, 11, 12})
@@ -106,9 +108,9 @@ def begun(folder: Path, label_studio: FakeLabelStudio) -> Learning:
     learning.introduce()
     label_studio.setup = learning.answer
     learning.add(TASKS)
-    learning.add({31: 0, 32: 1}, set_aside=True)
+    learning.add({31: 0, 32: 1}, held_out=True)
     version = learning.zero_shot
-    learning.rollout.run(zero_shot(learning))
+    learning.rollout.run(Takeover(zero_shot(learning)))
     assert label_studio.versions(PROJECT) == {version: len(TASKS)}
     for task in (1, 2):
         learning.say(task, "dog")
@@ -163,7 +165,7 @@ def test_while_label_studio_is_away_the_old_version_goes_on_and_afterwards_it_is
     learning.store.jobs.requeue_lost(-1)
     label_studio.is_down = True
     (job,) = learning.store.jobs.claim("worker", LEARN, 1)
-    learning.chores.run(job)
+    learning.project_jobs.run(job)
     assert learning.store.jobs.get(job.id).state == State.QUEUED
     assert learning.promoted == learning.answer() == before
     label_studio.is_down = False
@@ -184,7 +186,7 @@ def test_a_label_studio_that_goes_away_in_the_middle_of_pushing_shows_the_old_ve
     learning.ask(LEARN, "learn")
     learning.store.jobs.requeue_lost(-1)
     (job,) = learning.store.jobs.claim("worker", LEARN, 1)
-    learning.chores.run(job)
+    learning.project_jobs.run(job)
     assert learning.promoted == learning.answer() == before
     label_studio.is_down = False
     label_studio.on_stored = lambda: None
@@ -238,7 +240,7 @@ def test_prune_takes_away_what_was_replaced_and_leaves_what_is_not_ours(
     before = learning.promoted
     label_studio.store({"task": 3, "model_version": "somebody's own", "score": 0.5, "result": []})
     learning.refitter.run(PROJECT)
-    assert learning.promoter.prune(PROJECT) == 1
+    assert learning.pruner.run(PROJECT).num_gone == 1
     assert label_studio.versions(PROJECT) == {learning.promoted: len(OPEN), "somebody's own": 1}
     assert before not in label_studio.versions(PROJECT)
     assert label_studio.shown[PROJECT] == learning.promoted
@@ -250,7 +252,7 @@ def test_prune_leaves_a_version_alone_that_is_on_its_way_in(learning: Learning, 
     waiting = _candidate(learning)
     assert learning.promoter.run(PROJECT, waiting.model_version).num_waiting == 1
     num_brought = label_studio.versions(PROJECT)[waiting.model_version]
-    learning.promoter.prune(PROJECT)
+    learning.pruner.run(PROJECT)
     assert label_studio.versions(PROJECT)[waiting.model_version] == num_brought
 
 
@@ -278,7 +280,8 @@ class TestKilled:
         worker = mortal(learning, steps.append)
         worker.work_off(LEARN, wait_s=15)
         expected = state(worker)
-        assert expected["promoted"] == expected["project"] == expected["project shows"] == expected["title"]
+        assert expected["promoted"] == expected["project"] == expected["project shows"]
+        assert expected["title"] == STORED_TITLE  # all is there: nobody is to be asked
         assert expected["in Label Studio"] == {expected["promoted"]: len(OPEN)}
         assert (expected["once"], expected["owed"], expected["failed"], expected["open"]) == ({1}, 0, [], [])
         assert {"promote", "push_predictions", "pushed", "delete_model_version", "done"} <= set(steps)

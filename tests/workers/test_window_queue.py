@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.support.waiting import WAIT_S
 from workers.window_queue import WindowQueue
 
 PATIENT_S = 60.0
@@ -95,7 +96,7 @@ def test_a_full_lane_holds_up_who_puts_into_it_and_nobody_else() -> None:
         time.sleep(0.05)
         assert not third.done()
         queue.take()
-        assert third.result(timeout=10)
+        assert third.result(timeout=WAIT_S)
 
 
 @pytest.mark.parametrize("waits", ["put", "take"])
@@ -105,6 +106,6 @@ def test_whoever_waits_is_let_go_when_the_queue_is_closed(waits: str) -> None:
         waiting = pool.submit(queue.put, Piece("1")) if waits == "put" else pool.submit(queue.take)
         time.sleep(0.05)
         queue.close()
-        assert not waiting.result(timeout=10)
+        assert not waiting.result(timeout=WAIT_S)
     assert queue.take() == []
     assert not queue.put(Piece("2"))

@@ -1,1 +1,1 @@
-"""The public data sets by which CLAP's authors judge it: official layouts → figures beside published ones."""
+"""Evaluates models on the public data sets of CLAP's authors, read in their official layouts."""

@@ -1,4 +1,4 @@
-"""A benchmark: its clips, what is true of each, and the folds or splits by which its authors judge."""
+"""Benchmarks: clips with their true labels or captions, and the folds or splits that their authors define."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from clapboard.captions import ensemble
-from clapboard.prompts import TEMPLATE, spoken
+from clapboard.labels.captions import ensemble
+from clapboard.labels.prompts import TEMPLATE, spoken
 
 Kind = Literal["labels", "tags", "captions"]
-"""One label a clip (accuracy), any number of them (mAP), or sentences (retrieval)."""
+"""What the clips have: one label (accuracy), any number of labels (mAP), or captions (retrieval)."""
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
@@ -20,16 +20,16 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 class BenchmarkClip:
     """A clip that the data set's table lists."""
 
-    name: str  # as the table has it
-    path: Path | None  # None: its audio isn't there
-    part: str  # the fold or split that it belongs to
+    name: str  # as in the table
+    path: Path | None  # None: its audio is missing
+    part: str  # its fold or split
     labels: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A data set on disk. With `folds`, each part tests what the others teach; otherwise parts are named by split."""
+    """A data set on disk. With `folds`, each part is tested after training on the others; else parts are splits."""
 
     key: str
     title: str
@@ -41,22 +41,22 @@ class Benchmark:
 
     @property
     def tested(self) -> tuple[BenchmarkClip, ...]:
-        """The clips that figures are about: those of the test split, or all where there are folds."""
+        """The clips to test on: all of them where there are folds, or else those of the test split."""
         return tuple(clip for clip in self.clips if self.folds or clip.part == TEST)
 
     def prompts(self, label: str, *, captions: bool = False) -> tuple[str, ...]:
-        """The texts that the label is called by: the template's, and its captions' where they are asked for."""
+        """The label's texts: the template's, and with `captions` an ensemble of captions too."""
         own = self.template.format(spoken(label))
         return tuple(dict.fromkeys([own, *ensemble(label)])) if captions else (own,)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set is looked for, and how it is read."""
+    """How to find a data set on disk, and how to read it."""
 
     key: str
     title: str
-    folders: tuple[str, ...]  # its usual folder names, in lower case and without signs; more may follow in the real one
-    looked_for: str  # what the folder must hold, for people
+    folders: tuple[str, ...]  # beginnings of its usual folder names, in lower case and without punctuation
+    looked_for: str  # the file that the folder must have, for messages
     is_in: Callable[[Path], bool]
     read: Callable[[Path], Benchmark]

@@ -1,4 +1,4 @@
-"""Embeddings of clips kept on disk, so that a run that was killed goes on, and the next one begins with them."""
+"""Caches embeddings on disk, so that a killed run can continue, and the next run can reuse them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Self
 
 import numpy as np
 
-from clapboard.clap import EncoderIdentity
 from clapboard.errors import TrainingError
-from clapboard.scoring import Array
+from clapboard.model.clap import EncoderIdentity
+from clapboard.suggest.scoring import Array
 
 _FILE = "embeddings.db"
 _RECIPE = "1"
-"""Counted up when the same file and the same encoder would give another embedding."""
+"""Incremented when the same file and encoder would give another embedding."""
 
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS embeddings (
@@ -29,7 +29,7 @@ _SCHEMA = """
 
 @dataclass(frozen=True)
 class FileState:
-    """A file as it was when it was looked at."""
+    """The path, size and modification time of a file, which identify its content."""
 
     path: bytes
     size: int
@@ -37,15 +37,15 @@ class FileState:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """The file as it is now. Raises `OSError` if it isn't there."""
+        """The file's current state. Raises `OSError` if it doesn't exist."""
         status = path.stat()
         return cls(os.fsencode(path.resolve()), status.st_size, status.st_mtime_ns)
 
 
 class EmbeddingCache:
-    """One encoder's embeddings by file. Two runs may share the folder; one thread alone uses the object.
+    """One encoder's embeddings by file. Several runs may share the folder, but only one thread may use the object.
 
-    All raise `TrainingError` if the folder can't be written or its file is none of ours.
+    All methods raise `TrainingError` if the folder can't be written or its database can't be used.
     """
 
     def __init__(self, folder: Path, identity: EncoderIdentity) -> None:
@@ -56,20 +56,20 @@ class EmbeddingCache:
             self._database = sqlite3.connect(self._file, isolation_level=None, timeout=60.0)
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error
-        self._ask("PRAGMA journal_mode = WAL")
-        self._ask("PRAGMA synchronous = NORMAL")  # a power cut may cost the last clips, no more
-        self._ask(_SCHEMA)
+        self._query("PRAGMA journal_mode = WAL")
+        self._query("PRAGMA synchronous = NORMAL")  # a power cut may cost the last clips, no more
+        self._query(_SCHEMA)
 
     def get(self, file: FileState) -> Array | None:
-        """The file's embedding `[D]`; None if it isn't known, or the file is another one by now."""
+        """The file's embedding `[D]`; None if there is none, or if the file has changed."""
         query = "SELECT embedding FROM embeddings WHERE path = ? AND encoder = ? AND size = ? AND mtime_ns = ?"
-        rows = self._ask(query, file.path, self._encoder, file.size, file.mtime_ns)
+        rows = self._query(query, file.path, self._encoder, file.size, file.mtime_ns)
         return np.frombuffer(rows[0][0], np.float32) if rows else None
 
     def put(self, file: FileState, embedding: Array) -> None:
-        """Keep the file's embedding `[D]`; it survives the process when this returns."""
+        """Stores the file's embedding `[D]`; it is kept even if the process is killed afterwards."""
         row = (file.path, file.size, file.mtime_ns, self._encoder, embedding.tobytes())
-        self._ask("REPLACE INTO embeddings VALUES (?, ?, ?, ?, ?)", *row)
+        self._query("REPLACE INTO embeddings VALUES (?, ?, ?, ?, ?)", *row)
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +79,7 @@ class EmbeddingCache:
     ) -> None:
         self._database.close()
 
-    def _ask(self, query: str, *values: object) -> list[tuple[bytes]]:
+    def _query(self, query: str, *values: object) -> list[tuple[bytes]]:
         try:
             return self._database.execute(query, values).fetchall()
         except sqlite3.Error as error:

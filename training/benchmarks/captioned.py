@@ -1,4 +1,4 @@
-"""AudioCaps and Clotho: clips with several sentences each. Their test parts alone are read.
+"""AudioCaps and Clotho: clips with several captions each. Only their test splits are read.
 
 Kim, Kim, Lee and Kim, «AudioCaps: Generating Captions for Audios in The Wild» (NAACL 2019); Drossos, Lipping and
 Virtanen, «Clotho: an Audio Captioning Dataset» (ICASSP 2020).
@@ -26,7 +26,7 @@ _AUDIO_CAPS_COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 
 
 def _audio_caps(folder: Path) -> Benchmark:
-    """One clip for each excerpt of a video: the table has a row for each of its captions."""
+    """Reads AudioCaps: one clip for each excerpt of a video; the table has a row for each caption."""
     table = _audio_caps_table(folder)
     assert table is not None
     by_excerpt: dict[tuple[str, int], list[dict[str, str]]] = {}
@@ -34,8 +34,8 @@ def _audio_caps(folder: Path) -> Benchmark:
         by_excerpt.setdefault((row["youtube_id"], _second(table, row)), []).append(row)
     num_excerpts = Counter(video for video, _ in by_excerpt)
     files = AudioFiles(folder)
-    # By their numbers alone clips are found in their own folder: elsewhere those are another data set's.
-    numbered = AudioFiles(*(found for name in _AUDIO_CAPS_SPLIT for found in sorted(folder.glob(name))))
+    # Files named by number count only in the test split's folder: elsewhere they belong to another data set.
+    numbered = AudioFiles(*(split for name in _AUDIO_CAPS_SPLIT for split in sorted(folder.glob(name))))
     clips = []
     for (video, start), rows in by_excerpt.items():
         stems = youtube_stems(video, start, start + _AUDIO_CAPS_CLIP_S, is_only=num_excerpts[video] == 1)
@@ -67,7 +67,7 @@ def _clotho(folder: Path) -> Benchmark:
 
 
 def _audio_caps_table(folder: Path) -> Path | None:
-    """Other data sets have a test.csv too: this one names videos."""
+    """AudioCaps' table, or None. Other data sets have a test.csv too, but theirs has no column youtube_id."""
     for table in (folder / name for name in _AUDIO_CAPS_TABLES):
         if table.is_file():
             with table.open(encoding="utf-8-sig", errors="replace") as file:

@@ -1,4 +1,4 @@
-"""A benchmark's clips → one embedding each, by the very code that serves. What isn't there is counted."""
+"""Embeds a benchmark's clips, as in service, and counts those that are missing or unreadable."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clapboard.clap import ClapEncoder
 from clapboard.errors import AudioError
-from clapboard.scoring import Array
+from clapboard.model.clap import ClapEncoder
+from clapboard.suggest.scoring import Array
 from training.benchmarks.benchmark import BenchmarkClip
 from training.benchmarks.cache import EmbeddingCache, FileState
 from training.evaluation.listed_clips import Unreadable
 
 _MAX_THREADS = 16
-_AHEAD = 4  # files a thread has before it, so that none waits for the table's order
+_AHEAD = 4  # files queued for each thread, so that none waits for the results before
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedClips:
-    """The clips that could be heard, with their embeddings `[N, D]`, and those that couldn't."""
+    """The readable clips with their embeddings `[N, D]`, and the clips that are missing or unreadable."""
 
     clips: tuple[BenchmarkClip, ...]
     embeddings: Array
-    missing: tuple[str, ...]  # names whose audio isn't there
+    missing: tuple[str, ...]  # names of clips without a file
     unreadable: tuple[Unreadable, ...]
 
 
@@ -38,11 +38,11 @@ def embed_clips(
     *,
     on_clip: Callable[[], None] = lambda: None,
 ) -> EmbeddedClips:
-    """The clips with their embeddings, from the cache or anew, in their order.
+    """The clips in order with their embeddings, cached or new. `on_clip` is called after each clip.
 
-    `on_clip` hears of each clip that is done. Raises `TrainingError` if the cache can't be used.
+    Raises `TrainingError` if the cache can't be used.
     """
-    heard: list[BenchmarkClip] = []
+    readable: list[BenchmarkClip] = []
     rows: list[Array] = []
     missing = []
     unreadable = []
@@ -52,31 +52,31 @@ def embed_clips(
         elif isinstance(outcome, AudioError):
             unreadable.append(Unreadable(clip.path, str(outcome)))
         elif outcome is not None:
-            heard.append(clip)
+            readable.append(clip)
             rows.append(outcome)
         on_clip()
     embeddings = np.stack(rows) if rows else np.zeros((0, encoder.identity.dim), np.float32)
-    return EmbeddedClips(tuple(heard), embeddings, tuple(missing), tuple(unreadable))
+    return EmbeddedClips(tuple(readable), embeddings, tuple(missing), tuple(unreadable))
 
 
 Outcome = Array | AudioError | None
-"""A clip's embedding `[D]`, why there is none, or nothing where no file is."""
+"""A clip's embedding `[D]`, the error that prevented it, or None if the clip has no file."""
 
 
 def _in_order(
     encoder: ClapEncoder, clips: Sequence[BenchmarkClip], cache: EmbeddingCache
 ) -> Iterator[tuple[BenchmarkClip, Outcome]]:
-    """Each clip and what became of it. Threads decode ahead while the encoder, which takes turns, computes."""
+    """Each clip and its outcome, in order. Threads decode ahead while the encoder computes one recording at a time."""
     threads = min(_MAX_THREADS, os.cpu_count() or 1)
-    begun: deque[tuple[BenchmarkClip, Callable[[], Outcome]]] = deque()
+    pending: deque[tuple[BenchmarkClip, Callable[[], Outcome]]] = deque()
     with ThreadPoolExecutor(threads, "embed") as pool:
         try:
             for clip in clips:
-                begun.append((clip, _begin(encoder, clip, cache, pool)))
-                if len(begun) > threads * _AHEAD:
-                    first, finish = begun.popleft()
+                pending.append((clip, _begin(encoder, clip, cache, pool)))
+                if len(pending) > threads * _AHEAD:
+                    first, finish = pending.popleft()
                     yield first, finish()
-            for clip, finish in begun:
+            for clip, finish in pending:
                 yield clip, finish()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -85,17 +85,17 @@ def _in_order(
 def _begin(
     encoder: ClapEncoder, clip: BenchmarkClip, cache: EmbeddingCache, pool: ThreadPoolExecutor
 ) -> Callable[[], Outcome]:
-    """What waits for the clip's embedding, keeps it where it is new, and gives it."""
+    """Starts embedding the clip; returns a function that waits for the outcome and caches a new embedding."""
     if clip.path is None:
         return lambda: None
     try:
         file = FileState.of(clip.path)
     except OSError as error:
-        refused = AudioError(f"{clip.path.name} can't be opened ({error.strerror}): check its permissions.")
-        return lambda: refused
-    known = cache.get(file)
-    if known is not None:
-        return lambda: known
+        failure = AudioError(f"{clip.path.name} can't be opened ({error.strerror}): check its permissions.")
+        return lambda: failure
+    cached = cache.get(file)
+    if cached is not None:
+        return lambda: cached
     future = pool.submit(encoder.embed_recording, clip.path)
 
     def finish() -> Outcome:

@@ -1,4 +1,4 @@
-"""Embeddings of a benchmark → its figures: zero-shot by texts, a linear probe by its folds or splits, or retrieval."""
+"""Computes a benchmark's figures from its embeddings: zero-shot, linear probe and retrieval."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from clapboard.scoring import Array, mean_direction
+from clapboard.suggest.scoring import Array, mean_direction
 from training.benchmarks.benchmark import TEST, TRAIN, VALIDATION, Benchmark
 from training.benchmarks.embedding import EmbeddedClips
 from training.evaluate import Truth, mean_average_precision
@@ -17,24 +17,24 @@ from training.evaluation.retrieval import Retrieval, retrieval
 
 EmbedTexts = Callable[[Sequence[str]], Array]
 
-_VALIDATION_SHARE = 10  # every tenth training clip validates, where the authors name no clips for it
+_VALIDATION_SHARE = 10  # every tenth training clip, where the authors define no validation split
 
 
 @dataclass(frozen=True)
 class Classification:
-    """`score` is top-1 accuracy, or mAP over the labels that some clip has where clips have several; in [0, 1]."""
+    """The figures of a classification. `score` is top-1 accuracy, or mAP where clips have several labels; in [0, 1]."""
 
     score: float
     num_clips: int
-    top_5: float | None = None  # for a single label
+    top_5: float | None = None  # where clips have one label
     by_fold: Mapping[str, float] = field(default_factory=dict)
-    strengths: Mapping[str, float] = field(default_factory=dict)  # of the probe, as each fold or split chose it
+    strengths: Mapping[str, float] = field(default_factory=dict)  # of the probe, as chosen for each fold or split
 
 
 def zero_shot(
     benchmark: Benchmark, embedded: EmbeddedClips, embed_texts: EmbedTexts, *, captions: bool = False
 ) -> Classification | None:
-    """How well the labels' texts alone tell the tested clips apart; None if none of them could be heard."""
+    """The figures of zero-shot classification on the test clips; None if none of them could be embedded."""
     rows = _places(embedded, [clip.part for clip in benchmark.tested])
     if not rows.size:
         return None
@@ -45,11 +45,11 @@ def zero_shot(
 
 
 def supervised(benchmark: Benchmark, embedded: EmbeddedClips) -> Classification | None:
-    """How well a linear probe does that learnt from the training folds or splits alone; None if they aren't there.
+    """The figures of a linear probe that learns from the training folds or splits; None if there are too few of them.
 
-    Its regularisation is chosen on part of the training clips: on the fold that follows the tested one, on the
-    validation split, or on every tenth clip. Then it learns from them all. Over folds the score is the mean of theirs,
-    as the authors of ESC-50 and UrbanSound8K ask for, whose folds differ in size.
+    Its regularisation is chosen on part of the training clips: the fold after the tested one, the validation split, or
+    every tenth clip. Then it learns from all of them. With folds, the score is the mean of the folds' scores, as the
+    authors of ESC-50 and UrbanSound8K require.
     """
     truth = _truth(benchmark, embedded)
     parts = np.array([clip.part for clip in embedded.clips])
@@ -58,21 +58,24 @@ def supervised(benchmark: Benchmark, embedded: EmbeddedClips) -> Classification 
         return None
     exclusive = benchmark.kind == "labels"
     metric = _accuracy if exclusive else _mean_average_precision
-    x = embedded.embeddings
+    embeddings = embedded.embeddings
     scores = np.zeros(truth.shape, np.float32)
     strengths = {}
     for name, (train, validation, test) in trials.items():
-        strength = probe.tune(x[train], truth[train], x[validation], truth[validation], exclusive, metric)
-        learnt = np.concatenate([train, validation])
-        scores[test] = probe.fit(x[learnt], truth[learnt], strength, exclusive=exclusive).logits(x[test])
+        strength = probe.tune(
+            embeddings[train], truth[train], embeddings[validation], truth[validation], exclusive, metric
+        )
+        known = np.concatenate([train, validation])
+        fitted = probe.fit(embeddings[known], truth[known], strength, exclusive=exclusive)
+        scores[test] = fitted.logits(embeddings[test])
         strengths[name] = strength
     tested = np.concatenate([test for _, _, test in trials.values()])
-    found = _classification(benchmark, scores[tested], truth[tested], parts[tested], strengths)
-    return replace(found, score=float(np.mean([*found.by_fold.values()]))) if found.by_fold else found
+    figures = _classification(benchmark, scores[tested], truth[tested], parts[tested], strengths)
+    return replace(figures, score=float(np.mean([*figures.by_fold.values()]))) if figures.by_fold else figures
 
 
 def retrieve(embedded: EmbeddedClips, embed_texts: EmbedTexts) -> Retrieval | None:
-    """How well clips and their captions find each other; None if no clip could be heard."""
+    """The figures of retrieval between clips and captions; None if no clip could be embedded."""
     if not embedded.clips:
         return None
     captions = [caption for clip in embedded.clips for caption in clip.captions]
@@ -81,7 +84,7 @@ def retrieve(embedded: EmbeddedClips, embed_texts: EmbedTexts) -> Retrieval | No
 
 
 def top_k_accuracy(scores: Array, truth: Truth, k: int) -> float:
-    """The share of clips `[N, L]` whose label is among the k highest; of equal scores, the first labels count."""
+    """The share of clips `[N, L]` whose label is among the k highest scores; equal scores keep the labels' order."""
     own = scores[truth][:, None]  # [N, 1]
     earlier = np.arange(scores.shape[1]) < truth.argmax(axis=1)[:, None]
     above = (scores > own).sum(axis=1) + ((scores == own) & earlier).sum(axis=1)
@@ -90,11 +93,11 @@ def top_k_accuracy(scores: Array, truth: Truth, k: int) -> float:
 
 Rows = npt.NDArray[np.int64]
 Trial = tuple[Rows, Rows, Rows]
-"""Rows to train on, to choose the regularisation by, and to test on."""
+"""The rows to train on, to choose the regularisation by, and to test on."""
 
 
 def _fold_trials(parts: npt.NDArray[np.str_]) -> dict[str, Trial]:
-    """A trial for each fold, validated on the one after it; none if there are fewer than three."""
+    """A trial for each fold, validated on the fold after it; none if there are fewer than three folds."""
     folds = sorted(set(parts.tolist()), key=lambda fold: (len(fold), fold))  # 2 before 10
     if len(folds) < 3:
         return {}
@@ -110,8 +113,8 @@ def _split_trial(parts: npt.NDArray[np.str_]) -> dict[str, Trial]:
     """The one trial of train, validation and test; none if train or test is empty."""
     train, validation, test = (np.flatnonzero(parts == name) for name in (TRAIN, VALIDATION, TEST))
     if not validation.size:
-        is_held = np.arange(len(train)) % _VALIDATION_SHARE == _VALIDATION_SHARE - 1
-        train, validation = train[~is_held], train[is_held]
+        is_validation = np.arange(len(train)) % _VALIDATION_SHARE == _VALIDATION_SHARE - 1
+        train, validation = train[~is_validation], train[is_validation]
     return {TEST: (train, validation, test)} if train.size and validation.size and test.size else {}
 
 
@@ -144,7 +147,7 @@ def _places(embedded: EmbeddedClips, parts: Sequence[str]) -> Rows:
 
 
 def _truth(benchmark: Benchmark, embedded: EmbeddedClips) -> Truth:
-    """Which labels hold, `[N, L]`."""
+    """The true labels as a mask `[N, L]`."""
     place = {label: number for number, label in enumerate(benchmark.labels)}
     truth = np.zeros((len(embedded.clips), len(benchmark.labels)), bool)
     for row, clip in enumerate(embedded.clips):

@@ -26,7 +26,7 @@ def _read(folder: Path) -> Benchmark:
     clips += [_clip(row, evaluation, TEST) for row in read_table(tables / "eval.csv", ("fname", "labels"))]
     unknown = {label for clip in clips for label in clip.labels} - set(labels)
     if unknown:
-        raise TrainingError(f"Table {tables / 'vocabulary.csv'} has no label {min(unknown)}: download it anew.")
+        raise TrainingError(f"Table {tables / 'vocabulary.csv'} has no label {min(unknown)}: download it again.")
     return Benchmark("fsd50k", "FSD50K", "tags", tuple(clips), labels)
 
 
@@ -37,7 +37,7 @@ def _clip(row: dict[str, str], files: AudioFiles, part: str) -> BenchmarkClip:
 def _split(table: Path, row: dict[str, str]) -> str:
     if row["split"] not in _SPLITS:
         raise TrainingError(
-            f"Table {table} has “{row['split']}” at {row['fname']}, not train or val: download it anew."
+            f"Table {table} has “{row['split']}” at {row['fname']}, not train or val: download it again."
         )
     return _SPLITS[row["split"]]
 

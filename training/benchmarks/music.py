@@ -1,8 +1,8 @@
 """GTZAN: 1,000 excerpts of ten genres, one folder a genre.
 
 Tzanetakis and Cook, «Musical genre classification of audio signals» (IEEE TSAP 2002). Its authors define no folds. Ours
-are the ten runs of ten numbers, `blues.00000`–`blues.00009` and so on, since neighbours are often by one artist (Sturm,
-«The GTZAN dataset», 2013), and an artist in both training and test flatters a probe.
+are blocks of ten numbers, `blues.00000`–`blues.00009` and so on: neighbours are often by one artist (Sturm, «The GTZAN
+dataset», 2013), and a probe looks better than it is if an artist is in both training and test.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from training.benchmarks.audio_files import AudioFiles
 from training.benchmarks.benchmark import Benchmark, BenchmarkClip, Source
 
 TEMPLATE = "This is a {} song."
-"""What LAION's zero-shot evaluation calls a genre."""
+"""The prompt of LAION's zero-shot evaluation."""
 
 _GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 _CLIPS_A_GENRE, _FOLDS = 100, 10
@@ -21,7 +21,7 @@ _FOLDERS = (".", "genres_original", "genres", "Data/genres_original")
 
 
 def _read(folder: Path) -> Benchmark:
-    """All 1,000 clips that the data set has, whether they are there or not."""
+    """Reads GTZAN: all of its 1,000 clips, whether their files are there or not."""
     genres = _genres(folder)
     assert genres is not None
     files = AudioFiles(*(genres / genre for genre in _GENRES))
@@ -36,7 +36,7 @@ def _read(folder: Path) -> Benchmark:
 
 
 def _genres(folder: Path) -> Path | None:
-    """The folder that holds the genres'."""
+    """The folder that has the genres' folders; None if there is none."""
     return next((folder / name for name in _FOLDERS if (folder / name / "blues").is_dir()), None)
 
 

@@ -1,6 +1,6 @@
-"""Figures that others published on the same data sets, each with the place where it stands.
+"""Figures that others published on the same data sets, each with its source.
 
-Supervised figures of CLAP's authors are of finetuned audio encoders; ours are of a linear probe on frozen embeddings.
+The supervised figures of CLAP's authors are of finetuned audio encoders; ours are of linear probes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ RETRIEVAL = tuple(f"{way} {measure}" for way in ("T→A", "A→T") for measure i
 
 @dataclass(frozen=True)
 class Published:
-    """One model's figures: data set → measure → per cent, with as many digits as its source has."""
+    """One model's figures, data set → measure → per cent, with as many digits as in the source."""
 
     model: str
     source: str

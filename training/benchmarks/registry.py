@@ -1,4 +1,4 @@
-"""All benchmarks there are, and where they lie below a folder."""
+"""The list of benchmarks, and the search for their folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCES = (AUDIO_CAPS, CLOTHO, ESC50, URBAN_SOUND_8K, VGGSOUND, GTZAN, FSD50K, E
 
 
 def choose(keys: Sequence[str]) -> tuple[Source, ...]:
-    """The benchmarks of these names; all if there are none. Raises `SettingsError` for a name that nothing has."""
+    """The benchmarks with these keys; all of them if no key is given. Raises `SettingsError` for an unknown key."""
     known = {source.key: source for source in SOURCES}
     unknown = [key for key in keys if key not in known]
     if unknown:
@@ -27,11 +27,11 @@ def choose(keys: Sequence[str]) -> tuple[Source, ...]:
 
 
 def locate(source: Source, root: Path) -> Path | None:
-    """The folder that holds the data set: the root, or one below it by its usual name, or one inside of that.
+    """The data set's folder: the root, a folder in it with a usual name, or a folder in that one; None if none fits.
 
-    Of several, the one whose name stands first in the source's counts.
+    Of several, the one whose name comes first in the source's list is returned.
 
-    Raises `SettingsError` if the root is no folder.
+    Raises `SettingsError` if the root isn't a folder.
     """
     if not root.is_dir():
         raise SettingsError(f"Folder {root} doesn't exist: name the one that holds the data sets.")
@@ -45,5 +45,5 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _bare(name: str) -> str:
-    """A folder's name without case and signs: `ESC-50-master` and `esc50` begin alike."""
+    """A folder's name in lower case without punctuation: `ESC-50-master` starts like `esc50`."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

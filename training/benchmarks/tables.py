@@ -1,4 +1,4 @@
-"""A benchmark's result, and the authors' three tables as data: retrieval, zero-shot, supervised."""
+"""Results of benchmarks, and the layouts of the authors' three tables: retrieval, zero-shot and supervised."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from clapboard.clap import ClapEncoder
+from clapboard.model.clap import ClapEncoder
 from training.benchmarks.benchmark import Benchmark, BenchmarkClip
 from training.benchmarks.cache import EmbeddingCache
 from training.benchmarks.embedding import embed_clips
@@ -18,7 +18,7 @@ from training.evaluation.retrieval import Retrieval
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one benchmark. A figure is None where the data set has none of its kind, or no clip for it."""
+    """The result of one benchmark. A figure is None if the data set doesn't have it, or has no clips for it."""
 
     key: str
     title: str
@@ -33,7 +33,7 @@ class Result:
 
     @property
     def shortfall(self) -> str:
-        """What the figures are of where that isn't all of it: “14 of 15 clips, 4 of 5 folds”."""
+        """How much of the data set was evaluated, such as “14 of 15 clips, 4 of 5 folds”; empty if all of it was."""
         if self.num_heard == self.num_listed:
             return ""
         clips = f"{self.num_heard} of {self.num_listed} clips"
@@ -42,9 +42,9 @@ class Result:
 
     @property
     def measures(self) -> Mapping[str, float]:
-        """The figures by the names that the tables give them."""
-        found = {ZERO_SHOT: self.zero_shot, SUPERVISED: self.supervised}
-        measures = {name: one.score for name, one in found.items() if one is not None}
+        """The figures by their names in the tables."""
+        classifications = {ZERO_SHOT: self.zero_shot, SUPERVISED: self.supervised}
+        measures = {name: figures.score for name, figures in classifications.items() if figures is not None}
         if self.retrieval is not None:
             ways = (self.retrieval.text_to_audio, self.retrieval.audio_to_text)
             figures = [getattr(way, name) for way in ways for name in ("recall_1", "recall_5", "recall_10", "map_10")]
@@ -53,7 +53,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values."""
-        files = [{"path": str(one.path), "error": one.reason} for one in self.unreadable]
+        files = [{"path": str(file.path), "error": file.reason} for file in self.unreadable]
         return asdict(self) | {"unreadable": files}
 
 
@@ -68,7 +68,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """A table's title and columns, and what must be known to compare its rows."""
+    """A table's title and columns, and a note on how far its rows can be compared."""
 
     title: str
     columns: tuple[Column, ...]
@@ -90,7 +90,7 @@ _FINETUNED = "Ours is a linear probe on frozen embeddings; the audio encoders of
 
 
 def layouts(keys: Collection[str]) -> tuple[TableLayout, ...]:
-    """The authors' tables, with the columns of these data sets; those without any are left out."""
+    """The authors' tables with the columns of these data sets; tables without columns are left out."""
     captioned = {"audiocaps": "AudioCaps", "clotho": "Clotho"}
     retrieval = [
         TableLayout(f"1. Retrieval on {title}, %", tuple(Column(key, name, name) for name in RETRIEVAL), _UNSORTED)
@@ -110,7 +110,7 @@ def layouts(keys: Collection[str]) -> tuple[TableLayout, ...]:
 
 
 def needed_clips(benchmark: Benchmark, *, with_probe: bool) -> tuple[BenchmarkClip, ...]:
-    """The clips that must be heard: all to learn a probe, otherwise those that are tested on."""
+    """The clips to embed: all of them for a probe, otherwise only those to test on."""
     return benchmark.clips if with_probe else benchmark.tested
 
 
@@ -123,16 +123,16 @@ def evaluate(
     captions: bool = False,
     on_clip: Callable[[], None] = lambda: None,
 ) -> Result:
-    """The benchmark's result by that encoder, its labels read in one template or in an ensemble of captions.
+    """Evaluates the encoder on the benchmark; `captions` takes an ensemble of captions for each label, not one prompt.
 
-    `on_clip` hears of each clip that is done. Raises `TrainingError` if the cache can't be used.
+    `on_clip` is called after each clip. Raises `TrainingError` if the cache can't be used.
     """
     clips = needed_clips(benchmark, with_probe=with_probe)
     embedded = embed_clips(encoder, clips, cache, on_clip=on_clip)
-    heard = (benchmark.key, benchmark.title, len(clips), len(embedded.clips), embedded.missing, embedded.unreadable)
+    counts = (benchmark.key, benchmark.title, len(clips), len(embedded.clips), embedded.missing, embedded.unreadable)
     if benchmark.kind == "captions":
-        return Result(*heard, retrieval=retrieve(embedded, encoder.embed_texts))
+        return Result(*counts, retrieval=retrieve(embedded, encoder.embed_texts))
     probe = supervised(benchmark, embedded) if with_probe else None
     by_text = zero_shot(benchmark, embedded, encoder.embed_texts, captions=captions)
     num_folds = len({clip.part for clip in clips}) if benchmark.folds else 0
-    return Result(*heard, zero_shot=by_text, supervised=probe, num_folds=num_folds)
+    return Result(*counts, zero_shot=by_text, supervised=probe, num_folds=num_folds)

@@ -1,5 +1,5 @@
-"""Audio–text pairs from wherever they are → one kind of data set: tar shards with a manifest, and their stream.
+"""Turns audio–text pairs from many kinds of sources into tar shards with a manifest, and streams them.
 
-Read the modules in the order `pairs`, `sources` (and what it opens: `folders`, `listed`, `hugging_face`, `tars`,
-`projects`), `filters` (with `language` and `loudness`), `heard`, `shards`, `manifest`, `build`, `stream`.
+Read the modules in the order `pairs`, `sources` (and what it opens: `folders`, `listed_pairs`, `hugging_face`,
+`tars`, `projects`), `filters` (with `language` and `loudness`), `decoding`, `shards`, `manifest`, `build`, `stream`.
 """

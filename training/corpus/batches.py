@@ -1,4 +1,4 @@
-"""A data set's pairs → batches: a caption of each sound, its own or one made of its tags."""
+"""Turns a data set's pairs into batches: each sound with one of its captions, or one made of its tags."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clapboard.audio import SAMPLE_RATE, WINDOW_S, Waveform
-from clapboard.captions import Captioner, raw
+from clapboard.audio.windows import SAMPLE_RATE, WINDOW_S, Waveform
 from clapboard.errors import TrainingError
+from clapboard.labels.captions import Captioner, raw
 from training.corpus.stream import PairStream, Sample
 from training.pretraining.batch import Batch, respelt
 from training.pretraining.loss import Meaning
@@ -17,9 +17,9 @@ from training.pretraining.processes import ALONE, Processes
 
 
 class PairBatches:
-    """Each sound of a data set once an epoch; what doesn't fill a batch waits for the next one.
+    """Batches that use each sound of a data set once an epoch, except those that don't fill a last batch.
 
-    What is longer than a window is cropped to one at random, and for models that fuse four mels to `max_s`.
+    Longer sounds are cropped at random to `max_s`: one window, or more for models that fuse four mels.
     """
 
     def __init__(
@@ -33,30 +33,31 @@ class PairBatches:
         threads: int = 1,
         processes: Processes = ALONE,
     ) -> None:
-        """Raises `TrainingError` if the data set can't be used, fills no batch, or the processes can't share one."""
+        """Raises `TrainingError` if the data set can't be used, or a batch can't be filled or divided."""
         if batch_size % processes.count:
             raise TrainingError(
-                f"A batch of {batch_size} can't be shared by {processes.count} processes: choose a multiple."
+                f"A batch of {batch_size} can't be divided among {processes.count} processes: choose a multiple of "
+                f"{processes.count}."
             )
         self._stream = PairStream(folder, seed=seed, rank=processes.rank, world_size=processes.count, threads=threads)
         self._captioner = captioner
-        self._here = batch_size // processes.count
+        self._samples_per_process = batch_size // processes.count
         self._seed = seed
         self._max_samples = round(max_s * SAMPLE_RATE)
         self._rank = processes.rank
         self.num_batches = self._stream.num_samples // batch_size
         if not self.num_batches:
             raise TrainingError(
-                f"Data set {folder} has {self._stream.num_samples} pairs, less than a batch of {batch_size}: choose a "
-                "smaller one."
+                f"Data set {folder} has {self._stream.num_samples} pairs, fewer than a batch of {batch_size}: choose a "
+                "smaller batch size."
             )
 
     def epoch(self, number: int, *, skip: int = 0) -> Iterator[Batch]:
         """The epoch's batches in its own random order, without the first `skip`."""
-        samples = self._stream.epoch(number, skip=skip * self._here)
+        samples = self._stream.epoch(number, skip=skip * self._samples_per_process)
         for index in range(skip, self.num_batches):
             rng = np.random.default_rng([self._seed, number, index, self._rank])
-            yield self._batch([next(samples) for _ in range(self._here)], rng)
+            yield self._batch([next(samples) for _ in range(self._samples_per_process)], rng)
 
     def _batch(self, samples: list[Sample], rng: np.random.Generator) -> Batch:
         captions = [self._caption(sample, rng) for sample in samples]
@@ -75,15 +76,15 @@ class PairBatches:
 
 
 def meaning(sample: Sample, caption: str) -> Meaning:
-    """The sample's tags in equal shares, or else its caption: what is called the same is the same, in any spelling."""
+    """The sample's tags in equal shares, or its caption if it has none. Spelling variants count as the same."""
     if sample.tags:
-        named = dict.fromkeys(map(raw, sample.tags))
-        return {tag: 1 / len(named) for tag in named}
+        tags = dict.fromkeys(map(raw, sample.tags))
+        return {tag: 1 / len(tags) for tag in tags}
     return {caption.lower().rstrip("."): 1.0}
 
 
 def crop(waveform: Waveform, max_samples: int, rng: np.random.Generator) -> Waveform:
-    """The waveform, or a random piece of it, `[t]`, t ≤ `max_samples`."""
+    """The waveform, or a random excerpt of `max_samples` if it is longer."""
     if waveform.size <= max_samples:
         return waveform
     start = int(rng.integers(waveform.size - max_samples + 1))

@@ -1,4 +1,4 @@
-"""What a pair must be like to be kept; for each that isn't, one reason."""
+"""The rules that a pair must pass, and the reasons for which it is left out."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from clapboard.errors import TrainingError
 from training.corpus.loudness import loudness
 
 Pcm = npt.NDArray[np.int16]
-"""16-bit samples at 48 kHz, `[T]`: what is kept of a sound, and what it is known by."""
+"""16-bit samples at 48 kHz, `[T]`: the form in which sounds are stored and compared."""
 
 _FULL_SCALE = 32_767
 
 
 class Reason(enum.StrEnum):
-    """Why a pair, or one caption or tag of it, is left out."""
+    """The reason for which a pair, or one of its captions or tags, is left out."""
 
-    SET_ASIDE = "set_aside"  # a task for judging, or a sound that such a task has
-    BULK = "accepted_in_bulk"  # nobody listened
+    HELD_OUT = "set_aside"  # a held-out task, or a sound that such a task has
+    BULK = "accepted_in_bulk"  # nobody has listened to it
     MISSING_TEXT = "missing_text"
     WORDLESS_TAG = "tag_without_word"
     FEW_WORDS = "too_few_words"
@@ -34,12 +34,12 @@ class Reason(enum.StrEnum):
     LONG = "too_long"
     QUIET = "too_quiet"
     CLIPPED = "clipped"
-    DUPLICATE = "duplicate"  # joined with the first of the same sound
+    DUPLICATE = "duplicate"  # merged into the first pair with the same sound
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The bounds; tags are judged by no bound, only captions."""
+    """The limits that sounds and captions must keep; tags have none."""
 
     min_s: float = 0.3
     max_s: float = 60.0
@@ -52,13 +52,13 @@ class Rules:
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, (self.min_s, self.max_s, self.min_lufs, self.max_clipped_share))):
             raise TrainingError(
-                "Bounds of length, loudness and clipping are finite numbers: take a large one for none."
+                "Limits of length, loudness and clipping must be finite numbers: for no limit, choose a large one."
             )
         if self.min_s > self.max_s or self.min_words > self.max_words:
-            raise TrainingError("The least length is above the greatest, so that nothing would be kept: swap them.")
+            raise TrainingError("The minimum length is above the maximum, so nothing would be kept: swap them.")
 
     def caption_fault(self, caption: str, is_wanted: Callable[[str], bool]) -> Reason | None:
-        """Why the caption can't be kept; None if it can. `is_wanted` judges its language."""
+        """The reason to drop the caption; None to keep it. `is_wanted` judges its language."""
         num_words = len(caption.split())
         if num_words < self.min_words:
             return Reason.FEW_WORDS
@@ -67,7 +67,7 @@ class Rules:
         return None if is_wanted(caption) else Reason.LANGUAGE
 
     def sound_fault(self, pcm: Pcm, duration_s: float) -> Reason | None:
-        """Why the sound `[T]` can't be kept; None if it can."""
+        """The reason to drop the sound `[T]`; None to keep it."""
         if duration_s < self.min_s:
             return Reason.SHORT
         if duration_s > self.max_s:

@@ -1,4 +1,4 @@
-"""A folder of audio files → pairs: what stands beside each file in a `.txt` or `.json`, or else its folder's name."""
+"""Pairs of a folder of audio files, with the texts of the `.txt` or `.json` beside each, or with the folder's name."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ AUDIO_SUFFIXES = frozenset(
 
 
 def folder_pairs(folder: Path) -> Iterator[Pair]:
-    """The folder's audio files, also those in folders below, by path; what is hidden is left out.
+    """The pairs of the audio files in the folder and below it, in the order of their paths, without hidden files.
 
-    `.txt`: a caption a line; `.json`: named fields. In a folder where no audio file has either, the folder's name is
-    the tag of each. Raises `TrainingError` if a folder or a file of texts can't be read.
+    A `.txt` has a caption a line, a `.json` has named fields. In a folder where no audio file has either, the folder's
+    name is the tag of each. Raises `TrainingError` if a folder or a file of texts can't be read.
     """
     for place in _places(folder):
         files = [file for file in sorted(place.iterdir()) if not file.name.startswith(".") and not file.is_dir()]
         by_suffix = {(file.stem, file.suffix.lower()): file for file in files}
         sounds = [file for file in files if is_audio(file)]
-        said = {file: _beside(file.stem, by_suffix) for file in sounds}
-        by_folder = Fields((), unique([name_of(place)]), "", {})
-        nothing = Fields((), (), "", {}) if any(said.values()) else by_folder
+        fields = {file: _fields_beside(file.stem, by_suffix) for file in sounds}
+        folder_name = Fields((), unique([name_of(place)]), "", {})
+        default = Fields((), (), "", {}) if any(fields.values()) else folder_name
         for file in sounds:
-            yield (said[file] or nothing).pair(file.relative_to(folder).as_posix(), file)
+            yield (fields[file] or default).pair(file.relative_to(folder).as_posix(), file)
 
 
 def is_audio(file: Path) -> bool:
-    """Whether its name says so."""
+    """Whether the file's name has the suffix of an audio format."""
     return file.suffix.lower() in AUDIO_SUFFIXES
 
 
 def name_of(folder: Path) -> str:
-    """What the folder is called, also where `..` or nothing was given."""
+    """The folder's name, resolved where the path is `.`, ends in `..` or is empty."""
     return folder.name if folder.name not in {"", ".."} else folder.resolve().name
 
 
 def _places(folder: Path) -> Iterator[Path]:
-    """The folder and those below by path, also behind links, but each once."""
+    """The folder and those below it in the order of their paths, each once; links are followed."""
     seen = set()
     for place, below, _ in os.walk(folder, followlinks=True, onerror=_refuse):
         real = Path(place).resolve()
@@ -61,13 +61,13 @@ def _refuse(error: OSError) -> NoReturn:
     raise TrainingError(f"{error.filename} can't be read: {error.strerror}.") from error
 
 
-def _beside(stem: str, by_suffix: Mapping[tuple[str, str], Path]) -> Fields | None:
-    """What the files of the same stem say; None if there are none."""
-    found = [read(file) for suffix, read in _READERS.items() if (file := by_suffix.get((stem, suffix)))]
-    if not found:
+def _fields_beside(stem: str, by_suffix: Mapping[tuple[str, str], Path]) -> Fields | None:
+    """The fields in the text files with this stem; None if there are none."""
+    parts = [read(file) for suffix, read in _READERS.items() if (file := by_suffix.get((stem, suffix)))]
+    if not parts:
         return None
-    captions = unique([text for one in found for text in one.captions])
-    return Fields(captions, found[-1].tags, found[-1].group, found[-1].about)
+    captions = unique([text for part in parts for text in part.captions])
+    return Fields(captions, parts[-1].tags, parts[-1].group, parts[-1].about)
 
 
 def _captions_of(file: Path) -> Fields:
@@ -80,7 +80,9 @@ def _fields_of(file: Path) -> Fields:
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
-        raise TrainingError(f'{file} is no JSON object: write one such as {{"caption": "a dog barks"}}, or remove it.')
+        raise TrainingError(
+            f'{file} is not a JSON object: write one such as {{"caption": "a dog barks"}}, or remove it.'
+        )
     return read_fields(row, str(file))
 
 
@@ -88,7 +90,7 @@ def _content(file: Path) -> str:
     try:
         return file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8 text"
         raise TrainingError(f"{file} can't be read: {reason}.") from error
 
 

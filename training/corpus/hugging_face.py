@@ -1,4 +1,4 @@
-"""A Hugging Face data set on disk (`save_to_disk`) → pairs. Its audio stays encoded, to be decoded as all audio is."""
+"""Pairs of a Hugging Face data set on disk (`save_to_disk`). Its audio stays encoded and is decoded like all other."""
 
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ if TYPE_CHECKING:
 
 INFO_FILES = ("dataset_info.json", "dataset_dict.json")
 _AUDIO_COLUMNS = ("audio", "path", "file")
-_DAMAGES = (OSError, ValueError, KeyError, TypeError)  # whatever the readers beneath make of a bad file
+_DAMAGES = (OSError, ValueError, KeyError, TypeError)  # what the readers underneath raise for a damaged file
 
 
 def hugging_face_pairs(folder: Path) -> Iterator[Pair]:
-    """The data set's rows, one in memory at a time; a class's number becomes its name.
+    """The pairs of the data set's rows, one in memory at a time; class numbers are replaced with names.
 
-    Of a data set with splits, name one: FOLDER/train. Raises `TrainingError` if it can't be read, has several splits,
-    or no column of audio or of texts.
+    A data set with several splits is given as FOLDER/train. Raises `TrainingError` if it can't be read, has several
+    splits, or has no column of audio or of texts.
     """
     import datasets
 
-    found = _loaded(folder)
-    column = _audio_column(folder, found)
-    if isinstance(found.features[column], datasets.Audio):
-        found = found.cast_column(column, datasets.Audio(decode=False))
-    classes = {name: labels for name in found.column_names if (labels := _class_names(found.features[name]))}
-    for number, row in enumerate(_rows(folder, found)):
-        texts = {name: _named(value, classes[name]) if name in classes else value for name, value in row.items()}
+    data_set = _load(folder)
+    column = _audio_column(folder, data_set)
+    if isinstance(data_set.features[column], datasets.Audio):
+        data_set = data_set.cast_column(column, datasets.Audio(decode=False))
+    classes = {name: labels for name in data_set.column_names if (labels := _class_names(data_set.features[name]))}
+    for number, row in enumerate(_rows(folder, data_set)):
+        texts = {name: _names_of(value, classes[name]) if name in classes else value for name, value in row.items()}
         texts.pop(column)
         name, audio = _sound(folder, number, row[column])
         yield read_fields(texts, f"{folder}, row {number},").pair(name, audio)
 
 
-def _loaded(folder: Path) -> Dataset:
+def _load(folder: Path) -> Dataset:
     import datasets
 
     try:
-        found = datasets.load_from_disk(str(folder))
+        data_set = datasets.load_from_disk(str(folder))
     except _DAMAGES as error:
         raise _damaged(folder) from error
-    if isinstance(found, datasets.DatasetDict):
-        if len(found) != 1:
+    if isinstance(data_set, datasets.DatasetDict):
+        if len(data_set) != 1:
             raise TrainingError(
-                f"{folder} has the splits {', '.join(found)}: choose one, such as {folder / next(iter(found))}."
+                f"{folder} has the splits {', '.join(data_set)}: choose one, such as {folder / next(iter(data_set))}."
             )
-        (found,) = found.values()
-    return found
+        (data_set,) = data_set.values()
+    return data_set
 
 
-def _rows(folder: Path, found: Dataset) -> Iterator[dict[str, Any]]:
+def _rows(folder: Path, data_set: Dataset) -> Iterator[dict[str, Any]]:
     try:
-        yield from found
+        yield from data_set
     except _DAMAGES as error:
         raise _damaged(folder) from error
 
 
 def _damaged(folder: Path) -> TrainingError:
-    return TrainingError(f"{folder} can't be read as a Hugging Face data set: save it anew with save_to_disk.")
+    return TrainingError(f"{folder} can't be read as a Hugging Face data set: save it again with save_to_disk.")
 
 
 def _audio_column(folder: Path, rows: Dataset) -> str:
@@ -72,18 +72,18 @@ def _audio_column(folder: Path, rows: Dataset) -> str:
     if not columns:
         raise TrainingError(f"{folder} has no column of audio, only {', '.join(rows.column_names)}: name it audio.")
     if not set(rows.column_names) & {*CAPTION_FIELDS, *TAG_FIELDS}:
-        wanted = " or ".join((*CAPTION_FIELDS, *TAG_FIELDS))
-        raise TrainingError(f"{folder} has no column of texts, only {', '.join(rows.column_names)}: name one {wanted}.")
+        names = " or ".join((*CAPTION_FIELDS, *TAG_FIELDS))
+        raise TrainingError(f"{folder} has no column of texts, only {', '.join(rows.column_names)}: name one {names}.")
     readable = [name for name in columns if _is_file(rows.features[name])]
     if not readable:
         raise TrainingError(
-            f"{folder} has no files in its column {columns[0]}: cast it to datasets.Audio, save it anew."
+            f"{folder} has no files in its column {columns[0]}: cast it to datasets.Audio and save it again."
         )
     return readable[0]
 
 
 def _is_file(feature: Any) -> bool:
-    """Whether a column holds paths, or the content of files, rather than samples as numbers."""
+    """Whether a column holds paths or file contents, rather than samples as numbers."""
     import datasets
 
     if isinstance(feature, dict):
@@ -93,13 +93,13 @@ def _is_file(feature: Any) -> bool:
 
 
 def _class_names(feature: Any) -> list[str]:
-    """The classes' names, also those of a list of classes; empty for other columns."""
+    """The class names of a column of classes, or of lists of classes; empty for other columns."""
     return list(getattr(getattr(feature, "feature", feature), "names", None) or ())
 
 
-def _named(value: Any, names: list[str]) -> list[str]:
+def _names_of(value: Any, names: list[str]) -> list[str]:
     numbers = value if isinstance(value, list) else [value]
-    return [names[number] for number in numbers if number is not None and number >= 0]  # -1: not known
+    return [names[number] for number in numbers if number is not None and number >= 0]  # -1: unknown
 
 
 def _sound(folder: Path, number: int, value: Any) -> tuple[str, Audio]:

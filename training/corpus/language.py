@@ -1,4 +1,4 @@
-"""In which language a caption is, judged so that short captions survive: «a dog barks twice» is little evidence."""
+"""Detects the language of captions, leniently: a short one such as “a dog barks twice” is little evidence."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from lingua import IsoCode639_1, Language, LanguageDetectorBuilder
 
 from clapboard.errors import SettingsError
 
-# What captions of sounds are written in most. All 75 languages would take a gigabyte, and short texts then look like
-# some rare one.
+# The languages in which most captions of sounds are written. All 75 would take a gigabyte, and short texts would then
+# be taken for rare languages.
 _RIVALS = (
     *(Language.ENGLISH, Language.GERMAN, Language.FRENCH, Language.SPANISH, Language.PORTUGUESE, Language.ITALIAN),
     *(Language.DUTCH, Language.SWEDISH, Language.FINNISH, Language.POLISH, Language.TURKISH, Language.RUSSIAN),
     *(Language.CHINESE, Language.JAPANESE, Language.KOREAN, Language.ARABIC, Language.HINDI, Language.INDONESIAN),
 )
-_LEAST_WORDS = 3
-# Of short captions in other languages the most English one has 0.25.
-_LEAST_RATIO = 0.28
+_MIN_WORDS = 3
+# Among the short captions in other languages that we tried, the most English one has 0.25.
+_MIN_RATIO = 0.28
 
 
 class LanguageJudge:
-    """Says whether captions are in one of the wanted languages. For any number of threads."""
+    """Judges whether captions are in one of the wanted languages. It is thread-safe."""
 
     def __init__(self, wanted: Collection[str]) -> None:
-        """`wanted` are ISO 639-1 codes. Raises `SettingsError` for one that is none."""
+        """`wanted` are ISO 639-1 codes. Raises `SettingsError` for an unknown code."""
         self._wanted = frozenset(_language(code) for code in wanted)
         self._detector = LanguageDetectorBuilder.from_languages(*{*_RIVALS, *self._wanted}).build()
 
     def accepts(self, caption: str) -> bool:
-        """Whether the caption may well be in a wanted language: no other is four times as likely.
+        """Whether the caption is likely to be in a wanted language: none is nearly four times as likely.
 
-        A caption without letters is in every language, and one of a word or two in plain letters isn't judged: «door»
-        and «cicadas» look Dutch and Portuguese.
+        A caption without letters is accepted, and so is one of a word or two in plain letters: “door” and “cicadas”
+        look Dutch and Portuguese.
         """
-        if caption.isascii() and len(caption.split()) < _LEAST_WORDS:
+        if caption.isascii() and len(caption.split()) < _MIN_WORDS:
             return True
-        found = self._detector.compute_language_confidence_values(caption)
-        likeliest = max(one.value for one in found)
-        wanted = max(one.value for one in found if one.language in self._wanted)
-        return wanted >= likeliest * _LEAST_RATIO
+        confidences = self._detector.compute_language_confidence_values(caption)
+        likeliest = max(confidence.value for confidence in confidences)
+        wanted = max(confidence.value for confidence in confidences if confidence.language in self._wanted)
+        return wanted >= likeliest * _MIN_RATIO
 
 
 def _language(code: str) -> Language:
     try:
         return Language.from_iso_code_639_1(IsoCode639_1.from_str(code))
     except ValueError:
-        raise SettingsError(f"Language “{code}” is not known: give ISO 639-1 codes such as en,de, or any.") from None
+        raise SettingsError(f"Language “{code}” is unknown: give ISO 639-1 codes such as en,de, or any.") from None

@@ -1,4 +1,4 @@
-"""Integrated loudness of a waveform by ITU-R BS.1770-4, whose filters are given for the very rate that we decode to."""
+"""Integrated loudness by ITU-R BS.1770-4, whose filter coefficients are given for 48 kHz, the rate we decode to."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import sosfilt
 
-from clapboard.audio import SAMPLE_RATE
+from clapboard.audio.windows import SAMPLE_RATE
 
 _STEP_SAMPLES = SAMPLE_RATE // 10
 _STEPS_PER_BLOCK = 4  # 400 ms, overlapping by three quarters
 _ABSOLUTE_GATE_LUFS, _RELATIVE_GATE_LU = -70.0, -10.0
-# Tables 1 and 2: a shelf for the head's effect, then a high-pass.
+# The standard's tables 1 and 2: a shelf for the acoustic effect of the head, then a high-pass.
 _K_WEIGHTING = np.array(
     [
         [1.53512485958697, -2.69169618940638, 1.19839281085285, 1.0, -1.69065929318241, 0.73248077421585],
@@ -21,9 +21,9 @@ _K_WEIGHTING = np.array(
 
 
 def loudness(waveform: npt.NDArray[np.floating]) -> float:
-    """The integrated loudness of `[T]` in LUFS; −∞ where nothing is above the absolute gate.
+    """The integrated loudness of `[T]` in LUFS; −∞ if no block is above the absolute gate.
 
-    What is shorter than a block of 400 ms counts as if it were repeated.
+    A waveform shorter than a block of 400 ms is repeated to fill it.
     """
     block = _STEPS_PER_BLOCK * _STEP_SAMPLES
     if waveform.size < block:

@@ -1,4 +1,4 @@
-"""A data set's manifest: written last, so that a folder which has it is complete."""
+"""A data set's manifest. It is written last, so a folder that has one is complete."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Shard(BaseModel):
 
 
 class ReadSource(BaseModel):
-    """A source as it was named, its kind, and how many pairs it held."""
+    """A source as it was given, its kind, and the number of its pairs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,7 +39,7 @@ class ReadSource(BaseModel):
 
 
 class Unreadable(BaseModel):
-    """A pair whose audio can't be had, and why."""
+    """A pair whose audio can't be read, and why."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,10 +48,10 @@ class Unreadable(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a folder of shards holds, and what the build that made it found, kept and left out.
+    """The contents of a folder of shards, and what its build found and dropped.
 
-    `found`, `dropped`, `dropped_captions` and `unreadable` are the whole build's; the rest is this split's.
-    Among the dropped captions are tags without a word.
+    `found`, `dropped`, `dropped_captions` and `unreadable` count the whole build; the other fields count this split.
+    Tags without a word are counted among the dropped captions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -73,7 +73,7 @@ class Manifest(BaseModel):
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes it to the disk, after all that it names."""
+    """Writes the manifest to disk. Call it after all shards are written."""
     building = folder / f"{MANIFEST}.building"
     with building.open("w", encoding="utf-8") as file:
         file.write(manifest.model_dump_json(indent=2) + "\n")
@@ -91,15 +91,15 @@ def read_manifest(folder: Path) -> Manifest:
     if not file.is_file():
         splits = [str(folder / split) for split in SPLITS if (folder / split / MANIFEST).is_file()]
         remedy = f"name one of its splits, {' or '.join(splits)}" if splits else "make one with `clapboard data build`"
-        raise TrainingError(f"{folder} has no {MANIFEST}, so it is no complete data set: {remedy}.")
+        raise TrainingError(f"{folder} has no {MANIFEST}, so it isn't a complete data set: {remedy}.")
     try:
         return Manifest.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
-        raise TrainingError(f"{file} can't be read as a data set's manifest: build the data set anew.") from error
+        raise TrainingError(f"{file} can't be read as a data set's manifest: build the data set again.") from error
 
 
 def data_sets_in(folder: Path) -> list[Path]:
-    """The folder, or those of its splits that are there. Raises `TrainingError` as `read_manifest` does."""
+    """The folder itself, or its splits if it has any. Raises `TrainingError` as `read_manifest` does."""
     splits = [folder / split for split in SPLITS if (folder / split / MANIFEST).is_file()]
     if (folder / MANIFEST).is_file() or not splits:
         read_manifest(folder)
@@ -108,27 +108,27 @@ def data_sets_in(folder: Path) -> list[Path]:
 
 
 def require_sizes(folder: Path, manifest: Manifest) -> None:
-    """Raises `TrainingError`, naming the first shard that is missing or isn't as long as it was written."""
+    """Raises `TrainingError`, naming the first shard that is missing or has another size than was written."""
     for shard in manifest.shards:
         if fault := _size_fault(folder, shard):
-            raise TrainingError(f"Shard {folder / shard.name} {fault}: copy it anew, or build the data set anew.")
+            raise TrainingError(f"Shard {folder / shard.name} {fault}: copy it again, or rebuild the data set.")
 
 
 def damages(folder: Path, manifest: Manifest, on_shard: Callable[[], None] = lambda: None) -> dict[str, str]:
-    """What is wrong with each shard that isn't what was written, by its whole content."""
-    found = {}
+    """What is wrong with each damaged shard, by name; every shard is read as a whole."""
+    faults = {}
     for shard in manifest.shards:
         fault = _size_fault(folder, shard)
         if not fault and sha256_of_file(folder / shard.name) != shard.sha256:
-            fault = "has another content than was written"
+            fault = "has other content than was written"
         if fault:
-            found[shard.name] = fault
+            faults[shard.name] = fault
         on_shard()
-    return found
+    return faults
 
 
 def sha256_of_file(file: Path) -> str:
-    """Of the file's content, in hexadecimal."""
+    """The SHA-256 of the file's content, in hexadecimal."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
@@ -137,5 +137,5 @@ def _size_fault(folder: Path, shard: Shard) -> str:
     file = folder / shard.name
     if not file.is_file():
         return "is missing"
-    found = file.stat().st_size
-    return "" if found == shard.bytes else f"is damaged: it has {found} bytes instead of {shard.bytes}"
+    size = file.stat().st_size
+    return "" if size == shard.bytes else f"is damaged: it has {size} bytes instead of {shard.bytes}"

@@ -1,4 +1,4 @@
-"""An audio–text pair as a source gives it, and how its texts are named wherever a source has named fields."""
+"""Audio–text pairs as sources give them, and the names of the fields from which their texts are read."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clapboard.captions import raw
 from clapboard.errors import TrainingError
+from clapboard.labels.captions import raw
 from clapboard.sources import SourceFile
 
 Audio = Path | bytes | Callable[[], SourceFile]
-"""Where a pair's sound is: a file, the file's content, or what fetches it (and then raises `SourceError`)."""
+"""A pair's sound: a file, the content of one, or a function that fetches it (and may raise `SourceError`)."""
 
 CAPTION_FIELDS = ("captions", "caption", "text")
 TAG_FIELDS = ("tags", "tag", "labels", "label")
@@ -23,23 +23,24 @@ ABOUT_FIELDS = ("licence", "license", "author", "source", "url")
 
 @dataclass(frozen=True)
 class Pair:
-    """A sound and what is said of it. Pairs of one `group` never lie in two splits; empty: the sound is its own group.
+    """A sound and its texts. Pairs of one `group` stay in one split; empty: the sound is a group of its own.
 
-    `left_out` is the reason for which the source itself keeps the pair out of training, if it does.
+    `left_out` is the reason for which the source excludes the pair from training, if it does.
     """
 
-    name: str  # for messages, and within its source
+    name: str  # within its source, and in messages
     audio: Audio = field(repr=False)
     captions: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     group: str = ""
     about: Mapping[str, str] = field(default_factory=dict)  # licence, author and the like
     left_out: str = ""
+    channel: str = ""  # the one to decode; empty: all of them
 
 
 @dataclass(frozen=True)
 class Fields:
-    """What a row's named fields say."""
+    """The texts, group and origin in a row's named fields."""
 
     captions: tuple[str, ...]
     tags: tuple[str, ...]
@@ -47,14 +48,14 @@ class Fields:
     about: dict[str, str]
 
     def pair(self, name: str, audio: Audio) -> Pair:
-        """The pair of these texts with that sound."""
+        """The pair of these texts and the sound."""
         return Pair(as_text(name), audio, self.captions, self.tags, self.group, self.about)
 
 
 def read_fields(row: Mapping[str, Any], where: str) -> Fields:
-    """What the row says, as JSON has it: a text or a list of texts each. `where` names the row in errors.
+    """Reads the row's fields, each a text or a list of texts. `where` names the row in errors.
 
-    Raises `TrainingError` if a field holds something else.
+    Raises `TrainingError` if a field holds anything else.
     """
     captions = [text for name in CAPTION_FIELDS for text in _texts(row, name, where)]
     tags = [text for name in TAG_FIELDS for text in _texts(row, name, where)]
@@ -64,20 +65,20 @@ def read_fields(row: Mapping[str, Any], where: str) -> Fields:
 
 
 def unique(texts: Iterable[str]) -> tuple[str, ...]:
-    """The texts with single spaces, each once, without empty ones."""
-    return tuple(dict.fromkeys(text for one in texts if (text := " ".join(as_text(one).split()))))
+    """The distinct, non-empty texts, with single spaces."""
+    return tuple(dict.fromkeys(tidy for text in texts if (tidy := " ".join(as_text(text).split()))))
 
 
 def unique_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """Likewise; of «Dog» and «dog», or «car_horn» and «car horn», which name the same sound, the first."""
-    found: dict[str, str] = {}
+    """The distinct tags; of spelling variants such as “car_horn” and “Car horn”, the first."""
+    by_meaning: dict[str, str] = {}
     for tag in unique(tags):
-        found.setdefault(raw(tag), tag)
-    return tuple(found.values())
+        by_meaning.setdefault(raw(tag), tag)
+    return tuple(by_meaning.values())
 
 
 def as_text(text: str) -> str:
-    """The text, to be written in UTF-8: «�» for each byte of a file's name, or half of a character, that isn't."""
+    """The text as valid UTF-8: “�” replaces surrogates, which stand for undecodable bytes or half characters."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
@@ -85,5 +86,5 @@ def _texts(row: Mapping[str, Any], name: str, where: str) -> list[str]:
     value = row.get(name)
     items = value if isinstance(value, list | tuple) else [] if value is None else [value]
     if any(isinstance(item, bool) or not isinstance(item, str | int | float) for item in items):
-        raise TrainingError(f"{where} has a “{name}” that is no text: give it a text, or a list of texts.")
+        raise TrainingError(f"{where} has a “{name}” that isn't a text: give it a text, or a list of texts.")
     return [text for item in items if (text := as_text(str(item)).strip())]

@@ -1,4 +1,4 @@
-"""Samples → tar shards that are the same to the byte whenever and wherever they are written."""
+"""Writes samples to tar shards, which are identical to the byte whenever and wherever they are written."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _KEY_DIGITS = 16
 
 
 @dataclass
-class Kept:
-    """A sample to be written: its sound as FLAC in `file`, and what all pairs with that sound said of it."""
+class KeptSample:
+    """A sample to be written: its sound as FLAC in `file`, and the texts of all pairs with that sound."""
 
     file: Path
     sha256: str  # of the 16-bit samples at 48 kHz
@@ -31,11 +31,11 @@ class Kept:
 
     @property
     def key(self) -> str:
-        """What the sample's members in a shard are called; it follows from the sound alone."""
+        """The name of the sample's members in a shard; it depends on the sound alone."""
         return self.sha256[:_KEY_DIGITS]
 
     def texts(self) -> bytes:
-        """The sample's JSON."""
+        """The sample's texts as JSON."""
         content = self.about | {
             "captions": self.captions,
             "tags": self.tags,
@@ -47,11 +47,11 @@ class Kept:
 
 
 def write_shards(
-    folder: Path, samples: Sequence[Kept], samples_per_shard: int, on_sample: Callable[[], None] = lambda: None
+    folder: Path, samples: Sequence[KeptSample], samples_per_shard: int, on_sample: Callable[[], None] = lambda: None
 ) -> list[Shard]:
-    """The shards, written to the disk in the samples' order. Each sample's own file is deleted once its shard is there.
+    """Writes the samples in order and returns the shards. Each sample's own file is deleted once its shard is on disk.
 
-    They hold nothing but content: no time, owner or mode of the files that they were made from.
+    The shards hold no times, owners or modes of the files from which they are made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = []
@@ -74,7 +74,7 @@ def write_shards(
     return shards
 
 
-def _parts(samples: Sequence[Kept], size: int) -> Iterator[Sequence[Kept]]:
+def _parts(samples: Sequence[KeptSample], size: int) -> Iterator[Sequence[KeptSample]]:
     for start in range(0, len(samples), size):
         yield samples[start : start + size]
 

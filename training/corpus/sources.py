@@ -1,4 +1,4 @@
-"""Which kind of source something is, told from what it is, and its pairs."""
+"""Opens a source of pairs, whose kind is recognised by its name and content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from clapboard.errors import TrainingError
 from training.corpus.folders import folder_pairs, is_audio, name_of
 from training.corpus.hugging_face import INFO_FILES, hugging_face_pairs
-from training.corpus.listed import csv_pairs, jsonl_pairs
+from training.corpus.listed_pairs import csv_pairs, jsonl_pairs
 from training.corpus.manifest import MANIFEST, SPLITS
 from training.corpus.pairs import Pair
 from training.corpus.projects import LabelStudioAccess, project_pairs
@@ -22,7 +22,7 @@ _PROJECT = re.compile(r"project:([1-9][0-9]*)")
 
 @dataclass(frozen=True)
 class Source:
-    """Something that holds pairs: `given` as it was named, and `name` without the folders that it lies in."""
+    """A source of pairs: `given` is the name as typed, and `name` is that without its folders."""
 
     given: str
     name: str
@@ -31,13 +31,13 @@ class Source:
 
 
 def open_source(given: str, label_studio: Callable[[], LabelStudioAccess]) -> Source:
-    """The source: a folder, CSV, JSONL, Hugging Face data set on disk, tar shards (braces may name several), or
-    `project:N`, for which `label_studio` is asked.
+    """Opens a folder, CSV, JSONL, Hugging Face data set on disk, tar shards (braces may name several), or `project:N`,
+    for which `label_studio` is called.
 
-    Nothing of it is read before its pairs are. Raises `TrainingError` if it is none of these.
+    Pairs are read only when they are asked for. Raises `TrainingError` for any other source.
     """
-    if named := _PROJECT.fullmatch(given):
-        return Source(given, given, "Label Studio", partial(project_pairs, label_studio(), int(named[1])))
+    if project := _PROJECT.fullmatch(given):
+        return Source(given, given, "Label Studio", partial(project_pairs, label_studio(), int(project[1])))
     path = Path(given)
     suffix = path.suffix.lower()
     if suffix == ".tar":

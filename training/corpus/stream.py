@@ -1,7 +1,7 @@
-"""A data set's samples, epoch by epoch: streamed from its shards, shuffled, decoded ahead, the same for the same seed.
+"""Streams a data set's samples from its shards, epoch by epoch, shuffled by a seed and decoded ahead.
 
-An epoch's order is drawn from the manifest's counts before anything is read, so that going on in its middle reads
-nothing of what was heard before. Processes share it as pieces that differ by one sample at most.
+An epoch's order is drawn from the counts in the manifest before anything is read, so that a run that continues in the
+middle of an epoch doesn't read the samples before. Processes get equal parts of an epoch, give or take one sample.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clapboard.audio import Waveform, read
+from clapboard.audio.windows import Waveform, read
 from clapboard.errors import AudioError, TrainingError
+from clapboard.plurals import counted
 from training.corpus.manifest import read_manifest, require_sizes
 from training.corpus.shards import SOUND, TEXTS
 
@@ -30,7 +31,7 @@ _SHARDS_INDEXED = 64
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A sound, `waveform` float32 `[T]` at 48 kHz, and what is said of it."""
+    """A sound, `waveform` float32 `[T]` at 48 kHz, and its texts."""
 
     key: str
     waveform: Waveform
@@ -39,14 +40,14 @@ class Sample:
 
 
 class _Place(NamedTuple):
-    """A sample's shard, by its number, and its place in there."""
+    """The number of a sample's shard, and its place in that shard."""
 
     shard: int
     nth: int
 
 
 class _Members(NamedTuple):
-    """A sample within its shard, in bytes from its beginning."""
+    """Where a sample's members lie in their shard, in bytes from its beginning."""
 
     key: str
     sound_offset: int
@@ -56,7 +57,7 @@ class _Members(NamedTuple):
 
 
 class PairStream:
-    """One process's samples of a data set (one of `world_size`, by `rank`): no sample is in two, in none, or twice."""
+    """The samples of one process (`rank` of `world_size`); each sample of the data set is in exactly one process."""
 
     def __init__(
         self,
@@ -68,13 +69,13 @@ class PairStream:
         world_size: int = 1,
         threads: int = 1,
     ) -> None:
-        """Samples are drawn from the next `shuffle_buffer` ones, which takes no memory for their sounds; shards lie in
-        random order too. `threads` decode ahead.
+        """Shards come in random order, and each sample is drawn from the next `shuffle_buffer` ones, which are decoded
+        only once they are drawn. `threads` decode ahead.
 
-        Raises `TrainingError` if the folder is no complete data set, or a shard is missing or of another length.
+        Raises `TrainingError` if the folder isn't a complete data set, or a shard is missing or has another size.
         """
         if not 0 <= rank < world_size:
-            raise TrainingError(f"Rank {rank} is none of {world_size}: number the processes from 0.")
+            raise TrainingError(f"Rank {rank} doesn't exist among {world_size} processes: number them from 0.")
         self._folder = folder
         self._manifest = read_manifest(folder)
         require_sizes(folder, self._manifest)
@@ -88,35 +89,35 @@ class PairStream:
 
     @property
     def num_samples(self) -> int:
-        """Samples of the whole data set: of all processes together."""
+        """The number of samples in the whole data set, over all processes."""
         return self._manifest.samples
 
     def __len__(self) -> int:
-        """This process's samples in an epoch."""
+        """The number of this process's samples in an epoch."""
         return self._end - self._start
 
     def epoch(self, number: int, *, skip: int = 0) -> Iterator[Sample]:
-        """The epoch's samples without the first `skip`: what a run that stopped after these would have heard next.
+        """The epoch's samples without the first `skip`, for a run that stopped after those.
 
-        Raises `TrainingError`, naming the shard, where one is damaged.
+        Raises `TrainingError`, naming the shard, if one is damaged.
         """
         places = self._places(number)
         for _ in range(skip):
             next(places, None)
         with ThreadPoolExecutor(self._threads) as pool:
-            coming: deque[Future[Sample]] = deque()
+            pending: deque[Future[Sample]] = deque()
             try:
                 for place in places:
-                    coming.append(pool.submit(self._sample, place))
-                    if len(coming) > _AHEAD:
-                        yield coming.popleft().result()
-                while coming:
-                    yield coming.popleft().result()
+                    pending.append(pool.submit(self._sample, place))
+                    if len(pending) > _AHEAD:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _places(self, number: int) -> Iterator[_Place]:
-        """This process's samples in the epoch's order."""
+        """The places of this process's samples, in the epoch's order."""
         rng = np.random.default_rng([self._seed, number, self._rank])
         buffer: list[_Place] = []
         for place in self._in_order_of_shards(number):
@@ -130,7 +131,7 @@ class PairStream:
             yield buffer[drawn]
 
     def _in_order_of_shards(self, number: int) -> Iterator[_Place]:
-        """This process's piece of the epoch before its samples are shuffled: the shards' order is common to all."""
+        """This process's part of the epoch before samples are shuffled; all processes have the same order of shards."""
         passed = 0
         for shard in np.random.default_rng([self._seed, number]).permutation(len(self._manifest.shards)).tolist():
             count = self._manifest.shards[shard].samples
@@ -157,14 +158,14 @@ class PairStream:
                 members = tar.getmembers()
         except (OSError, tarfile.TarError) as error:
             raise damaged(shard, "it can't be read as tar") from error
-        found = [
+        samples = [
             _Members(sound.name.removesuffix(SOUND), sound.offset_data, sound.size, texts.offset_data, texts.size)
             for sound, texts in zip(members[::2], members[1::2], strict=False)
             if sound.name.endswith(SOUND) and texts.name == sound.name.removesuffix(SOUND) + TEXTS
         ]
-        if 2 * len(found) != len(members) or len(found) != self._manifest.shards[number].samples:
-            raise damaged(shard, f"{len(found)} samples are left of {self._manifest.shards[number].samples}")
-        return found
+        if 2 * len(samples) != len(members) or len(samples) != self._manifest.shards[number].samples:
+            raise damaged(shard, f"{counted(len(samples), 'sample')} left of {self._manifest.shards[number].samples}")
+        return samples
 
     def _path(self, number: int) -> Path:
         return self._folder / self._manifest.shards[number].name
@@ -176,7 +177,7 @@ def _read_at(file: io.BufferedReader, offset: int, num_bytes: int) -> bytes:
 
 
 def damaged(shard: Path, reason: str) -> TrainingError:
-    """What to raise for a data set's shard that isn't what was written."""
+    """The error to raise for a damaged shard."""
     return TrainingError(
-        f"Shard {shard} is damaged ({reason}): copy it anew; `clapboard data verify {shard.parent}` checks all."
+        f"Shard {shard} is damaged ({reason}): copy it again. `clapboard data verify {shard.parent}` checks all shards."
     )

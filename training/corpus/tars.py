@@ -1,4 +1,4 @@
-"""WebDataset tar shards → pairs: members of one stem are one sample, its audio with a `.txt` or `.json`."""
+"""Pairs of WebDataset tar shards: members with the same stem are one sample, its audio with a `.txt` or `.json`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from training.corpus.folders import AUDIO_SUFFIXES
 from training.corpus.pairs import Audio, Fields, Pair, as_text, read_fields, unique
 
 _END_BYTES = 1024
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # what gzip, bzip2 and xz begin with: they tell of a cut themselves
+_COMPRESSED = (
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ",
+)  # the first bytes of gzip, bzip2 and xz, whose own readers notice a truncated file
 
 
 def shard_paths(pattern: str) -> list[Path]:
-    """The shards that a path with braces names, such as `shard-{000000..000009}.tar`.
+    """Expands a path with braces, such as `shard-{000000..000009}.tar`, to the shards' paths.
 
     Raises `TrainingError` if one doesn't exist.
     """
@@ -36,13 +40,13 @@ def shard_paths(pattern: str) -> list[Path]:
 
 
 def tar_pairs(shards: list[Path]) -> Iterator[Pair]:
-    """The shards' samples in their order, one in memory at a time.
+    """The pairs of the shards, in order, one in memory at a time.
 
-    Raises `TrainingError` for a shard that is damaged, or whose members can't be told apart.
+    Raises `TrainingError` for a shard that is damaged, or that has the same member twice.
     """
     for shard in shards:
         try:
-            # Opened here, since webdataset would leave a shard open that it can't read.
+            # Opened here, because webdataset doesn't close a shard that it can't read.
             with shard.open("rb") as stream:
                 _require_end(stream)
                 members = tar_file_expander([{"url": str(shard), "stream": stream}])
@@ -50,17 +54,17 @@ def tar_pairs(shards: list[Path]) -> Iterator[Pair]:
                     yield _pair(shard, sample)
         except (tarfile.TarError, OSError) as error:
             raise TrainingError(
-                f"Shard {shard} is damaged and can't be read to its end: make or copy it anew."
+                f"Shard {shard} is damaged and can't be read to its end: copy it again, or make it again."
             ) from error
         except ValueError as error:
             member = str(error.args[0]).partition(": duplicate file name")[0]
             raise TrainingError(
-                f"Shard {shard} has {member} twice, in whatever case: make it anew with one name for each file."
+                f"Shard {shard} has {member} twice, ignoring case: make it again with one name for each file."
             ) from error
 
 
 def _require_end(stream: IO[bytes]) -> None:
-    """Raises `TarError` without the zeros that end a tar: cut between two members, it looks like a shorter one."""
+    """Raises `TarError` if the zeros at the end are missing: a tar cut between two members looks like a shorter one."""
     is_compressed = stream.read(6).startswith(_COMPRESSED)
     start = max(0, stream.seek(0, os.SEEK_END) - _END_BYTES)
     stream.seek(start)
@@ -89,8 +93,8 @@ def _pair(shard: Path, sample: dict[str, Any]) -> Pair:
             fields = read_fields(_object(content, where), where)
     if len(sounds) > 1:
         raise TrainingError(
-            f"{where} has several sounds ({', '.join(sounds)}): what stands before the first dot of a name is the "
-            "sample's, so make the shard anew with other names."
+            f"{where} has several sounds ({', '.join(sounds)}): files are one sample if their names are the same up to "
+            "the first dot, so make the shard again with other names."
         )
     audio: Audio = next(iter(sounds.values())) if sounds else partial(_refuse, where)
     texts = unique([*captions, *fields.captions])
@@ -98,7 +102,9 @@ def _pair(shard: Path, sample: dict[str, Any]) -> Pair:
 
 
 def _refuse(where: str) -> NoReturn:
-    raise SourceError(f"{where} has no sound beside its texts: sort the tar by name, so that a sample's files adjoin.")
+    raise SourceError(
+        f"{where} has no sound beside its texts: sort the tar by name, so that the files of a sample are adjacent."
+    )
 
 
 def _object(content: bytes, where: str) -> dict[str, Any]:
@@ -107,5 +113,5 @@ def _object(content: bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
-        raise TrainingError(f"{where} has a .json that is no JSON object: make the shard anew.")
+        raise TrainingError(f"{where} has a .json that isn't a JSON object: make the shard again.")
     return row

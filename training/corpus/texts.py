@@ -1,4 +1,4 @@
-"""All that a data set says, without its sounds."""
+"""Reads the texts of a data set without its sounds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clapboard.captions import Captioner
+from clapboard.labels.captions import Captioner
+from clapboard.plurals import counted
 from training.corpus.manifest import read_manifest, require_sizes
 from training.corpus.shards import TEXTS
 from training.corpus.stream import damaged
 
 
-class Said(NamedTuple):
+class SampleTexts(NamedTuple):
     """The captions and tags of a sample."""
 
     captions: tuple[str, ...]
@@ -24,34 +25,34 @@ class Said(NamedTuple):
 
 
 def captions_of(folder: Path, captioner: Captioner, seed: int) -> Iterator[str]:
-    """Every caption in the order of the shards, and one made of the tags where there is none.
+    """All captions in the order of the shards; for a sample that has none, one made of its tags.
 
-    Raises `TrainingError` if the folder is no complete data set, or a shard is damaged.
+    Raises `TrainingError` if the folder isn't a complete data set, or a shard is damaged.
     """
     rng = np.random.default_rng(seed)
-    for said in texts_of(folder):
-        yield from said.captions or [captioner.caption(said.tags, rng)]
+    for texts in texts_of(folder):
+        yield from texts.captions or [captioner.caption(texts.tags, rng)]
 
 
-def texts_of(folder: Path) -> Iterator[Said]:
-    """What is said of each sample, in the order of the shards. Raises as `captions_of` does."""
+def texts_of(folder: Path) -> Iterator[SampleTexts]:
+    """The texts of each sample, in the order of the shards. Raises `TrainingError` as `captions_of` does."""
     manifest = read_manifest(folder)
     require_sizes(folder, manifest)
     for shard in manifest.shards:
         path = folder / shard.name
         try:
-            found = list(_texts_in(path))
+            shard_texts = list(_texts_in(path))
         except (OSError, tarfile.TarError, ValueError, KeyError, TypeError) as error:
             raise damaged(path, "its texts can't be read") from error
-        if len(found) != shard.samples:
-            raise damaged(path, f"the texts of {len(found)} samples are left of {shard.samples}")
-        yield from found
+        if len(shard_texts) != shard.samples:
+            raise damaged(path, f"texts of {counted(len(shard_texts), 'sample')} left of {shard.samples}")
+        yield from shard_texts
 
 
-def _texts_in(shard: Path) -> Iterator[Said]:
+def _texts_in(shard: Path) -> Iterator[SampleTexts]:
     with tarfile.open(shard, "r:") as tar:
         for member in tar:
             content = tar.extractfile(member) if member.name.endswith(TEXTS) else None
             if content is not None:
                 texts = json.load(content)
-                yield Said(tuple(texts["captions"]), tuple(texts["tags"]))
+                yield SampleTexts(tuple(texts["captions"]), tuple(texts["tags"]))

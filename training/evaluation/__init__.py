@@ -1,5 +1,5 @@
-"""How good a model is on clips and captions of one's own: `listed_clips` are read and embedded, then compared.
+"""Evaluates models on the user's own clips, which `listed_clips` reads and embeds.
 
-`fewshot` draws labels and has the `contenders` learn from them; `retrieval` and `probe` are what the tables of
-`training.benchmarks` rest on, and `chart` draws a curve.
+`fewshot` draws labels for the `contenders` to learn from. `retrieval` and `probe` compute the figures of
+`training.benchmarks`, and `chart` draws curves.
 """

@@ -1,4 +1,4 @@
-"""A line chart as SVG, for what an evaluation found: shares between 0 and 1 over some count."""
+"""A line chart as SVG, of shares between 0 and 1 over a count."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _COLOURS = ("#e4572e", "#2e86ab", "#4caf50", "#9c6ade", "#f2a541", "#555555", "#
 
 
 def line_chart(lines: Mapping[str, Sequence[tuple[float, float]]], ticks: Mapping[float, str], caption: str) -> str:
-    """The chart of the lines, by name: points of a place from 0 on, and a share in [0, 1].
+    """Draws lines, given by name as points (place ≥ 0 on the horizontal axis, share in [0, 1]).
 
-    `ticks` name places of the horizontal axis.
+    `ticks` names places of the horizontal axis.
     """
     places = [*ticks, *(place for points in lines.values() for place, _ in points)]
-    furthest = max(places) or 1.0  # all at 0 are one column
+    furthest = max(places) or 1.0  # if all are 0, they are one column
     parts = [_grid(), *(_tick(_x(place, furthest), name) for place, name in ticks.items())]
     for number, (name, points) in enumerate(lines.items()):
         colour = _COLOURS[number % len(_COLOURS)]
@@ -40,11 +40,11 @@ def _y(share: float) -> float:
 
 
 def _grid() -> str:
-    drawn = ""
+    lines = ""
     for share in (0, 0.25, 0.5, 0.75, 1):
-        drawn += f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{_y(share)}" y2="{_y(share)}" stroke="#ddd"/>'
-        drawn += f'<text x="{_LEFT - 8}" y="{_y(share)}" text-anchor="end" dy="4">{share:.0%}</text>'
-    return drawn
+        lines += f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{_y(share)}" y2="{_y(share)}" stroke="#ddd"/>'
+        lines += f'<text x="{_LEFT - 8}" y="{_y(share)}" text-anchor="end" dy="4">{share:.0%}</text>'
+    return lines
 
 
 def _tick(x: float, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Clips listed in a CSV, and their embeddings by the very code that serves."""
+"""Clips listed in a CSV, and their embeddings, computed as in service."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clapboard import scoring
-from clapboard.clap import ClapEncoder
 from clapboard.errors import AudioError, TrainingError
-from clapboard.head import Head, zero_shot_head
-from clapboard.labels import Control, LabelSpace
-from clapboard.prediction import compute_class_weights
-from clapboard.scoring import Array
+from clapboard.labels.label_space import Control, LabelSpace
+from clapboard.model.clap import ClapEncoder
+from clapboard.suggest import scoring
+from clapboard.suggest.head import Head, zero_shot_head
+from clapboard.suggest.prediction import compute_class_weights
+from clapboard.suggest.scoring import Array
 from training.evaluate import Truth
 
 _NEEDED = ("path", "label", "group")
@@ -25,7 +25,7 @@ _NEEDED = ("path", "label", "group")
 
 @dataclass(frozen=True)
 class ListedClip:
-    """A row of the manifest: one file, its label, its source recording, and its fold where the manifest has folds."""
+    """A row of the manifest: a file, its label, its source recording, and its fold if the manifest has folds."""
 
     path: Path
     label: str
@@ -35,7 +35,7 @@ class ListedClip:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that is left out, and why in one sentence."""
+    """A file that is left out, and the reason in one sentence."""
 
     path: Path
     reason: str
@@ -52,7 +52,7 @@ class EmbeddedClips:
 
     @property
     def control(self) -> Control:
-        """The one control."""
+        """The only control."""
         return self.label_space.predicted[0]
 
     @property
@@ -62,12 +62,12 @@ class EmbeddedClips:
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Each clip's label by its place in the control, `[N]`."""
+        """Each clip's label as its index in the control, `[N]`."""
         return np.array([self.values.index(clip.label) for clip in self.clips], int)
 
     @property
     def truth(self) -> Truth:
-        """Which label holds, `[N, L]`."""
+        """The true labels as a mask `[N, L]`."""
         return np.eye(len(self.values), dtype=bool)[self.labels]
 
     @cached_property
@@ -77,19 +77,19 @@ class EmbeddedClips:
 
     @cached_property
     def embeddings(self) -> Array:
-        """One embedding for each clip, `[N, D]`: the mean direction of its windows."""
+        """One embedding for each clip, the mean direction of its windows: `[N, D]`."""
         empty = np.zeros((0, self.zero_shot.controls[0].center.size), np.float32)
         return np.concatenate([empty, *(scoring.mean_direction(windows)[None] for windows in self.windows)])
 
     def take(self, places: npt.NDArray[np.int64]) -> EmbeddedClips:
-        """The clips at those places alone, in that order."""
+        """Only the clips at these places, in this order."""
         return replace(self, clips=tuple(self.clips[i] for i in places), windows=tuple(self.windows[i] for i in places))
 
 
 def read_clips(manifest: Path) -> list[ListedClip]:
-    """The clips that the manifest lists; a relative path starts at the manifest's folder.
+    """Reads the clips that the manifest lists; paths are relative to the manifest's folder.
 
-    Raises `TrainingError` if it can't be read, lacks a column or a value, names a missing file, or has a single label.
+    Raises `TrainingError` if it can't be read, lacks a column or a value, names a missing file, or has only one label.
     """
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
@@ -97,7 +97,7 @@ def read_clips(manifest: Path) -> list[ListedClip]:
             _require_columns(manifest, rows.fieldnames or ())
             clips = [_clip(manifest, rows.line_num, row) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no CSV in UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it isn't CSV in UTF-8"
         raise TrainingError(f"Manifest {manifest} can't be read: {reason}.") from error
     missing = [clip.path for clip in clips if not clip.path.is_file()]
     if missing:
@@ -108,8 +108,8 @@ def read_clips(manifest: Path) -> list[ListedClip]:
         )
     labels = sorted({clip.label for clip in clips})
     if len(labels) < 2:
-        found = f"only the label “{labels[0]}”" if labels else "no clips"
-        raise TrainingError(f"Manifest {manifest} has {found}: list clips of two labels at least.")
+        content = f"only the label “{labels[0]}”" if labels else "no clips"
+        raise TrainingError(f"Manifest {manifest} has {content}: list clips of at least two labels.")
     return clips
 
 
@@ -120,24 +120,21 @@ def embed_clips(
     *,
     on_clip: Callable[[], None] = lambda: None,
 ) -> tuple[EmbeddedClips, list[Unreadable]]:
-    """The clips with their embeddings, and those that can't be decoded.
-
-    `on_clip` hears of each clip that is done.
-    """
-    heard: list[ListedClip] = []
+    """The readable clips with their embeddings, and the unreadable files. `on_clip` is called after each clip."""
+    readable: list[ListedClip] = []
     windows: list[Array] = []
     unreadable = []
     for clip in clips:
         try:
             windows.append(encoder.embed_file(clip.path))
-            heard.append(clip)
+            readable.append(clip)
         except AudioError as error:
             unreadable.append(Unreadable(clip.path, str(error)))
         on_clip()
     zero_shot = zero_shot_head(
         label_space, compute_class_weights(label_space, encoder.embed_texts), encoder.logit_scale
     )
-    return EmbeddedClips(label_space, zero_shot, tuple(heard), tuple(windows)), unreadable
+    return EmbeddedClips(label_space, zero_shot, tuple(readable), tuple(windows)), unreadable
 
 
 def _require_columns(manifest: Path, columns: Sequence[str]) -> None:
@@ -153,5 +150,5 @@ def _clip(manifest: Path, line: int, row: dict[str, str | None]) -> ListedClip:
     path, label, group = ((row[name] or "").strip() for name in _NEEDED)
     for name, value in zip(_NEEDED, (path, label, group), strict=True):
         if not value:
-            raise TrainingError(f"Manifest {manifest} has no {name} in line {line}: fill it in, or take the line out.")
+            raise TrainingError(f"Manifest {manifest} has no {name} in line {line}: fill it in, or remove the line.")
     return ListedClip(manifest.parent / path, label, group, (row.get("fold") or "").strip() or None)

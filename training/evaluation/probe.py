@@ -1,7 +1,7 @@
-"""A linear probe: logistic regression on frozen embeddings, whether labels exclude each other or not.
+"""A linear probe: logistic regression on frozen embeddings, for exclusive labels or independent ones.
 
-It minimises scikit-learn's objective, C · Σ cross-entropy + ½‖W‖², bias unpenalised, all labels at once: 200 labels on
-40,000 clips take one product of matrices a step instead of 200 fits.
+It minimises scikit-learn's objective, C · Σ cross-entropy + ½‖W‖² with an unpenalised bias, for all labels at once: 200
+labels on 40,000 clips take one matrix product a step instead of 200 fits.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from clapboard.scoring import Array
+from clapboard.suggest.scoring import Array
 from training.evaluate import Truth
 
 Matrix = npt.NDArray[np.float64]
 Metric = Callable[[Array, Truth], float]
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
-"""C that are tried: embeddings have length 1, and what tells them apart is small."""
+"""The values of C to try. They are large because embeddings have length 1 and differ little."""
 
 _BLOCK_ROWS = 8_192
 _MAX_STEPS = 500
 _TOLERANCE = 1e-6
-_SMALL = 1 << 25  # multiplications of a step, below which threads would wait longer than they compute
+_SMALL = 1 << 25  # multiplications in a step, below which threads wait longer than they compute
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +39,14 @@ class Probe:
     strength: float
 
     def logits(self, embeddings: Array) -> Array:
-        """`[N, D]` → `[N, L]`."""
+        """The logits `[N, L]` of embeddings `[N, D]`."""
         return embeddings @ self.weights.T + self.bias
 
 
 def tune(
     train: Array, truth: Truth, validation: Array, validation_truth: Truth, exclusive: bool, metric: Metric
 ) -> float:
-    """The strength in `STRENGTHS` whose probe does best on the validation clips; the weakest of several."""
+    """The strength in `STRENGTHS` whose probe does best on the validation clips; the smallest of equals."""
     best, best_value = STRENGTHS[0], -np.inf
     for strength, probe in zip(STRENGTHS, _path(train, truth, exclusive, STRENGTHS), strict=True):
         value = metric(probe.logits(validation), validation_truth)
@@ -56,17 +56,17 @@ def tune(
 
 
 def fit(embeddings: Array, truth: Truth, strength: float, *, exclusive: bool) -> Probe:
-    """The probe of clips `[N, D]` with truth `[N, L]`. Raises `ValueError` if there is no clip."""
+    """Fits a probe to embeddings `[N, D]` with truth `[N, L]`. Raises `ValueError` if there are no clips."""
     (probe,) = _path(embeddings, truth, exclusive, (strength,))
     return probe
 
 
 def _path(embeddings: Array, truth: Truth, exclusive: bool, strengths: Sequence[float]) -> list[Probe]:
-    """The probes of ascending strengths, each begun where the last one ended."""
+    """The probes of ascending strengths, each fit started from the previous one."""
     if not len(embeddings):
         raise ValueError("a probe needs clips")
     mean = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
-    centred = embeddings - mean  # the same probe in fewer steps, since the bias isn't penalised
+    centred = embeddings - mean  # gives the same probe in fewer steps, since the bias isn't penalised
     num_labels, dim = truth.shape[1], embeddings.shape[1]
     flat = np.zeros(num_labels * (dim + 1))
     probes = []
@@ -86,7 +86,7 @@ def _path(embeddings: Array, truth: Truth, exclusive: bool, strengths: Sequence[
 
 
 def _loss(point: Matrix, x: Array, truth: Truth, exclusive: bool, penalty: float) -> tuple[float, Matrix]:
-    """The mean cross-entropy and the penalty, and their gradient, block by block."""
+    """The objective (mean cross-entropy plus penalty) and its gradient, computed block by block."""
     matrix = point.reshape(truth.shape[1], -1)
     weights, bias = matrix[:, :-1].astype(np.float32), matrix[:, -1].astype(np.float32)
     total, gradient = 0.0, np.zeros_like(matrix)

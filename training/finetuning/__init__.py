@@ -1,5 +1,6 @@
 """The parts of `training.finetune`.
 
-Read the modules in the order `labelled`, `ladder`, `stages`, `tower`, `hidden`, `loss`, `trainer`; `memory` halves what
-doesn't fit, and `run` is the process in which a worker has it done, up to the gate's verdict.
+Read the modules in the order `labelled`, `trainable_stages`, `tower_stages`, `tower`, `hidden`, `label_loss`,
+`trainer`. `memory` halves what doesn't fit into memory; `groups` keeps clips of one recording together; `run` is the
+process that a worker starts, from `spec`'s files to the gate's verdict.
 """

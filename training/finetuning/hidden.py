@@ -1,7 +1,7 @@
-"""What the frozen part of the tower makes of every window, computed once and kept in a file beside the run's state.
+"""Hidden states: the outputs of the tower's frozen part, computed once for every window and kept in a file.
 
-A clip is decoded once and never held whole: what is kept of it is its windows' hidden states, as they are and, a few
-times, as the augmentation changes them.
+Each clip is decoded once. What is stored of it are the hidden states of its windows, unchanged and in a few augmented
+views.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from clapboard.audio import windows
+from clapboard.audio.log_mel import LogMel
+from clapboard.audio.windows import windows
 from clapboard.errors import AudioError, TrainingError
-from clapboard.features import LogMel
 from training.augment import Augment
 from training.finetuning.labelled import LabelledClip
 
@@ -31,7 +31,7 @@ _DECODERS = 2
 
 @dataclass(frozen=True)
 class Place:
-    """Where a clip's rows begin: of each of its windows `num_views` rows, the first of them unchanged."""
+    """Where a clip's rows lie: from `first` on, `num_views` rows for each window, the first of which is unchanged."""
 
     first: int
     num_windows: int
@@ -39,7 +39,7 @@ class Place:
 
 
 class HiddenStates:
-    """The rows of all clips, `[rows, …]` float16 on disk, and each clip's place; None for a clip that can't be read."""
+    """The rows of all clips, `[rows, …]` float16 on disk, and each clip's place; None for an unreadable clip."""
 
     def __init__(self, folder: Path, shape: Sequence[int], places: Sequence[Place | None]) -> None:
         self.places = tuple(places)
@@ -47,22 +47,22 @@ class HiddenStates:
         self._rows = np.memmap(folder / "hidden.f16", np.float16, "r", shape=(num_rows, *shape)) if num_rows else None
 
     def rows(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Those rows, `[B, …]` float32."""
+        """The rows with these indices, `[B, …]` float32."""
         assert self._rows is not None
         return torch.from_numpy(self._rows[indices].astype(np.float32))
 
     def unchanged_rows(self, clip: int) -> npt.NDArray[np.int64]:
-        """Where the clip's windows as they are lie, `[W]`; the views of each follow it. It must have been read."""
+        """The indices `[W]` of the clip's unaugmented rows, each followed by its views. The clip must be readable."""
         place = self.places[clip]
         assert place is not None
         return place.first + np.arange(place.num_windows) * place.num_views
 
     def unreadable(self, clips: Sequence[LabelledClip]) -> list[str]:
-        """The names of the files that could not be read."""
+        """The names of the files that can't be read."""
         return [clip.path.name for clip, place in zip(clips, self.places, strict=True) if place is None]
 
     def draw(self, clips: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """A random window of each clip in a random view: its row, `[B]`."""
+        """The row indices `[B]` of a random window of each clip, in a random view."""
         places = [place for clip in clips if (place := self.places[clip])]
         return np.array([place.first + rng.integers(place.num_windows * place.num_views) for place in places])
 
@@ -78,29 +78,28 @@ def compute_hidden_states(
     seed: int,
     on_clip: Callable[[int], None],
 ) -> HiddenStates:
-    """The hidden states of all clips by `lower`, log-mel `[B, 1001, 64]` → `[B, …]`.
+    """The hidden states of all clips, computed by `lower`: log-mel `[B, 1001, 64]` → `[B, …]`.
 
-    A window is heard `num_views` times more, through the augmentation. What a run with the same key has finished before
-    is read again. `on_clip` hears of each clip that is done.
-    Raises `TrainingError` if the disk is full.
+    Each window gets `num_views` augmented views besides itself. Hidden states that a run with the same key has stored
+    are reused. `on_clip` is called with the number of clips done. Raises `TrainingError` if they can't be written.
     """
     table = folder / "hidden.json"
-    known = json.loads(table.read_text("utf-8")) if table.is_file() else {}
-    if known.get("key") != key:
+    stored = json.loads(table.read_text("utf-8")) if table.is_file() else {}
+    if stored.get("key") != key:
         table.unlink(missing_ok=True)
         try:
-            known = {"key": key} | _write(folder, clips, lower, log_mel, num_views, seed, on_clip)
+            stored = {"key": key} | _write(folder, clips, lower, log_mel, num_views, seed, on_clip)
         except OSError as error:
             raise TrainingError(f"Folder {folder} can't be written to ({error.strerror}): free some space.") from error
         building = table.with_suffix(".building")
-        building.write_text(json.dumps(known), "utf-8")
+        building.write_text(json.dumps(stored), "utf-8")
         building.replace(table)
-    places = [place and Place(**place) for place in known["places"]]
-    return HiddenStates(folder, known["shape"], places)
+    places = [place and Place(**place) for place in stored["places"]]
+    return HiddenStates(folder, stored["shape"], places)
 
 
 def remove_hidden_states(folder: Path) -> None:
-    """Takes away what `compute_hidden_states` wrote."""
+    """Deletes the files that `compute_hidden_states` wrote."""
     for name in ("hidden.json", "hidden.f16"):
         (folder / name).unlink(missing_ok=True)
 
@@ -114,6 +113,7 @@ def _write(
     seed: int,
     on_clip: Callable[[int], None],
 ) -> dict[str, object]:
+    """Writes the rows to disk; returns the rows' shape and the clips' places as JSON values."""
     augment = Augment()
     places: list[dict[str, int] | None] = []
     shape: tuple[int, ...] = ()
@@ -137,7 +137,7 @@ def _write(
 
 
 def _views(features: LogMels, num_views: int, augment: Augment, seed: int) -> LogMels:
-    """`[W · V, 1001, 64]`: each window unchanged, then augmented."""
+    """Each window unchanged, then its augmented views: `[W · V, 1001, 64]`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         views = [features, *(augment(features) for _ in range(num_views - 1))]
@@ -145,20 +145,21 @@ def _views(features: LogMels, num_views: int, augment: Augment, seed: int) -> Lo
 
 
 def _decoded(clips: Sequence[LabelledClip], log_mel: LogMel) -> Iterator[LogMels | None]:
-    """Each clip's features `[W, 1001, 64]`, a few clips ahead of their use; None for one that can't be decoded."""
+    """Each clip's features `[W, 1001, 64]`, decoded a few clips ahead; None for an unreadable clip."""
     with ThreadPoolExecutor(_DECODERS) as decoders:
-        coming: deque[Future[LogMels | None]] = deque()
+        pending: deque[Future[LogMels | None]] = deque()
         for clip in clips:
-            coming.append(decoders.submit(_features, clip.path, log_mel))
-            if len(coming) > _DECODED_AHEAD:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+            pending.append(decoders.submit(_features, clip, log_mel))
+            if len(pending) > _DECODED_AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 @torch.no_grad()
-def _features(path: Path, log_mel: LogMel) -> LogMels | None:
+def _features(clip: LabelledClip, log_mel: LogMel) -> LogMels | None:
     try:
-        return torch.cat([log_mel(torch.from_numpy(window.waveform)[None]) for window in windows(path)])
+        clip_windows = windows(clip.path, channel=clip.channel)
+        return torch.cat([log_mel(torch.from_numpy(window.waveform)[None]) for window in clip_windows])
     except AudioError:
         return None

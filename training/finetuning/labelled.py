@@ -1,4 +1,4 @@
-"""Labelled clips: their split by source recording, their targets, and the order in which an epoch hears them."""
+"""Labelled clips: their split by source recording, their targets, and the order of an epoch."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from clapboard.labels import Control, LabelSpace
+from clapboard.labels.label_space import Control, LabelSpace
 
 Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """One task's audio and what people say of it."""
+    """One task's audio and the labels that people gave it."""
 
     path: Path
-    group: str  # its source recording: clips of one never lie in two splits
-    targets: Mapping[str, tuple[str, ...]]  # control → the labels chosen; a control that isn't named wasn't answered
+    group: str  # its source recording; the clips of a recording are all in one split
+    targets: Mapping[str, tuple[str, ...]]  # control → chosen labels; a control that is missing wasn't answered
     split: Split = "train"
-    weight: float = 1.0  # how often it is heard, relative to others
+    weight: float = 1.0  # how often it is drawn, relative to others
+    channel: str = ""  # the one to decode; empty: all of them
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What is known of N clips about one control: `truth[i]` counts where `known[i]`."""
+    """The answers to one control of N clips: row `truth[i]` is valid where `known[i]` is true."""
 
     truth: npt.NDArray[np.bool_]  # [N, L]
     known: npt.NDArray[np.bool_]  # [N]
@@ -37,26 +38,25 @@ class Targets:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many clips have each label, by split and control, and how many answers could not be used."""
+    """How many clips have each label, by split and control, and how many answers can't be used."""
 
-    answers: Mapping[str, Mapping[str, int]]  # split → control → clips with an answer that can be used
+    answers: Mapping[str, Mapping[str, int]]  # split → control → clips with a usable answer
     labels: Mapping[str, Mapping[str, Mapping[str, int]]]  # split → control → label → clips
-    unusable: int  # answers with a label that the config no longer has, or none or two for one
+    unusable: int  # answers with a label missing from the config, or not exactly one where labels exclude each other
 
 
 def split_clips(clips: Sequence[LabelledClip], *, validation_share: float = 0.2, seed: int = 0) -> list[LabelledClip]:
-    """The clips with new splits «train» and «validation», drawn by source recording, evenly over the labels.
+    """Returns the clips with new splits, train and validation, drawn by source recording, evenly over the labels.
 
-    Clips of the split «test» keep it, and others of the same recordings are left out. A label's only recording goes to
-    «train».
+    Test clips stay in test, and other clips of their recordings are left out. A label's only recording goes to train.
     """
     tested = {clip.group for clip in clips if clip.split == "test"}
     by_group: dict[str, list[LabelledClip]] = {}
     for clip in sorted(clips, key=lambda clip: (clip.group, str(clip.path))):
         if clip.group not in tested:
             by_group.setdefault(clip.group, []).append(clip)
-    chosen = _validation_groups(by_group, validation_share, np.random.default_rng(seed))
-    split: dict[str, Split] = {group: "validation" if group in chosen else "train" for group in by_group}
+    validation = _validation_groups(by_group, validation_share, np.random.default_rng(seed))
+    split: dict[str, Split] = {group: "validation" if group in validation else "train" for group in by_group}
     return [
         clip if clip.split == "test" else replace(clip, split=split[clip.group])
         for clip in clips
@@ -67,21 +67,21 @@ def split_clips(clips: Sequence[LabelledClip], *, validation_share: float = 0.2,
 def _validation_groups(
     by_group: Mapping[str, Sequence[LabelledClip]], share: float, rng: np.random.Generator
 ) -> set[str]:
-    """Groups that bring every label near its share; the largest are placed first, so that small ones even it out."""
+    """Groups that bring each label near its share. The largest are placed first, so that small ones can even it out."""
     counts = {group: Counter(name for clip in clips for name in _names(clip)) for group, clips in by_group.items()}
     groups_with = Counter(name for count in counts.values() for name in count)
-    wanted = Counter[tuple[str, str]]()
+    totals = Counter[tuple[str, str]]()
     for count in counts.values():
-        wanted.update(count)
-    missing = {name: share * number for name, number in wanted.items()}
+        totals.update(count)
+    missing = {name: share * number for name, number in totals.items()}
     shuffled = [str(group) for group in rng.permutation(sorted(by_group))]
     chosen: set[str] = set()
     for group in sorted(shuffled, key=lambda group: -len(by_group[group])):
         count = counts[group]
         if any(groups_with[name] == 1 for name in count):
             continue
-        # Taken if the squared distance from what is wanted shrinks, each label by its own measure.
-        gain = sum((2 * missing[name] * number - number**2) / wanted[name] for name, number in count.items())
+        # Chosen if that shrinks the squared distances from the shares, each relative to the label's total.
+        gain = sum((2 * missing[name] * number - number**2) / totals[name] for name, number in count.items())
         if gain > 0:
             chosen.add(group)
             for name, number in count.items():
@@ -91,12 +91,12 @@ def _validation_groups(
 
 
 def _names(clip: LabelledClip) -> list[tuple[str, str]]:
-    """(control, label) of each label chosen; an answer without labels is one too."""
+    """(control, label) of each chosen label; an answer without labels counts as the label ""."""
     return [(control, label) for control, labels in clip.targets.items() for label in labels or ("",)]
 
 
 def targets_of(control: Control, clips: Sequence[LabelledClip]) -> Targets:
-    """The control's targets. An answer that doesn't fit the control isn't known."""
+    """The clips' targets for the control. An answer that doesn't fit the control counts as unknown."""
     place = {label.value: index for index, label in enumerate(control.labels)}
     truth = np.zeros((len(clips), len(place)), bool)
     known = np.zeros(len(clips), bool)
@@ -108,7 +108,7 @@ def targets_of(control: Control, clips: Sequence[LabelledClip]) -> Targets:
 
 
 def count_labels(label_space: LabelSpace, clips: Sequence[LabelledClip]) -> Counts:
-    """What there is to learn from and to judge by."""
+    """Counts the usable answers and labels of each split."""
     by_split = {split: [c for c in clips if c.split == split] for split in ("train", "validation", "test")}
     answers: dict[str, dict[str, int]] = {split: {} for split in by_split}
     labels: dict[str, dict[str, dict[str, int]]] = {split: {} for split in by_split}
@@ -125,19 +125,20 @@ def count_labels(label_space: LabelSpace, clips: Sequence[LabelledClip]) -> Coun
 
 
 def _fits(control: Control, clip: LabelledClip) -> bool:
-    chosen = clip.targets.get(control.name)
-    if chosen is None or not {label.value for label in control.labels}.issuperset(chosen):
+    """Whether the clip has an answer that the control, as it is now, allows."""
+    answer = clip.targets.get(control.name)
+    if answer is None or not {label.value for label in control.labels}.issuperset(answer):
         return False
-    return control.multiple or len(chosen) == 1
+    return control.multiple or len(answer) == 1
 
 
 def balanced_order(
     targets: Sequence[Targets], weights: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """N draws out of N clips, `[N]`, so that rare labels are heard as often as frequent ones.
+    """The indices `[N]` of N draws out of N clips, in which rare labels are as frequent as common ones.
 
-    A clip's share is that of its rarest label; with equal shares each clip is drawn exactly once. An answer that chose
-    nothing counts as a label of its own.
+    A clip's share is that of its rarest label; with equal shares each clip is drawn exactly once. An answer without
+    labels counts as a label of its own.
     """
     shares = np.zeros(len(weights))
     for control in targets:
@@ -146,5 +147,5 @@ def balanced_order(
         shares = np.maximum(shares, (with_none * rarity).max(axis=1))
     expected = np.cumsum(shares * weights)
     steps = np.floor(expected / expected[-1] * len(weights) + rng.random()).astype(int)
-    times = np.diff(steps, prepend=0)  # a clip that is due 1.3 times is drawn once or twice
+    times = np.diff(steps, prepend=0)  # a clip with an expectation of 1.3 is drawn once or twice
     return rng.permutation(np.repeat(np.arange(len(weights)), times))

@@ -1,4 +1,4 @@
-"""Work in portions that the device's memory can hold."""
+"""Splits work into portions that fit into the device's memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _Result = TypeVar("_Result")
 
 
 class Portion:
-    """How many windows go through the model at once. Where memory runs out, half as many do, from then on."""
+    """How many windows go through the model at once. The size is halved for good each time memory runs out."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     def run(self, attempt: Callable[[int], _Result]) -> _Result:
-        """What `attempt(size)` gives, tried with smaller sizes as long as memory runs out.
+        """Returns `attempt(size)`, retried with half the size as long as memory runs out.
 
         Raises `TrainingError` if not even one window fits.
         """
@@ -40,5 +40,5 @@ class Portion:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or "can't allocate memory" in str(error)
+    # On CPUs torch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

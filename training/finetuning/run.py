@@ -1,7 +1,7 @@
-"""One finetuning, `python -m training.finetuning.run FOLDER`: a process of its own that a worker looks after.
+"""Runs one finetuning, `python -m training.finetuning.run FOLDER`: a process that a worker starts and watches.
 
-FOLDER/run.json says what to learn from. Progress goes to standard output, a JSON line at a time; what came of it stands
-in FOLDER/outcome.json, written last. Started again in the same folder, it goes on where it was killed.
+The run is described by FOLDER/run.json. Progress goes to standard output as JSON lines; the outcome is written last, to
+FOLDER/outcome.json. A run that was killed continues when it is started again in the same folder.
 """
 
 from __future__ import annotations
@@ -12,73 +12,26 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 
-from clapboard.clap import ClapEncoder
 from clapboard.errors import AudioError, ClapboardError
-from clapboard.head import ZERO_SHOT, Head, scores_of_all, zero_shot_head
-from clapboard.labels import LabelSpace, parse_label_config
-from clapboard.prediction import compute_class_weights
-from clapboard.scoring import Array, mean_direction
+from clapboard.labels.label_config import parse_label_config
+from clapboard.labels.label_space import LabelSpace
+from clapboard.model.clap import ClapEncoder
+from clapboard.suggest.head import ZERO_SHOT, Head, scores_of_all, zero_shot_head
+from clapboard.suggest.prediction import compute_class_weights
+from clapboard.suggest.scoring import Array, mean_direction
 from training.finetune import FinetuneConfig, Progress, finetune
 from training.finetuning.labelled import LabelledClip, split_clips, targets_of
+from training.finetuning.spec import HEAD, OUTCOME, RUN, SERVED_HEAD, Outcome, RunSpec
+from training.fit_head import LabelledEmbeddings, fit_head
 from training.gate import Rules, Trial, judge
-from training.head import LabelledEmbeddings, fit_head
-
-RUN, OUTCOME, HEAD, SERVED_HEAD = "run.json", "outcome.json", "head.npz", "served-head.npz"
-
-
-class ClipSpec(BaseModel):
-    """A labelled clip of the run; `is_test` ones are judged on and never learnt from."""
-
-    model_config = ConfigDict(frozen=True)
-
-    path: Path
-    group: str
-    targets: dict[str, tuple[str, ...]]
-    weight: float
-    is_test: bool
-
-
-class RunSpec(BaseModel):
-    """What a run needs to know. `served` is the checkpoint in service, with its head beside this file, if fitted."""
-
-    model_config = ConfigDict(frozen=True)
-
-    base: str
-    served: str
-    served_head: str
-    label_config: str
-    clips: list[ClipSpec]
-    config: dict[str, Any]
-    max_fall: float
-    device: str
-    dtype: str
-    engine: str = "auto"
-    fusion: bool = False
-    batch_size: int
-    threads: int
-
-
-class Outcome(BaseModel):
-    """What came of a run: an error that ends it, or a verdict on the candidate."""
-
-    model_config = ConfigDict(frozen=True)
-
-    error: str = ""
-    promote: bool = False
-    reason: str = ""
-    encoder_version: str = ""
-    manifest: dict[str, Any] = {}
-    verdict: dict[str, Any] = {}
 
 
 def main() -> None:
-    """Run what the folder says; the outcome is written whatever it is, unless the process dies."""
+    """Runs the folder's finetuning and writes its outcome, errors included."""
     folder = Path(sys.argv[1])
     spec = RunSpec.model_validate_json((folder / RUN).read_text("utf-8"))
     torch.set_num_threads(spec.threads or os.cpu_count() or 1)
@@ -92,11 +45,18 @@ def main() -> None:
 
 
 def run(spec: RunSpec, folder: Path) -> Outcome:
-    """Finetune, fit a head on it, and judge both together on clips that neither has seen."""
+    """Finetunes, fits a head to the tuned encoder, and judges both together on clips that neither has learnt from."""
     label_space = parse_label_config(spec.label_config)
     clips = split_clips(
         [
-            LabelledClip(clip.path, clip.group, clip.targets, "test" if clip.is_test else "train", clip.weight)
+            LabelledClip(
+                clip.path,
+                clip.group,
+                clip.targets,
+                "test" if clip.is_test else "train",
+                clip.weight,
+                label_space.channel,
+            )
             for clip in spec.clips
         ],
         seed=int(spec.config.get("seed", 0)),
@@ -109,13 +69,13 @@ def run(spec: RunSpec, folder: Path) -> Outcome:
         folder,
         device=spec.device,
         fusion=spec.fusion,
-        on_progress=_say,
+        on_progress=_print_progress,
     )
     tuned = _load(spec, str(candidate.folder))
-    learnt = _embed(tuned, [clip for clip in clips if clip.split != "test"])
+    embedded = _embed(tuned, [clip for clip in clips if clip.split != "test"])
     zero_shot = _zero_shot(tuned, label_space)
     head = fit_head(
-        label_space, zero_shot, _labelled(label_space, learnt), np.stack([mean_direction(w) for _, w in learnt])
+        label_space, zero_shot, _labelled(label_space, embedded), np.stack([mean_direction(w) for _, w in embedded])
     )
     (folder / HEAD).write_bytes(head.to_bytes())
 
@@ -142,12 +102,13 @@ def run(spec: RunSpec, folder: Path) -> Outcome:
 def _trials(
     label_space: LabelSpace, contenders: Sequence[tuple[ClapEncoder, Head]], test: Sequence[LabelledClip]
 ) -> list[Trial]:
+    """Each control's trial on the test clips that all contenders can decode."""
     embedded = [dict(_embed_by_path(encoder, test)) for encoder, _ in contenders]
-    heard = [clip for clip in test if all(clip.path in windows for windows in embedded)]
+    readable = [clip for clip in test if all(clip.path in windows for windows in embedded)]
     trials = []
     for index, control in enumerate(label_space.predicted):
-        targets = targets_of(control, heard)
-        answered = [clip for clip, known in zip(heard, targets.known, strict=True) if known]
+        targets = targets_of(control, readable)
+        answered = [clip for clip, known in zip(readable, targets.known, strict=True) if known]
         scores = [
             scores_of_all(control, head.controls[index], [windows[clip.path] for clip in answered])
             if answered
@@ -165,7 +126,7 @@ def _load(spec: RunSpec, model: str) -> ClapEncoder:
     return ClapEncoder.load(
         model,
         device=spec.device,
-        dtype=spec.dtype,  # type: ignore[arg-type]  # as the settings validated it
+        dtype=spec.dtype,  # type: ignore[arg-type]  # the settings have validated it
         engine=spec.engine,  # type: ignore[arg-type]
         batch_size=spec.batch_size,
         fusion=spec.fusion,
@@ -177,12 +138,12 @@ def _zero_shot(encoder: ClapEncoder, label_space: LabelSpace) -> Head:
 
 
 def _embed(encoder: ClapEncoder, clips: Sequence[LabelledClip]) -> list[tuple[LabelledClip, Array]]:
-    """Those of the clips that can be decoded, with their windows' embeddings `[W, D]`."""
-    found = []
+    """The clips that can be decoded, each with its windows' embeddings `[W, D]`."""
+    embedded = []
     for clip in clips:
         with contextlib.suppress(AudioError):
-            found.append((clip, encoder.embed_file(clip.path)))
-    return found
+            embedded.append((clip, encoder.embed_file(clip.path, channel=clip.channel)))
+    return embedded
 
 
 def _embed_by_path(encoder: ClapEncoder, clips: Sequence[LabelledClip]) -> list[tuple[Path, Array]]:
@@ -190,20 +151,21 @@ def _embed_by_path(encoder: ClapEncoder, clips: Sequence[LabelledClip]) -> list[
 
 
 def _labelled(label_space: LabelSpace, embedded: Sequence[tuple[LabelledClip, Array]]) -> dict[str, LabelledEmbeddings]:
-    found = {}
+    """The labelled embeddings of each control that has an answer."""
+    by_control = {}
     for control in label_space.predicted:
         targets = targets_of(control, [clip for clip, _ in embedded])
         if targets.known.any():
-            chosen = [pair for pair, known in zip(embedded, targets.known, strict=True) if known]
-            found[control.name] = LabelledEmbeddings(
-                np.stack([mean_direction(windows) for _, windows in chosen]),
+            answered = [pair for pair, known in zip(embedded, targets.known, strict=True) if known]
+            by_control[control.name] = LabelledEmbeddings(
+                np.stack([mean_direction(windows) for _, windows in answered]),
                 targets.truth[targets.known].astype(np.float32),
-                np.array([clip.weight for clip, _ in chosen], np.float32),
+                np.array([clip.weight for clip, _ in answered], np.float32),
             )
-    return found
+    return by_control
 
 
-def _say(progress: Progress) -> None:
+def _print_progress(progress: Progress) -> None:
     sys.stdout.write(json.dumps(vars(progress)) + "\n")
     sys.stdout.flush()
 

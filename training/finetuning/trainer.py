@@ -1,4 +1,4 @@
-"""The loop's parts: a step, an epoch, a validation, how much of it all to keep, and what has to be saved of it."""
+"""The parts of finetuning's loop: steps, epochs, validation, the share of the change to keep, and the saved state."""
 
 from __future__ import annotations
 
@@ -13,55 +13,56 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from clapboard.errors import TrainingError
-from clapboard.head import Head, scores_of_all
-from clapboard.labels import LabelSpace
-from clapboard.scoring import Array, mean_direction
+from clapboard.labels.label_space import LabelSpace
+from clapboard.project.training_request import LEAST_LABELS
+from clapboard.suggest.head import Head, scores_of_all
+from clapboard.suggest.scoring import Array, mean_direction
 from training.evaluate import Truth, report
 from training.finetuning.hidden import HiddenStates
+from training.finetuning.label_loss import label_loss
 from training.finetuning.labelled import LabelledClip, Targets, balanced_order, targets_of
-from training.finetuning.loss import label_loss
 from training.finetuning.memory import Portion
-from training.finetuning.stages import BELOW, PROJECTION, STAGE_3, STAGE_4, Rung
 from training.finetuning.tower import Tower
-from training.head import LabelledEmbeddings, fit_head
+from training.finetuning.tower_stages import BELOW, PROJECTION, STAGE_3, STAGE_4, TrainableStages
+from training.fit_head import LabelledEmbeddings, fit_head
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""How much of the tuned weights may be in the result."""
+"""The shares of the tuned weights that are tried."""
 
 Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """What decides the result, apart from the model and the clips."""
+    """The settings that decide the result, besides the model and the clips. Stored manifests use these names."""
 
-    rung: Rung | Literal["auto"] = "auto"
-    min_labels: int = 8  # a class with fewer is learnt too, but doesn't count in the choice of the rung
+    rung: TrainableStages | Literal["auto"] = "auto"  # the trainable stages
+    min_labels: int = LEAST_LABELS  # a class with fewer is learnt too, but doesn't count in choosing the stages
     stage4_labels: int = 16
     stages34_labels: int = 32
     epochs: int = 20
     batch_size: int = 32
-    min_steps: int = 8  # in an epoch: with few clips, batches are smaller
+    min_steps: int = 8  # per epoch: with few clips, batches are smaller
     projection_rate: float = 3e-4
     stage4_rate: float = 1e-4
     stage3_rate: float = 5e-5
     below_rate: float = 2e-5
     weight_decay: float = 0.05
     anchor: float = 0.01  # weight of the projection's squared distance from its pretrained value (ProLIP, 2410.05270)
-    keep: float = 1.0  # weight of 1 − the cosine of an embedding to what it was
+    keep: float = 1.0  # weight of 1 − cos(embedding, original embedding)
     mixup: float = 0.2  # α of the Beta distribution (Zhang et al. 2018); 0: off
-    num_views: int = 2  # times that each window is heard through the augmentation, besides as it is
+    num_views: int = 2  # augmented views of each window, besides the unchanged one
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 @dataclass(frozen=True)
 class Validation:
-    """How well clips that aren't learnt from are told apart.
+    """The results on clips that aren't learnt from.
 
-    `figure` is the accuracy, or mAP where labels don't exclude each other. `credit` is what the scores give to the
-    truth on average: with few clips it tells more than the figure, and unlike their likelihood it forgives
-    overconfidence, which the head that is fitted afterwards takes away.
+    `figure` is the accuracy, or mAP where labels don't exclude each other. `credit` is the mean score of the true
+    labels: with few clips it is less noisy than the figure, and unlike the likelihood it doesn't punish overconfidence,
+    which the head that is fitted afterwards corrects.
     """
 
     figure: float
@@ -69,11 +70,11 @@ class Validation:
 
 
 class Trainer:
-    """Tower, optimiser and clips.
+    """Trains a tower on labelled clips.
 
-    The tower learns under the head that its untuned embeddings would be served with (Kumar et al. 2022: first a head,
-    then the features), and each embedding is held near what it was: so texts go on fitting, those of labels that nobody
-    has used yet too. Under the texts alone it learnt to please them, and heads fitted to it became worse.
+    The tower learns under the head that is fitted to its untuned embeddings (Kumar et al. 2022: first the head, then
+    the features), and each embedding is kept near the original one, so that texts keep fitting, also those of labels
+    that nobody has used yet. When it was trained under the texts alone, heads fitted to it became worse.
     """
 
     def __init__(
@@ -111,11 +112,11 @@ class Trainer:
 
     @property
     def num_clips(self) -> int:
-        """Clips that are learnt from."""
+        """The number of clips to learn from."""
         return len(self._learn)
 
     def train_epoch(self) -> None:
-        """One pass over the clips to learn from, a validation, and a point of the curve."""
+        """Makes one pass over the clips to learn from, validates, and adds a point to the curve."""
         rng = np.random.default_rng([self._config.seed, self.epoch])
         batches = self._batches(rng)
         losses = []
@@ -126,21 +127,21 @@ class Trainer:
         self.curve.append({"epoch": self.epoch, "loss": float(np.mean(losses)), **asdict(self.validate())})
 
     def choose_alpha(self) -> tuple[float, Validation]:
-        """How much of what was learnt validation credits most, the lesser change in a tie, and that validation."""
-        tuned, found = self._tower.weights(), {}
+        """The share in `ALPHAS` with the highest validation credit, the smallest of equals, and its validation."""
+        tuned, validations = self._tower.weights(), {}
         for alpha in ALPHAS:
             self._tower.set_weights(tuned, alpha)
-            found[alpha] = self.validate()
+            validations[alpha] = self.validate()
         self._tower.set_weights(tuned)
-        alpha = max(ALPHAS, key=lambda alpha: found[alpha].credit)
-        return alpha, found[alpha]
+        alpha = max(ALPHAS, key=lambda alpha: validations[alpha].credit)
+        return alpha, validations[alpha]
 
     def keep(self, alpha: float) -> None:
-        """Puts (1 − α) · original + α · what was learnt in place."""
+        """Sets the weights to (1 − α) · original + α · tuned."""
         self._tower.set_weights(self._tower.weights(), alpha)
 
     def validate(self) -> Validation:
-        """How the weights as they are do on the validation clips, by the rule that serves."""
+        """The current weights' results on the validation clips, scored as in service."""
         embeddings = self._embeddings(self._validate)
         num_clips, figure, credit = 0, 0.0, 0.0
         for control, head, targets in zip(self._controls, self._head.controls, self._targets, strict=True):
@@ -149,15 +150,15 @@ class Trainer:
                 continue
             truth = targets.truth[self._validate][known]
             scores = scores_of_all(control, head, [embeddings[index] for index in np.flatnonzero(known)])
-            found = report(scores, truth, [label.value for label in control.labels], multiple=control.multiple)
-            precision = found.mean_average_precision
+            results = report(scores, truth, [label.value for label in control.labels], multiple=control.multiple)
+            precision = results.mean_average_precision
             num_clips += len(truth)
-            figure += len(truth) * (found.accuracy if precision is None else precision)
+            figure += len(truth) * (results.accuracy if precision is None else precision)
             credit += len(truth) * _credit(scores, truth, multiple=control.multiple)
         return Validation(figure / max(num_clips, 1), credit / max(num_clips, 1))
 
     def state(self) -> dict[str, Any]:
-        """All that `load_state` needs to go on as if nothing had happened."""
+        """The state with which `load_state` continues exactly where this one stopped."""
         return {
             "epoch": self.epoch,
             "curve": self.curve,
@@ -166,26 +167,26 @@ class Trainer:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes back to where `state` was taken."""
+        """Restores a state that `state` returned."""
         self.epoch, self.curve = state["epoch"], list(state["curve"])
         self._tower.set_weights(state["weights"])
         self._optimiser.load_state_dict(state["optimiser"])
 
     def _labelled(self, embeddings: Sequence[Array]) -> dict[str, LabelledEmbeddings]:
-        """Each control's labels of the clips to learn from, for its head."""
-        found = {}
+        """The labelled embeddings of the clips to learn from, by control."""
+        by_control = {}
         means = _means(embeddings)
         for control, targets in zip(self._controls, self._targets, strict=True):
             known = targets.known[self._learn]
             if known.any():
                 clips = self._learn[known]
                 truth, weights = targets.truth[clips].astype(np.float32), self._weights[clips].astype(np.float32)
-                found[control.name] = LabelledEmbeddings(means[known], truth, weights)
-        return found
+                by_control[control.name] = LabelledEmbeddings(means[known], truth, weights)
+        return by_control
 
     @torch.no_grad()
     def _embeddings(self, clips: Indices) -> list[Array]:
-        """Each clip's embeddings `[W, D]` by the weights as they are."""
+        """Each clip's embeddings `[W, D]` with the current weights."""
         rows = [self._hidden.unchanged_rows(int(clip)) for clip in clips]
         if not rows:
             return []
@@ -198,19 +199,20 @@ class Trainer:
         return np.split(embeddings, np.cumsum([len(part) for part in rows])[:-1])
 
     def _batches(self, rng: np.random.Generator) -> list[Indices]:
+        """An epoch's batches of clips, balanced over the labels."""
         targets = [Targets(part.truth[self._learn], part.known[self._learn]) for part in self._targets]
         order = self._learn[balanced_order(targets, self._weights[self._learn], rng)]
-        least = min(self._config.min_steps, len(order) // 2)
-        return np.array_split(order, max(1, least, math.ceil(len(order) / self._config.batch_size)))
+        min_batches = min(self._config.min_steps, len(order) // 2)
+        return np.array_split(order, max(1, min_batches, math.ceil(len(order) / self._config.batch_size)))
 
     def _set_rates(self, epoch: float) -> None:
-        """A rise over the first epoch, then down to zero as a cosine."""
+        """Sets the learning rates: a linear rise over the first epoch, times a cosine down to zero."""
         factor = min(1.0, epoch + 0.1) * (1 + math.cos(math.pi * epoch / self._config.epochs)) / 2
         for group, peak in zip(self._optimiser.param_groups, self._peak_rates, strict=True):
             group["lr"] = peak * factor
 
     def _step(self, clips: Indices, rng: np.random.Generator) -> float:
-        """The batch's loss, after one optimiser step on it."""
+        """Takes one optimiser step on the batch and returns its loss."""
         batch = self._batch(clips, rng)
 
         def attempt(portion: int) -> float:
@@ -222,12 +224,12 @@ class Trainer:
 
         loss = self._portion.run(attempt)
         if not math.isfinite(loss):
-            raise TrainingError("Training went astray, its loss is no number any more: try again with lower rates.")
+            raise TrainingError("Training diverged: its loss is no longer a finite number. Try again with lower rates.")
         self._optimiser.step()
         return loss
 
     def _batch(self, clips: Indices, rng: np.random.Generator) -> list[torch.Tensor]:
-        """Hidden states, embeddings as they were, and each control's truth `[B, L]` and known `[B, 1]`; mixed up."""
+        """Hidden states, original embeddings, and each control's truth `[B, L]` and known `[B, 1]`, all after mixup."""
         rows = self._hidden.draw(clips, rng)
         windows = np.searchsorted(self._unchanged_rows, rows, side="right") - 1
         batch = [self._hidden.rows(rows), self._original[windows]]
@@ -241,7 +243,7 @@ class Trainer:
         return [_mixed(values, share, partner) for values in batch]
 
     def _backward(self, batch: Sequence[torch.Tensor], num_clips: int) -> float:
-        """Adds a portion's gradients; its share of the loss."""
+        """Adds the gradients of a portion of the batch and returns its share of the loss."""
         hidden, original, *targets = (values.to(self._device) for values in batch)
         embeddings = self._tower.upper(hidden)
         loss = self._config.keep * (1 - cosine_similarity(embeddings, original)).sum()
@@ -254,7 +256,7 @@ class Trainer:
 
 
 def _mixed(values: torch.Tensor, share: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
-    """share · values + (1 − share) · the partner's, `[B, …]`."""
+    """share · values + (1 − share) · the partner's values, `[B, …]` (mixup)."""
     share = share.reshape(-1, *[1] * (values.ndim - 1))
     return share * values + (1 - share) * values[partner]
 
@@ -265,7 +267,7 @@ def _means(embeddings: Sequence[Array]) -> Array:
 
 
 def _credit(scores: Array, truth: Truth, *, multiple: bool) -> float:
-    """The mean score of what is true; where labels don't exclude each other, evenly with 1 − that of what isn't."""
+    """The mean score of the true labels; where labels don't exclude each other, averaged with 1 − that of the rest."""
     if not multiple:
         return float(scores[truth].mean())
     halves = [values.mean() for values in (scores[truth], 1 - scores[~truth]) if values.size]

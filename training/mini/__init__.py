@@ -1,1 +1,1 @@
-"""The embedded checkpoint: its recordings and captions, its recipe, its model card, and what each part of it gives."""
+"""The embedded checkpoint: its training data, recipe and model card, and an ablation of the recipe's parts."""

@@ -1,7 +1,7 @@
-"""What each part of the embedded checkpoint's recipe gives: `python -m training.mini.ablation --esc10 DIR --out DIR`.
+"""An ablation of the embedded checkpoint's recipe: `python -m training.mini.ablation --esc10 DIR --out DIR`.
 
-Every variant leaves out, or adds, one part, and takes as many steps as the recipe does. They are measured on a fold
-that none of them learns from, and which isn't the one that the checkpoint itself is reported on.
+Each variant leaves out or adds one part, and takes as many steps as the recipe does. All are measured on a fold from
+which none of them learns, and which isn't the fold that the model card reports.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 import typer
 
-from clapboard.audio import Waveform, window_waveform
-from clapboard.clap import ClapEncoder, Embeddings
-from clapboard.scoring import mean_direction
+from clapboard.audio.windows import Waveform, window_waveform
+from clapboard.model.clap import ClapEncoder, Embeddings
+from clapboard.suggest.scoring import mean_direction
 from training.mini.batches import Mixing, lengthened
 from training.mini.card import PARAPHRASES
 from training.mini.esc10 import Recording, list_clips, load_recordings
@@ -31,7 +31,7 @@ FIGURES = ("by name", "by paraphrase", "in 12–30 s, windows", "in 12–30 s, w
 
 
 def variants(recipe: Recipe, num_real: int) -> dict[str, Recipe]:
-    """Each by its name in the table, the recipe first."""
+    """The variants by their names in the table, the recipe first."""
     epochs = round(recipe.schedule.epochs * (num_real + recipe.synthetic_per_epoch) / num_real)
     real_alone = replace(recipe.schedule, epochs=epochs, evaluate_every=epochs)
     return {
@@ -45,11 +45,11 @@ def variants(recipe: Recipe, num_real: int) -> dict[str, Recipe]:
 
 
 def measure(checkpoint: Path, held_out: Sequence[Recording]) -> dict[str, float]:
-    """Zero-shot top-1 on recordings, by name, by paraphrase, and where each lies somewhere in a longer recording."""
+    """Zero-shot accuracy on recordings: by name, by paraphrase, and placed somewhere in longer recordings."""
     encoder = ClapEncoder.load(str(checkpoint), device="cpu", engine="torch")
     alone = [{kind: (texts[index],) for kind, texts in PARAPHRASES.items()} for index in range(3)]
     rng = np.random.default_rng(0)
-    longer = [Recording(one.kind, lengthened(one.waveform, rng)) for one in held_out]
+    longer = [Recording(recording.kind, lengthened(recording.waveform, rng)) for recording in held_out]
     figures = (
         zero_shot(encoder, held_out).accuracy,
         float(np.mean([zero_shot(encoder, held_out, texts).accuracy for texts in alone])),
@@ -60,7 +60,7 @@ def measure(checkpoint: Path, held_out: Sequence[Recording]) -> dict[str, float]
 
 
 class _ByWindows:
-    """An encoder that hears a recording window by window, fused or not."""
+    """An encoder that embeds a recording window by window, even if it is fused."""
 
     def __init__(self, encoder: ClapEncoder) -> None:
         self.logit_scale = encoder.logit_scale
@@ -72,7 +72,7 @@ class _ByWindows:
 
 
 def table(figures: Mapping[str, Mapping[str, float]]) -> str:
-    """The figures in Markdown, a row a variant."""
+    """The figures as a Markdown table with a row for each variant."""
     lines = [f"| | {' | '.join(FIGURES)} |", "|---" * (len(FIGURES) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(f'{row[figure]:.3f}' for figure in FIGURES)} |" for name, row in figures.items()]
     return "\n".join(lines)
@@ -88,7 +88,7 @@ def main(
     only: Annotated[str, typer.Option(help="variants whose names have this in them")] = "",
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
-    """Trains every variant and prints the table. What is finished is kept; a run that was killed goes on."""
+    """Trains every variant and prints the table. Finished variants are kept, and a killed run continues."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
     real = load_recordings(list_clips(esc10, [int(fold) for fold in train_folds.split(",")]))

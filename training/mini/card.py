@@ -1,4 +1,4 @@
-"""The embedded checkpoint's model card: its purpose, what it learnt from, who made those recordings, its figures."""
+"""Measures the embedded checkpoint and writes its model card: purpose, training data with attribution, figures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from clapboard.audio import SAMPLE_RATE
-from clapboard.captions import RULES
-from clapboard.clap import ClapEncoder
-from clapboard.prompts import prompts_for
+from clapboard.audio.windows import SAMPLE_RATE
+from clapboard.labels.captions import RULES
+from clapboard.labels.prompts import prompts_for
+from clapboard.model.clap import ClapEncoder
 from training.evaluate import Report
 from training.mini.esc10 import Clip, Recording, list_clips, load_recordings
 from training.mini.zero_shot import zero_shot
@@ -32,7 +32,7 @@ PARAPHRASES = {
     "rooster": ("a rooster crowing", "a crowing cock", "the crow of a cockerel"),
     "fire crackling": ("a crackling fire", "burning logs in a campfire", "flames crackle"),
 }
-"""Ways to say the ten names that are not the names; most of them are in no caption word for word."""
+"""Paraphrases of ESC-10's ten names; most of them don't occur word for word in any training caption."""
 
 CAPTIONS_OF_A_KIND = 20
 HELD_OUT_SEEDS = range(2_000_000_000, 2_000_000_003)
@@ -58,7 +58,7 @@ Kinds: {kind_names}.
   authors are named below. The clips themselves are not part of this project.
 - {synthetic} synthetic recordings of all {kinds} kinds, made by `training/sounds/` (numpy) and, for speech, by
   espeak-ng.
-- Captions from the keywords, by `clapboard/captions/`.
+- Captions from the keywords, by `clapboard/labels/captions/`.
 
 Excerpts of random length (1–10 s) under the very window policy that serves, mixtures of two sounds, SpecAugment,
 random gain, speed and equaliser; the text tower first learns from captions alone; then a symmetric contrastive loss
@@ -81,8 +81,8 @@ Zero-shot, by the prompt «This is a sound of …» and the name of each kind; t
 
 Recall on ESC-10 fold 4: {recall}.
 
-Text → audio on ESC-10 fold 4, by {num_captions} captions made of the names (`clapboard/captions/`): in {recall_1:.3f}
-of them the first of the 80 clips is of that kind (R@1), in {recall_5:.3f} one of the first five.
+Text → audio on ESC-10 fold 4, by {num_captions} captions made of the names (`clapboard/labels/captions/`):
+in {recall_1:.3f} of them the first of the 80 clips is of that kind (R@1), in {recall_5:.3f} one of the first five.
 
 ## Limits
 - It heard {num_clips} real clips: expect far lower figures with other microphones, places or animals.
@@ -105,7 +105,7 @@ class Figure:
 
 
 def measure(encoder: ClapEncoder, fold_4: Sequence[Recording]) -> list[Figure]:
-    """All the card's figures: real clips by name, cut to another length, by paraphrase, and held-out synthetic ones."""
+    """The card's figures: real clips by name, at other lengths and by paraphrase, and held-out synthetic ones."""
     cut = [Recording(clip.kind, clip.waveform[: int(3.3 * SAMPLE_RATE)]) for clip in fold_4]
     longer = [Recording(clip.kind, np.resize(clip.waveform, int(5.009 * SAMPLE_RATE))) for clip in fold_4]
     alone = [{kind: (texts[index],) for kind, texts in PARAPHRASES.items()} for index in range(3)]
@@ -125,12 +125,12 @@ def measure(encoder: ClapEncoder, fold_4: Sequence[Recording]) -> list[Figure]:
 
 
 def caption_recall(encoder: ClapEncoder, clips: Sequence[Recording], depth: int) -> float:
-    """The share of captions which a clip of their kind is among the first `depth` for, each kind in equally many."""
+    """The share of captions with a clip of their kind among the first `depth` results; equally many of each kind."""
     kinds, captions = zip(*drawn_captions(sorted({clip.kind for clip in clips})), strict=True)
     sounds = np.stack([encoder.embed_recording(clip.waveform) for clip in clips])  # [N, D]
     nearest = np.argsort(-(encoder.embed_texts(captions) @ sounds.T), axis=1)[:, :depth]  # [C, depth]
-    found = np.array([clip.kind for clip in clips])[nearest] == np.array(kinds)[:, None]
-    return float(found.any(axis=1).mean())
+    is_right = np.array([clip.kind for clip in clips])[nearest] == np.array(kinds)[:, None]
+    return float(is_right.any(axis=1).mean())
 
 
 def drawn_captions(kinds: Sequence[str]) -> list[tuple[str, str]]:
@@ -145,7 +145,7 @@ def held_out_synthetic() -> list[Recording]:
 
 
 def attributions(clips: Iterable[Clip]) -> str:
-    """A line per licence: every author with the Freesound numbers of the recordings."""
+    """A line for each licence, with its authors and the Freesound numbers of their recordings."""
     by_licence: dict[str, dict[str, set[str]]] = {}
     for clip in clips:
         by_licence.setdefault(clip.licence, {}).setdefault(clip.author, set()).add(clip.freesound_id)
@@ -191,7 +191,7 @@ def main(
 
 
 def _shape(checkpoint: Path) -> dict[str, str | int | float]:
-    """What the checkpoint's own config says of its size."""
+    """The sizes in the checkpoint's config, for the card."""
     config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     audio, text = config["audio_config"], config["text_config"]
     weights_bytes = (checkpoint / "model.safetensors").stat().st_size

@@ -1,4 +1,4 @@
-"""Recordings in memory, each of one kind: those of ESC-10's table."""
+"""Reads the recordings of ESC-10 into memory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clapboard.audio import Waveform, read
+from clapboard.audio.windows import Waveform, read
 from clapboard.errors import ClapboardError
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A row of ESC-10's table: one file, its fold and kind, and whom to name for it."""
+    """A row of ESC-10's table: a file, its fold and kind, and its attribution."""
 
     path: Path
     fold: int
@@ -32,9 +32,9 @@ class Recording:
 
 
 def list_clips(esc10: Path, folds: Iterable[int]) -> list[Clip]:
-    """The clips of the given folds, as the folder's `esc10.csv` lists them.
+    """The clips of the given folds, in the order of the folder's `esc10.csv`.
 
-    Raises `ClapboardError` if the folder holds no such table.
+    Raises `ClapboardError` if the folder has no such table.
     """
     table = esc10 / "esc10.csv"
     if not table.is_file():
@@ -56,5 +56,5 @@ def list_clips(esc10: Path, folds: Iterable[int]) -> list[Clip]:
 
 
 def load_recordings(clips: Iterable[Clip]) -> list[Recording]:
-    """The clips decoded. Raises `AudioError` for one that can't be."""
+    """Decodes the clips. Raises `AudioError` if one can't be decoded."""
     return [Recording(clip.kind, read(clip.path)) for clip in clips]

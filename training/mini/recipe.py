@@ -1,4 +1,4 @@
-"""The embedded checkpoint's shape and recipe, and its making."""
+"""Trains the embedded checkpoint: its recipe and its architecture."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from transformers import ClapConfig, ClapModel
 
-from clapboard.captions import Captioner, KeywordsAlone, RuleCaptioner
-from clapboard.clap import ClapEncoder
-from clapboard.features import LogMel
+from clapboard.audio.log_mel import LogMel
+from clapboard.labels.captions import Captioner, KeywordsAlone, RuleCaptioner
+from clapboard.model.clap import ClapEncoder
 from training.augment import Augment
 from training.checkpoint import publish
 from training.mini.batches import BatchMaker, Mixing, synthetic_recordings
 from training.mini.esc10 import Recording
-from training.mini.texts import caption_corpus, pretrain_texts
+from training.mini.text_tower import caption_corpus, pretrain_texts
 from training.mini.zero_shot import zero_shot
 from training.pretrain import Schedule, pretrain
 from training.pretraining.audio_input import AudioInput
@@ -30,7 +30,7 @@ log = logging.getLogger("training.mini")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes a checkpoint of recordings. Each part can be left out, to see what it gives."""
+    """The settings of a training. Each part can be left out to measure its effect."""
 
     schedule: Schedule = field(default_factory=lambda: Schedule(epochs=120))
     batch_size: int = 16
@@ -44,12 +44,12 @@ class Recipe:
 
     @property
     def captioner(self) -> Captioner:
-        """What writes the captions."""
+        """The captioner of this recipe."""
         return RuleCaptioner() if self.captions else KeywordsAlone()
 
 
 def make(recipe: Recipe, real: Sequence[Recording], validation: Sequence[Recording], out: Path) -> Path:
-    """Trains by the recipe, from where `out` stands, and returns the published folder."""
+    """Trains by the recipe, from the saved state in `out` if any, and returns the published checkpoint's folder."""
     schedule, folder = recipe.schedule, out / "mini"
     torch.manual_seed(schedule.seed)
     batches = BatchMaker(
@@ -90,11 +90,11 @@ def make(recipe: Recipe, real: Sequence[Recording], validation: Sequence[Recordi
 
 
 def _fingerprint(recordings: Sequence[Recording]) -> str:
-    """Hex digits over what the recordings are called and how they sound."""
+    """Hex digits over the recordings' kinds and samples."""
     digest = hashlib.sha256()
-    for one in recordings:
-        digest.update(one.kind.encode())
-        digest.update(one.waveform.tobytes())
+    for recording in recordings:
+        digest.update(recording.kind.encode())
+        digest.update(recording.waveform.tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -134,6 +134,6 @@ def new_model(
     for tower in (model.text_model, model.text_projection):
         for module in tower.modules():
             if isinstance(module, torch.nn.Linear):
-                # transformers' own start is so small that all texts begin at a cosine of 0.9
+                # transformers' own initial weights are so small that all texts start at a cosine of 0.9
                 torch.nn.init.xavier_uniform_(module.weight)
     return model

@@ -1,4 +1,4 @@
-"""How well an encoder tells recordings apart by the names of their kinds alone."""
+"""Zero-shot classification of recordings by the names of their kinds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from clapboard.audio import Waveform
-from clapboard.prompts import prompts_for
-from clapboard.scoring import mean_direction
+from clapboard.audio.windows import Waveform
+from clapboard.labels.prompts import prompts_for
+from clapboard.suggest.scoring import mean_direction
 from training.evaluate import Report, report
 from training.mini.esc10 import Recording
 
 
 class Encoder(Protocol):
-    """What `ClapEncoder` offers, and a model in training too."""
+    """The methods of `ClapEncoder` that zero-shot classification uses."""
 
     @property
     def logit_scale(self) -> float:
@@ -32,9 +32,9 @@ class Encoder(Protocol):
 def zero_shot(
     encoder: Encoder, recordings: Sequence[Recording], prompts: Mapping[str, Sequence[str]] | None = None
 ) -> Report:
-    """The report over recordings, each called by the kind whose class weight is nearest to its embedding.
+    """The report on recordings, each classified by the class weight nearest to its embedding.
 
-    The kinds are those of the recordings, or the ones that `prompts` gives texts for.
+    The classes are the kinds in `prompts`, or else those of the recordings.
     """
     texts = prompts or {kind: prompts_for(kind) for kind in sorted({recording.kind for recording in recordings})}
     kinds = tuple(texts)

@@ -1,4 +1,4 @@
-"""Sounds of a batch → what the audio tower learns from: the serving window policy, log-mel, augmentation, BatchNorm."""
+"""Turns a batch's sounds into the audio tower's input and output, with the window policy used in service."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from typing import Any
 import numpy as np
 import torch
 
-from clapboard.audio import Waveform, repeat_pad
-from clapboard.cnn14 import Cnn14
-from clapboard.features import LogMel
-from clapboard.fusion import batched, four_mels
-from clapboard.htsat import Htsat
-from clapboard.towers import Cnn14Tower
+from clapboard.audio.four_mels import batched, four_mels
+from clapboard.audio.log_mel import LogMel
+from clapboard.audio.windows import Waveform, repeat_pad
+from clapboard.model.cnn14 import Cnn14
+from clapboard.model.htsat import Htsat
+from clapboard.model.towers import Cnn14Tower
 from training.augment import Augment
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Log-mel `[B, 1001, 64]`, or four mels `[B, 4, 1001, 64]` and whose local ones count, `[B]`."""
+    """Log-mel `[B, 1001, 64]`; or four mels `[B, 4, 1001, 64]` with a mask `[B]` of clips that use the local ones."""
 
     features: torch.Tensor
     is_longer: torch.Tensor | None = None
 
     def split(self, size: int) -> list[Prepared]:
-        """Portions of so many clips."""
+        """Portions of `size` clips; the last one may be smaller."""
         parts = torch.split(self.features, size)
         marks = [None] * len(parts) if self.is_longer is None else torch.split(self.is_longer, size)
         return [Prepared(*part) for part in zip(parts, marks, strict=True)]
 
     def as_leaf(self) -> Prepared:
-        """The same, where a graph begins."""
+        """The same features as a leaf of a new graph."""
         return replace(self, features=self.features.detach().requires_grad_(self.features.requires_grad))
 
 
 class AudioInput:
-    """The way from waveforms to pooled vectors, in two steps: what has to see the whole batch, and the rest.
+    """Turns waveforms into pooled vectors in two steps: `prepare` needs the whole batch, `pooled` any portion of it.
 
-    HTSAT goes the fast way of serving, PANN-14 its own, whose BatchNorms see the clips that go through at once.
+    HTSAT is computed by serving's fast forward pass, PANN-14 by its own, whose BatchNorms see one portion at a time.
     """
 
     def __init__(self, model: Any, log_mel: LogMel, *, augment: Augment | None, dtype: torch.dtype) -> None:
@@ -52,7 +52,7 @@ class AudioInput:
         self._device = model.device
 
     def prepare(self, sounds: Sequence[Waveform]) -> Prepared:
-        """Waveforms `[T]`, of 10 s at most unless the model fuses four mels, as the rest needs them."""
+        """The features of waveforms `[T]`, which are at most 10 s long unless the model fuses four mels."""
         with torch.no_grad():
             features, is_longer = self._features(sounds)
             if self._augment:
@@ -60,12 +60,12 @@ class AudioInput:
         return Prepared(self._htsat.normalised(features) if self._htsat else features, is_longer)
 
     def pooled(self, prepared: Prepared, *, shared: bool = False) -> torch.Tensor:
-        """Any portion of what `prepare` gave → `[B, C]` float32; `shared`: other processes go through one meanwhile."""
+        """Pooled `[B, C]` float32 of any portion of the prepared batch; `shared`: other processes call this too."""
         if self._cnn14:
             return self._cnn14(prepared.features)
         assert self._htsat
-        tokens = self._htsat.tokens_of(prepared.features, prepared.is_longer, fuse_none=shared)
-        return self._htsat.pooled(self._htsat.through(tokens))
+        tokens = self._htsat.tokens_of_normalised(prepared.features, prepared.is_longer, always_fuse=shared)
+        return self._htsat.pooled(self._htsat.run_stages(tokens))
 
     def _features(self, sounds: Sequence[Waveform]) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.is_fused:
@@ -75,7 +75,7 @@ class AudioInput:
 
 
 def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The same there. From pinned memory, a GPU fetches them while it computes."""
+    """The values on the device; a GPU copies them from pinned memory while it computes."""
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)

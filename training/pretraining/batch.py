@@ -1,4 +1,4 @@
-"""What one training step hears and reads."""
+"""The batch of a training step."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clapboard.audio import Waveform
+from clapboard.audio.windows import Waveform
 from training.pretraining.loss import Meaning
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A step's sounds and captions in this process. The captions that all processes share come last."""
+    """This process's sounds and captions of a step. All processes have the same shared captions."""
 
     sounds: list[Waveform]  # B of them, [T] each
     meanings: list[Meaning]
-    captions: list[str]  # one of each sound
+    captions: list[str]  # one for each sound
     caption_meanings: list[Meaning]
-    shared_captions: list[str] = field(default_factory=list)  # of kinds that may not be in the batch, and neutral ones
+    shared_captions: list[str] = field(default_factory=list)  # also of kinds that aren't in the batch, and neutral ones
     shared_meanings: list[Meaning] = field(default_factory=list)
 
 
 def respelt(text: str, rng: np.random.Generator) -> str:
-    """The text, at times in small letters or without its full stop: people write both."""
+    """The text, sometimes in lower case or without its full stop, since people write both."""
     draw = rng.random()
     return text.lower() if draw < 0.25 else text.rstrip(".") if draw < 0.4 else text

@@ -1,9 +1,9 @@
-"""The task of pretraining: a batch of sounds and captions → its loss, and every parameter's gradient.
+"""The task of pretraining: computes a batch's contrastive loss and the gradient of each parameter.
 
-The loop knows neither model nor loss. A batch that is too large for the memory goes through in portions (GradCache, Gao
-et al. 2021, arXiv 2101.06983): all embeddings first, without a graph; the loss's gradient in them; then each portion
-again, with its part of that gradient. So the loss is that of the whole batch all the same, but to BatchNorms within the
-tower, fusion's and PANN-14's: these normalise by a portion's own mean and variance, and learn from each in turn.
+A batch that doesn't fit into memory is computed in portions (GradCache, Gao et al. 2021, arXiv 2101.06983): first all
+embeddings, without a graph; then the loss's gradient with respect to them; then each portion again, with its part of
+that gradient. The loss is still that of the whole batch. Only BatchNorms inside the tower (fusion's and PANN-14's)
+normalise by the mean and variance of each portion, and update their statistics with each.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
-from clapboard.pretrained import max_tokens
+from clapboard.model.checkpoints import max_tokens
 from training.pretraining.audio_input import AudioInput, Prepared, on_device
 from training.pretraining.batch import Batch
 from training.pretraining.loss import affinity, contrastive_loss
 from training.pretraining.processes import ALONE, Processes
 
 MAX_SCALE = 100.0
-"""Cosines count a hundredfold at most: where a temperature may fall without bound, training gets unstable."""
+"""The largest factor from cosine to logit: with an unbounded temperature, training becomes unstable (as in CLIP)."""
 
 Tokens = dict[str, torch.Tensor]
 
 
 class Contrastive:
-    """A model with its tokenizer, in training: sounds and captions of a pair come together, others apart."""
+    """A model in training: pulls the sound and caption of a pair together, and pushes others apart."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Contrastive:
         portion: int = 0,
         processes: Processes = ALONE,
     ) -> None:
-        """`portion` clips at most go through the model at once; 0: all of a batch."""
+        """At most `portion` clips go through the model at once; 0: the whole batch."""
         self.model = model.train()
         self.tokenizer = tokenizer
         self._audio = audio
@@ -52,9 +52,9 @@ class Contrastive:
         self._processes.share_statistics(model)
 
     def gradients(self, batch: Batch, seed: int) -> float:
-        """The batch's loss; each parameter's `grad` is the loss's gradient in it, over all processes.
+        """Returns the batch's loss and sets each parameter's `grad` to its gradient, averaged over all processes.
 
-        Whatever is random in it follows from `seed` and the process's rank.
+        All randomness depends on `seed` and the process's rank alone.
         """
         seed = seed * self._processes.count + self._processes.rank
         torch.manual_seed(seed)
@@ -76,13 +76,13 @@ class Contrastive:
         return float(self.model.logit_scale_a.exp().item())
 
     def limit_scales(self) -> None:
-        """Keeps the temperatures where they belong; to be called after each change of the parameters."""
+        """Limits the temperatures to `MAX_SCALE`. Call it after each optimiser step."""
         with torch.no_grad():
             for scale in (self.model.logit_scale_a, self.model.logit_scale_t):
                 scale.clamp_(max=math.log(MAX_SCALE))
 
     def _loss(self, audio: torch.Tensor, text: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The loss of all processes' clips and captions, the same in each of them."""
+        """The loss over the clips and captions of all processes; it is the same in each."""
         gather, gather_items = self._processes.gather, self._processes.gather_items
         own, shared = torch.split(text, [len(batch.captions), len(batch.shared_captions)])
         meanings = [*gather_items(batch.caption_meanings), *batch.shared_meanings]
@@ -133,7 +133,7 @@ class Contrastive:
 
 @contextmanager
 def _statistics_held(model: torch.nn.Module) -> Iterator[None]:
-    """BatchNorms learn nothing meanwhile: what goes through will do so again."""
+    """Keeps BatchNorms from updating their statistics, for a pass that will be repeated."""
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.track_running_stats = False
@@ -145,10 +145,10 @@ def _statistics_held(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _repeatable(embed: Callable[[], torch.Tensor], seed: tuple[int, int]) -> Callable[[], torch.Tensor]:
-    """The same, with the same dropout whenever it is called."""
+    """The same function, with the same dropout on every call."""
 
     def again() -> torch.Tensor:
-        torch.manual_seed(hash(seed))  # of integers: the same in every process
+        torch.manual_seed(hash(seed))  # the hash of integers is the same in every process
         return embed()
 
     return again

@@ -1,4 +1,4 @@
-"""What a run shows: a progress bar where somebody looks, TensorBoard's curves on disk, and a line of log an epoch."""
+"""The display of a run: a progress bar on terminals, TensorBoard curves on disk, and a log line an epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Curves:
-    """Figures by step, from `first_step` on: what an earlier run that was killed wrote beyond it counts no more."""
+    """Figures by step from `first_step` on; what a killed run wrote for later steps is discarded."""
 
     def __init__(
         self, folder: Path, first_step: int, num_steps: int, steps_an_epoch: int, *, quiet: bool = False
@@ -30,7 +30,7 @@ class Curves:
         self._writer = None if quiet else SummaryWriter(folder, purge_step=first_step)
         self._steps_an_epoch = steps_an_epoch
         self._losses: list[float] = []
-        self._began = time.monotonic()
+        self._epoch_start = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -44,19 +44,19 @@ class Curves:
             self._writer.close()
 
     def step(self, number: int, figures: Mapping[str, float]) -> None:
-        """Takes down what step `number` gave, and at an epoch's end says so."""
+        """Records the figures of step `number`, and logs a line at the end of an epoch."""
         self._write(number, figures)
         self._losses.append(figures["loss"])
         self._bar.update(self._steps, advance=1, description=f"loss {figures['loss']:.3f}")
         if (number + 1) % self._steps_an_epoch == 0:
-            seconds = time.monotonic() - self._began
+            seconds = time.monotonic() - self._epoch_start
             epoch, loss = (number + 1) // self._steps_an_epoch, float(np.mean(self._losses))
             if self._writer:
                 log.info("epoch %d: loss %.3f, %.1f s", epoch, loss, seconds)
-            self._losses, self._began = [], time.monotonic()
+            self._losses, self._epoch_start = [], time.monotonic()
 
     def figures(self, number: int, figures: Mapping[str, float]) -> None:
-        """Takes down what was measured after `number` steps."""
+        """Records figures that were measured after `number` steps."""
         self._write(number, figures)
         if figures:
             log.info("after %d steps: %s", number, ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))

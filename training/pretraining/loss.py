@@ -1,4 +1,4 @@
-"""The symmetric contrastive loss, aware of several right answers."""
+"""The symmetric contrastive loss with several right answers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import torch
 from torch.nn.functional import log_softmax, normalize
 
 Meaning = Mapping[str, float]
-"""What is heard, or said: the share of each kind of sound; of what has no kind, the caption or the clip's own name."""
+"""The content of a sound or caption: the share of each kind of sound, or a name of its own where it has no kind."""
 
 
 def affinity(sounds: Sequence[Meaning], captions: Sequence[Meaning]) -> torch.Tensor:
-    """How well each caption fits each clip, `[B, T]` in [0, 1]: the cosine of what they share of each kind."""
+    """How well each caption fits each clip: the cosine of their shares of each kind, `[B, T]` in [0, 1]."""
     columns = {
-        kind: column for column, kind in enumerate(sorted({kind for one in (*sounds, *captions) for kind in one}))
+        kind: column
+        for column, kind in enumerate(sorted({kind for meaning in (*sounds, *captions) for kind in meaning}))
     }
     return _unit_shares(sounds, columns) @ _unit_shares(captions, columns).T
 
@@ -30,10 +31,11 @@ def _unit_shares(meanings: Sequence[Meaning], columns: Mapping[str, int]) -> tor
 def contrastive_loss(
     audio: torch.Tensor, text: torch.Tensor, fit: torch.Tensor, audio_scale: torch.Tensor, text_scale: torch.Tensor
 ) -> torch.Tensor:
-    """Mean cross-entropy of clip → captions and caption → clips; unit-norm `[B, D]`, `[T, D]`, affinities `[B, T]`.
+    """The mean of two cross-entropies, clip → captions and caption → clips.
 
-    The target is the affinity, normalised over a clip's captions and over a caption's clips: two clips of one kind
-    are no negatives of each other. A caption that fits no clip of the batch takes part as a negative alone.
+    Takes unit-norm `[B, D]` and `[T, D]`, and affinities `[B, T]`. The targets are the affinities, normalised over a
+    clip's captions and over a caption's clips: two clips of one kind aren't negatives of each other. A caption that
+    fits no clip of the batch is only a negative.
     """
     cosines = audio @ text.T  # [B, T]
     return (_cross_entropy(cosines * audio_scale, fit) + _cross_entropy(cosines.T * text_scale, fit.T)) / 2
@@ -41,6 +43,6 @@ def contrastive_loss(
 
 def _cross_entropy(logits: torch.Tensor, fit: torch.Tensor) -> torch.Tensor:
     total = fit.sum(dim=1, keepdim=True)
-    answered = total[:, 0] > 0
-    targets = fit[answered] / total[answered]
-    return -(targets * log_softmax(logits[answered], dim=1)).sum(dim=1).mean()
+    has_target = total[:, 0] > 0
+    targets = fit[has_target] / total[has_target]
+    return -(targets * log_softmax(logits[has_target], dim=1)).sum(dim=1).mean()

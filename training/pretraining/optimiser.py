@@ -1,4 +1,4 @@
-"""Which optimiser changes which parameter, and at what rate."""
+"""The optimisers of a model's parameters, and their learning rate."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Literal
 import torch
 
 OptimiserName = Literal["muon", "adamw"]
-"""`muon` (Jordan et al. 2024) learns from scratch in a fraction of AdamW's steps. It is for matrices alone, all else is
-AdamW's. What is pretrained already goes on with `adamw`."""
+"""From scratch, `muon` (Jordan et al. 2024) needs a fraction of AdamW's steps. It optimises the matrices, and AdamW the
+rest. Use `adamw` to go on training a pretrained model."""
 
 
 class Optimiser:
-    """All parameters of a model, each with what suits it."""
+    """Optimises each parameter of a model with the method that suits it."""
 
     def __init__(self, model: torch.nn.Module, name: OptimiserName, weight_decay: float) -> None:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -30,7 +30,7 @@ class Optimiser:
             )
 
     def step(self, rate: float, max_norm: float) -> float:
-        """Changes the parameters by their gradients, clipped to `max_norm` all together; returns their norm before."""
+        """Takes a step with the gradients clipped to the total norm `max_norm`; returns their norm before clipping."""
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, max_norm)
         for part in self._parts.values():
             for group in part.param_groups:
@@ -39,17 +39,17 @@ class Optimiser:
         return float(norm)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that has to be saved."""
+        """The state to save."""
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
 
 
 def cosine_rate(step: int, *, peak: float, warmup_steps: int, num_steps: int) -> float:
-    """The rate of a step: up in a line to `peak`, then down to 0 by half a cosine (Loshchilov & Hutter 2017, eq. 5)."""
+    """The rate of a step: a linear rise to `peak`, then half a cosine down to 0 (Loshchilov & Hutter 2017, eq. 5)."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
@@ -57,7 +57,7 @@ def cosine_rate(step: int, *, peak: float, warmup_steps: int, num_steps: int) ->
 
 
 def _matrices_and_others(model: torch.nn.Module) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-    """The weights that multiply activations, and all else: biases, norms, tables, filters, the two temperatures."""
+    """The weights of linear layers; and the rest: biases, norms, embeddings, convolutions, the two temperatures."""
     of_linear = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [p for p in parameters if id(p) in of_linear], [p for p in parameters if id(p) not in of_linear]

@@ -1,7 +1,7 @@
-"""The processes that train together: what each has to know of the others. One process alone is the simplest case.
+"""Communication between the processes that train together; a single process is the simplest case.
 
-Started by `torchrun`, every process hears its own part of a batch; embeddings are gathered, so that the loss is that of
-the whole batch, and so are gradients: the result is the one of a single process with the whole batch.
+Under `torchrun`, every process takes its own part of a batch. Embeddings are gathered, so that the loss is that of the
+whole batch, and gradients are averaged: the result is that of a single process with the whole batch.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
 
-from clapboard.clap import find_device
 from clapboard.errors import TrainingError
+from clapboard.model.device import find_device
 
 _Item = TypeVar("_Item")
 
-_PATIENCE = timedelta(hours=12)  # with a process that validates, while the others wait; torchrun ends what has died
+_TIMEOUT = timedelta(hours=12)  # the others wait while one process validates; torchrun ends a run whose process died
 
 
 @dataclass(frozen=True)
@@ -32,42 +32,43 @@ class Processes:
 
     @classmethod
     def join(cls, device: torch.device) -> tuple[Self, torch.device]:
-        """Those that `torchrun` started, by NCCL on GPUs and gloo on CPUs, and this one's device, a GPU of its own.
+        """Joins torchrun's processes, by NCCL on GPUs and gloo on CPUs; returns them and this process's device.
 
-        Without torchrun it is alone, on the device as given. Raises `ModelError` if there are too few GPUs.
+        Each process gets its own GPU. Without torchrun it is alone, on the given device. Raises `ModelError` if there
+        are too few GPUs.
         """
         if not dist.is_torchelastic_launched():
             return cls(), device
         if device.type == "cuda":
             device = find_device(f"cuda:{dist.get_node_local_rank()}")
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
         return cls(dist.get_rank(), dist.get_world_size()), device
 
     def leave(self) -> None:
-        """Ends the group."""
+        """Leaves the process group."""
         if dist.is_initialized():
             dist.destroy_process_group()
 
     def wait(self) -> None:
-        """Until all have come so far."""
+        """Waits until all processes have called this."""
         if self.count > 1:
             dist.barrier()
 
     def require_same_step(self, step: int) -> None:
-        """Raises `TrainingError` if the others would begin at another step than this process."""
+        """Raises `TrainingError` if the processes would start from different steps."""
         if len(steps := set(self.gather_items([step]))) > 1:
             raise TrainingError(
-                f"The processes would begin at different steps, {min(steps)} to {max(steps)}: start them with one "
-                "--out, on a disk that all of them see."
+                f"The processes would start from different steps, {min(steps)} to {max(steps)}: start them with the "
+                "same --out, on a disk that all of them share."
             )
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
-        """Everybody's rows `[B, …]` → `[count · B, …]`, with gradients; all must have as many."""
+        """The rows of all processes, `[B, …]` → `[count · B, …]`, with gradients; all must have equally many."""
         return torch.cat(_gathered(rows)) if self.count > 1 else rows
 
     def gather_items(self, items: Sequence[_Item]) -> list[_Item]:
-        """Everybody's items in the order of ranks."""
+        """The items of all processes, in the order of ranks."""
         if self.count == 1:
             return list(items)
         parts: list[Any] = [None] * self.count
@@ -75,22 +76,24 @@ class Processes:
         return [item for part in parts for item in part]
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Puts the mean over the processes in place of each gradient, all of them in one message."""
+        """Replaces each gradient with its mean over the processes, all in one message."""
         if self.count == 1:
             return
         learning = [parameter for parameter in parameters if parameter.requires_grad]
-        for parameter in learning:  # one that got none here may have got one elsewhere
+        for parameter in learning:  # a parameter without a gradient here may have one elsewhere
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
         message = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(message)
         message /= self.count
-        for gradient, part in zip(gradients, torch.split(message, [one.numel() for one in gradients]), strict=True):
+        for gradient, part in zip(
+            gradients, torch.split(message, [gradient.numel() for gradient in gradients]), strict=True
+        ):
             gradient.copy_(part.view_as(gradient))
 
     def share_statistics(self, model: torch.nn.Module) -> None:
-        """Has each BatchNorm of the model learn from everybody's part of a batch."""
+        """Makes each BatchNorm of the model use the batch of all processes."""
         if self.count == 1:
             return
         for module in model.modules():
@@ -102,14 +105,14 @@ ALONE = Processes()
 
 
 class _SharedBatchNorm(torch.nn.BatchNorm2d):
-    """BatchNorm over all processes' clips, on CPUs too, where torch's own SyncBatchNorm doesn't go.
+    """BatchNorm over the clips of all processes, also on CPUs, which torch's SyncBatchNorm doesn't support.
 
-    All have to come here, those with no clip at all too. Where they have but one value a channel together, which has no
-    variance, it goes by the stored statistics.
+    All processes must call it, even without clips. If together they have only one value a channel, which has no
+    variance, the stored statistics are used.
     """
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
-        """Any number of dimensions is fine."""
+        """Accepts any number of dimensions."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training:
@@ -117,14 +120,14 @@ class _SharedBatchNorm(torch.nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        others = [dimension for dimension in range(input.ndim) if dimension != 1]
+        reduced = [dimension for dimension in range(input.ndim) if dimension != 1]
         values = input.float()
         here = torch.full((values.shape[1],), values.numel() / values.shape[1], device=values.device)
-        total, count = _summed(torch.stack([values.sum(others), here]))
-        is_enough = count > 1  # decided without waiting for a GPU's answer
+        total, count = _summed(torch.stack([values.sum(reduced), here]))
+        is_enough = count > 1  # a tensor, so as not to wait for the GPU
         shape = [1, -1] + [1] * (input.ndim - 2)
         mean = total / count.clamp(min=1)
-        variance = _summed((values - mean.view(shape)).square().sum(others)) / count.clamp(min=1)
+        variance = _summed((values - mean.view(shape)).square().sum(reduced)) / count.clamp(min=1)
         mean = torch.where(is_enough, mean, self.running_mean)
         variance = torch.where(is_enough, variance, self.running_var)
         if self.track_running_stats:

@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer of our own, in the layout that transformers reads for CLAP (RoBERTa's)."""
+"""Trains a byte-level BPE tokenizer in the layout that transformers reads for CLAP (RoBERTa's)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # RoBERTa's order
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1500, *, max_tokens: int = MAX_TOKENS) -> RobertaTokenizer:
-    """A tokenizer whose merges follow the texts; other text is spelt out in smaller pieces, byte by byte at worst."""
+    """A tokenizer trained on the texts; words that aren't in them are split into smaller pieces, down to bytes."""
     learner = ByteLevelBPETokenizer(add_prefix_space=True)
     learner.train_from_iterator(texts, vocab_size, min_frequency=2, show_progress=False, special_tokens=_SPECIAL_TOKENS)
     model = json.loads(learner.to_str())["model"]

@@ -1,1 +1,1 @@
-"""Synthetic sounds: `synthesis` is the way in; the generators stand by what makes the sound."""
+"""Synthetic sounds: call `synthesis`; the other modules have the generators, grouped by what makes the sound."""

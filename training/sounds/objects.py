@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clapboard.audio import SAMPLE_RATE
+from clapboard.audio.windows import SAMPLE_RATE
 from training.sounds.waveforms import (
     Signal,
     add_at,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from clapboard.audio import SAMPLE_RATE
+from clapboard.audio.windows import SAMPLE_RATE
 
 _PROGRAM = "espeak-ng"
 _VOICES = ("en", "en-us", "en-gb-scotland", "de", "fr", "es", "it", "pt", "ru", "pl", "nl", "sv", "tr", "fi", "hu")

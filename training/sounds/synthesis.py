@@ -1,6 +1,6 @@
-"""Synthetic sounds of many kinds, by numpy alone: the same kind, seed and duration always give the same samples.
+"""Synthesises sounds of many kinds with numpy: the same kind, seed and duration always give the same samples.
 
-They teach the embedded checkpoint kinds that its real recordings lack, and they are the demo's clips.
+The embedded checkpoint learns from them the kinds that its real recordings lack, and the demo uses them as clips.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Generator = Callable[[np.random.Generator, int], Signal]
 
 KINDS: Mapping[str, Generator] = MappingProxyType(
     {
-        # The ten of ESC-10, by its names
+        # The ten kinds of ESC-10, with its names
         "dog bark": animals.dog_bark,
         "rooster": animals.rooster,
         "baby cry": people.baby_cry,
@@ -30,7 +30,7 @@ KINDS: Mapping[str, Generator] = MappingProxyType(
         "clock tick": objects.clock_tick,
         "helicopter": objects.helicopter,
         "chainsaw": objects.chainsaw,
-        # Kinds that only we make
+        # Other kinds
         "bird chirp": animals.bird_chirp,
         "cricket": animals.cricket,
         "speech": people.speech,
@@ -54,7 +54,7 @@ KINDS: Mapping[str, Generator] = MappingProxyType(
 
 
 def synthesise(kind: str, seed: int, duration_s: float) -> npt.NDArray[np.float32]:
-    """A sound of the kind, peak between −18 and −1 dBFS: `[T]` float32 at 48 kHz.
+    """A sound of the kind with a peak between −18 and −1 dBFS: `[T]` float32 at 48 kHz.
 
     Raises `KeyError` if the kind is not in `KINDS`.
     """

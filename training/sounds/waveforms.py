@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from clapboard.audio import SAMPLE_RATE
+from clapboard.audio.windows import SAMPLE_RATE
 
 Signal = npt.NDArray[np.float64]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clapboard.captions import RULES
 from clapboard.errors import ClapboardError, ModelError
+from clapboard.labels.captions import RULES
 from tests.clapboard.cli.conftest import Clapboard, lines
 from tests.support.text_models import save_taught_t5
 
@@ -37,7 +37,7 @@ def test_a_text_model_writes_them_and_what_it_could_not_is_told(clapboard: Clapb
     done = clapboard("caption", "church bell", "--count", "1", "--t5", folder)
     assert done.exit_code == 0
     assert "church bell" in done.stdout.lower()
-    assert done.stderr == "1 of 1 are by rule: what the model wrote names none of the keywords.\n"
+    assert done.stderr == "1 of 1 were made by rule, because the model's text named none of the keywords.\n"
     (found,) = lines(clapboard("caption", "church bell", "--count", "3", "--t5", folder, "--json"))
     assert found["replaced"] == 3
 

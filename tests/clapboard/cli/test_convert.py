@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from clapboard.errors import ModelError, SettingsError
-from tests.clapboard.cli.conftest import Clapboard, lines
-from tests.clapboard.laion.originals import original_state, save_original
+from tests.clapboard.cli.conftest import Clapboard, document, lines
+from tests.clapboard.model.laion.originals import original_state, save_original
 from tests.support.audio_server import wav
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -38,7 +38,7 @@ def test_what_was_converted_is_told_and_can_be_used(original: Path, clapboard: C
     wav_file.write_bytes(wav(1))
     used = clapboard("predict", "clip.wav", "--labels", "dog, rain", "--model", "out", "--json", engine="torch")
     assert used.exit_code == 0
-    assert lines(used)[0]["scores"].keys() == {"dog", "rain"}
+    assert document(used)[0]["scores"].keys() == {"dog", "rain"}
 
 
 def test_people_get_a_table(original: Path, clapboard: Clapboard) -> None:

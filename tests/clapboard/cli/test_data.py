@@ -49,7 +49,7 @@ def test_people_get_tables(clapboard: Clapboard, tmp_path: Path) -> None:
         record(tmp_path / f"kinds/{number}.wav", number)
     done = clapboard("data", "build", "kinds/L[b].csv", "--out", "set")
     assert done.exit_code == 0, done.stderr
-    for text in ("kinds/L[b].csv", "CSV", "missing text", "other language", "1 of 3 pairs are kept."):
+    for text in ("kinds/L[b].csv", "CSV", "missing text", "other language", "1 of 3 pairs kept."):
         assert text in done.stdout
     assert clapboard("data", "show", "set").stdout == done.stdout
 
@@ -59,7 +59,7 @@ def test_a_sound_that_can_not_be_read_is_named_and_the_exit_code_is_1(clapboard:
     done = clapboard("data", "build", "kinds", "--out", "set")
     assert done.exit_code == 1
     assert "kinds: dog/[x].wav: dog/[x].wav is no audio that can be decoded" in done.stderr
-    assert "5 of 7 pairs are kept." in done.stdout
+    assert "5 of 7 pairs kept." in done.stdout
     assert lines(clapboard("data", "show", "set", "--json"))[0]["data_sets"][0]["dropped"]["unreadable"] == 1
 
 
@@ -95,7 +95,7 @@ def test_damaged_shards_are_named_and_the_exit_code_is_1(clapboard: Clapboard, t
     done = clapboard("data", "verify", "set")
     assert done.exit_code == 1
     assert "set/validation/shard-000000.tar is damaged: it has 0 bytes instead of" in done.stderr
-    assert "1 of 2 shards are as they were written." in done.stdout
+    assert "1 of 2 shards as written." in done.stdout
     (found,) = lines(clapboard("data", "verify", "set", "--json"))
     assert list(found["damaged"]) == ["set/validation/shard-000000.tar"]
 
@@ -126,9 +126,9 @@ def test_without_what_it_needs_the_build_says_what_to_install(tmp_path: Path) ->
     ("arguments", "error", "reason"),
     [
         (["nothing"], TrainingError, "Source nothing doesn't exist: name a folder"),
-        (["kinds", "--language", "klingon"], SettingsError, "Language “klingon” is not known"),
-        (["kinds", "--language", ","], SettingsError, "No language is named"),
-        (["kinds", "--min-s", "3", "--max-s", "2"], TrainingError, "The least length is above the greatest"),
+        (["kinds", "--language", "klingon"], SettingsError, "Language “klingon” is unknown"),
+        (["kinds", "--language", ","], SettingsError, "There are no languages"),
+        (["kinds", "--min-s", "3", "--max-s", "2"], TrainingError, "The minimum length is above the maximum"),
     ],
 )
 def test_wrong_usage_is_one_sentence(

@@ -24,7 +24,9 @@ def test_wrong_settings_and_usage_are_2(house: Installation, tmp_path: Path) -> 
     assert done.stderr == "error: State lost doesn't exist: choose from queued, running, done, failed.\n"
     assert done.stdout == ""
     assert house.run("jobs", "--limit", "0").returncode == 2
-    assert house.run("config", broker_url="redis://[/x]").returncode == 0
+    done = house.run("config", broker_url="redis://[/x]")
+    assert done.returncode == 2
+    assert "CLAPBOARD_BROKER_URL: is not a valid address: write redis://HOST:PORT/0" in done.stderr
 
 
 def test_what_is_needed_and_not_there_is_3(house: Installation, tmp_path: Path) -> None:

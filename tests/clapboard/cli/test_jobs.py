@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clapboard.errors import AudioError, SettingsError
-from clapboard.jobs import BATCH, INTERACTIVE
+from clapboard.queue.celery_app import BATCH, INTERACTIVE
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.jobs import JobRequest
@@ -56,6 +56,17 @@ class TestJobs:
         assert projects("--state", "failed") == [4]
         assert projects("--limit", "2") == [4, 3]
         assert projects("--project", "1", "--state", "failed") == []
+
+    def test_what_fails_again_for_the_same_reason_is_the_newest_and_there_once(
+        self, clapboard: Clapboard, store: Store
+    ) -> None:
+        first = lines(clapboard("jobs", "--json"))[0]["jobs"][0]
+        store.jobs.add(INTERACTIVE, [JobRequest("predict", 5, 50, "v1")])
+        request = JobRequest("predict", 4, 40, "v1")
+        store.jobs.record_failure(BATCH, request, AudioError("[/red] [b]a.wav[/b] is damaged."))
+        found = lines(clapboard("jobs", "--json"))[0]["jobs"]
+        assert [job["project"] for job in found] == [4, 5, 3, 2, 1]
+        assert found[0]["created_at"] > first["created_at"]
 
     def test_people_get_a_table_with_reasons_word_for_word(self, clapboard: Clapboard, store: Store) -> None:
         done = clapboard("jobs")

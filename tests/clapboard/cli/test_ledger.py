@@ -15,6 +15,8 @@ from tests.clapboard.cli.conftest import Clapboard, lines
 from tests.support.annotation_events import PROJECT, annotation, bulk, clip, said, suggestion
 
 DOG = clip("dog")
+CONFIG = """<View><Audio name="audio" value="$audio"/>
+<Choices name="clip" toName="audio"><Choice value="dog"/><Choice value="cat"/></Choices></View>"""
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     """Three answers in the inbox, not yet in the ledger."""
     store = Store.open(Settings(MODEL_DIR=tmp_path / "state"))
     events = [
-        said(annotation(1, DOG, task=1, by=7, lead_time=2.0)),
+        said(annotation(1, DOG, task=1, by=7, lead_time=2.0, created_username="Ann [i]Lee[/i] a@example.org, 7")),
         said(annotation(2, clip("[b]rain[/b]"), task=2, by=8, lead_time=8.5)),
         bulk(annotation(3, DOG, task=3)),
     ]
@@ -50,8 +52,37 @@ def test_json_has_all_figures_up_to_the_last_event(clapboard: Clapboard, store: 
 def test_people_get_tables(clapboard: Clapboard, store: Store) -> None:
     done = clapboard("ledger", "-p", str(PROJECT))
     assert done.exit_code == 0, done.exception
-    for text in ("By class", "[b]rain[/b]", "mini.[v1]", "50%", "accepted 2.0 s (1), corrected 8.5 s (1), unaided –"):
+    told = ("By class", "[b]rain[/b]", "other", "2026-11-22", "50%", "Ann [i]Lee[/i]", "user 8")
+    for text in (*told, "3 annotations. ", "accepted 2.0 s (1), corrected 8.5 s (1), unaided –"):
         assert text in done.stdout
+    assert "mini.[v1]" not in done.stdout
+    assert "mini.[v1]" in clapboard("ledger", "-p", str(PROJECT), "--by", "version").stdout
+
+
+def test_what_is_not_learnt_is_told_with_its_tasks_and_stays_with_a_new_name(
+    clapboard: Clapboard, store: Store
+) -> None:
+    store.catalog.put_project(PROJECT, CONFIG, "v1")
+    for number, (task, label) in enumerate(((4, "dog"), (4, "cat"), (5, "dog"), (5, "cat"), (6, "dog bark")), start=10):
+        store.inbox.append(*_event(said(annotation(number, clip(label), task=task, by=number))), {})
+    done = clapboard("ledger", "-p", str(PROJECT))
+    assert "for lack of a majority for “clip”: tasks 4, 5. Have one person more" in done.stdout
+    assert "the label config has no “dog bark” in “clip”: task 6. If it was renamed" in done.stdout
+    assert f"clapboard labels rename --project {PROJECT} 'dog bark' NEW" in done.stdout
+    (found,) = lines(clapboard("ledger", "-p", str(PROJECT), "--json"))
+    assert found["left_out"]["ties"] == [{"control": "clip", "tasks": [4, 5]}]
+    assert {"control": "clip", "label": "dog bark", "tasks": [6]} in found["left_out"]["unknown"]
+
+    done = clapboard("labels", "rename", "-p", str(PROJECT), "dog bark", "dog")
+    assert done.stdout == f"“dog bark” of “clip” is “dog” now: 1 task of project {PROJECT} counts again.\n"
+    (found,) = lines(clapboard("ledger", "-p", str(PROJECT), "--json"))
+    assert "dog bark" not in {one["label"] for one in (*found["left_out"]["unknown"], *found["by_class"])}
+    assert found["renames"] == [{"control": "clip", "label": "dog bark", "new_control": "clip", "new_label": "dog"}]
+
+
+def _event(told: tuple[str, dict[str, object]]) -> tuple[str, int, dict[str, object]]:
+    action, body = told
+    return action, PROJECT, body
 
 
 def test_a_project_without_annotations_says_so(clapboard: Clapboard, store: Store) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ import numpy as np
 import pytest
 
 from clapboard.errors import ClapboardError, NotFoundError
-from clapboard.jobs import LEARN
+from clapboard.labels.label_config import parse_label_config
+from clapboard.queue.celery_app import LEARN
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.versions import Version
+from clapboard.suggest.prediction import model_version, space_id
 from tests.clapboard.cli.conftest import Clapboard, lines
 from tests.support.fake_label_studio import CHOICES
 from training.gate import Rules, Trial, judge
@@ -104,6 +108,46 @@ class TestModels:
             assert isinstance(refused.exception, NotFoundError)
             assert why in str(refused.exception)
 
+    def test_zero_shot_is_listed_and_shown_where_it_serves(self, clapboard: Clapboard, store: Store) -> None:
+        space = parse_label_config(CHOICES)
+        encoder = store.catalog.encoder("mini")
+        assert encoder is not None
+        named = model_version(encoder, space)
+        store.catalog.put_project(8, CHOICES, named)
+        for chosen in ({"model": "mini"}, {}):  # without a setting, by the name of what has answered so far
+            (rows,) = lines(clapboard("models", "list", "--project", "8", "--json", **chosen))
+            assert [(row["model_version"], row["kind"], row["state"], row["serves"]) for row in rows] == [
+                (named, "zero-shot", "serving", True)
+            ]
+        table = clapboard("models", "list", "--project", "8", model="mini").stdout
+        assert named in table
+        assert "Zero-shot serves: suggestions come from the labels' texts only." in table
+        shown = clapboard("models", "show", "--project", "8", "mini-", model="mini").stdout
+        assert re.findall(r"(?m)^(?:model_version|serves) +(.*)$", shown) == [named, "yes"]
+
+    def test_the_promoted_version_serves_until_its_labels_change(self, clapboard: Clapboard, store: Store) -> None:
+        tuned = Encoder("models/7/mini-tuned-3", "11", "float32", 4, 10.0)
+        store.catalog.announce_encoder(tuned)
+        space = space_id(parse_label_config(CHOICES))
+        promoted = Version(PROJECT, "mini-tuned-3-11.head-bb.s2", tuned.model, "11", "head-bb", space, manifest={})
+        promoted = replace(promoted, model_version=model_version(tuned, parse_label_config(CHOICES), "head-bb"))
+        store.versions.put(promoted)
+        store.versions.promote(PROJECT, promoted.model_version)
+        (rows,) = lines(clapboard("models", "list", "--project", "7", "--json", model="mini"))
+        assert [row["model_version"] for row in rows if row["serves"]] == [promoted.model_version]
+        changed = CHOICES.replace("dog", "wolf")
+        store.catalog.put_project(PROJECT, changed, "v")
+        (rows,) = lines(clapboard("models", "list", "--project", "7", "--json", model="mini"))
+        by_texts = model_version(tuned, parse_label_config(changed))
+        assert [(row["model_version"], row["state"]) for row in rows if row["serves"]] == [(by_texts, "serving")]
+        assert [row["state"] for row in rows if row["model_version"] == promoted.model_version] == ["promoted"]
+
+    def test_before_any_worker_nobody_knows_what_serves(self, clapboard: Clapboard, store: Store) -> None:
+        store.catalog.put_project(9, CHOICES, "v")
+        done = clapboard("models", "list", "--project", "9", model="laion/other")
+        assert done.exit_code == 0
+        assert "isn't known until a worker has loaded laion/other" in done.stdout
+
     def test_a_removed_checkpoint_is_shown_as_such(
         self, clapboard: Clapboard, store: Store, settings: Settings
     ) -> None:
@@ -130,3 +174,18 @@ class TestModels:
         store.catalog.put_project(8, CHOICES, "v")
         refused = clapboard("models", "rollback", "--project", "8", "--no-wait")
         assert isinstance(refused.exception, NotFoundError)
+
+    def test_what_somebody_chose_is_pinned_and_shown_as_such_until_it_is_let_go(
+        self, clapboard: Clapboard, store: Store
+    ) -> None:
+        clapboard("models", "rollback", "--project", "7", "--no-wait")
+        (rows,) = lines(clapboard("models", "list", "--project", "7", "--json"))
+        assert [row["model_version"] for row in rows if row["pinned"]] == [BASE]
+        shown = clapboard("models", "list", "--project", "7").stdout
+        assert "earlier, pinned" in shown
+        assert f"{BASE} is pinned: nothing replaces it until somebody adds a label" in shown
+        (told,) = lines(clapboard("models", "unpin", "--project", "7", "--json"))
+        assert told == {"project": PROJECT, "unpinned": BASE}
+        assert store.versions.pinned(PROJECT) == ""
+        assert [job.kind for job in store.jobs.newest()] == ["learn", "promote"]
+        assert "nothing was pinned" in clapboard("models", "unpin", "--project", "7").stdout

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import Result
 
+from clapboard.audio.windows import SAMPLE_RATE
 from clapboard.errors import LabelConfigError, ModelError
-from tests.clapboard.cli.conftest import Clapboard, lines
+from clapboard.labels.label_config import parse_label_config
+from clapboard.suggest.prediction import space_id
+from tests.clapboard.cli.conftest import Clapboard, document
 from tests.support.audio_server import wav
 from tests.support.processes import Installation
+from training.sounds.synthesis import synthesise
 
 
 @pytest.fixture
@@ -33,15 +41,20 @@ def test_a_line_per_file_and_exit_code_1_for_a_bad_one(tmp_path: Path, tiny_clap
         (house.folder / "folder.wav").mkdir()
         paths = ["text.wav", "good.wav", "missing.wav", "empty.wav", "folder.wav", "also good.wav"]
         done = house.run("predict", *paths, "--labels", "dog bark, rain", "--json")
-        found = [json.loads(line) for line in done.stdout.splitlines()]
+        found = json.loads(done.stdout)
         assert done.returncode == 1
         assert [one["path"] for one in found] == paths
         for one in (found[1], found[5]):
-            assert list(one) == ["path", "scores", "model_version"]
+            assert list(one) == ["path", "duration_s", "scores", "suggested", "model_version"]
             assert list(one["scores"]) == ["dog bark", "rain"]
             assert sum(one["scores"].values()) == pytest.approx(1.0)
-            assert re.fullmatch(r"tiny_clap0-[0-9a-f]{8}\.zero-shot\.[0-9a-f]{8}", one["model_version"])
-        for position, reason in ((0, "can't be decoded|can be decoded"), (2, "exist"), (3, "empty"), (4, "no file")):
+            assert re.fullmatch(r"tiny_clap-[0-9a-f]{8}\.zero-shot\.[0-9a-f]{8}", one["model_version"])
+        for position, reason in (
+            (0, "can't be decoded|can be decoded"),
+            (2, "exist"),
+            (3, "empty"),
+            (4, "is a folder"),
+        ):
             assert list(found[position]) == ["path", "error"]
             assert re.search(reason, found[position]["error"])
         assert "Traceback" not in done.stderr
@@ -51,7 +64,7 @@ def test_a_line_per_file_and_exit_code_1_for_a_bad_one(tmp_path: Path, tiny_clap
 def test_good_files_alone_end_with_exit_code_0(clapboard: Clapboard, clip: Path, tiny_clap: Path) -> None:
     done = clapboard("predict", str(clip), str(clip), "--labels", "dog,rain", "--json", model=tiny_clap)
     assert done.exit_code == 0
-    first, second = lines(done)
+    first, second = document(done)
     assert first == second
 
 
@@ -65,13 +78,13 @@ def test_a_file_is_heard_as_a_whole_where_the_option_or_the_environment_says_so(
 ) -> None:
     (tmp_path / "long.wav").write_bytes(wav(3, 23))
     asked = ["predict", str(tmp_path / "long.wav"), "--labels", "dog,rain", "--json"]
-    ((windows,), (whole,)) = (
-        lines(clapboard(*asked, option, model=tiny_fused_clap)) for option in ("--windows", "--fusion")
+    ((windowed,), (whole,)) = (
+        document(clapboard(*asked, option, model=tiny_fused_clap)) for option in ("--no-fusion", "--fusion")
     )
-    assert windows["model_version"] != whole["model_version"]
-    assert windows["scores"] != whole["scores"]
-    assert lines(clapboard(*asked, model=tiny_fused_clap)) == [windows]
-    assert lines(clapboard(*asked, model=tiny_fused_clap, fusion=True)) == [whole]
+    assert windowed["model_version"] != whole["model_version"]
+    assert windowed["scores"] != whole["scores"]
+    assert document(clapboard(*asked, model=tiny_fused_clap)) == [windowed]
+    assert document(clapboard(*asked, model=tiny_fused_clap, fusion=True)) == [whole]
 
 
 def test_fusion_is_refused_where_the_checkpoint_has_none(clapboard: Clapboard, clip: Path, tiny_clap: Path) -> None:
@@ -82,7 +95,8 @@ def test_fusion_is_refused_where_the_checkpoint_has_none(clapboard: Clapboard, c
 
 def test_people_get_the_best_labels_first(clapboard: Clapboard, clip: Path, tiny_clap: Path) -> None:
     (scores,) = (
-        one["scores"] for one in lines(clapboard("predict", "clip.wav", "--labels", "a,b,c", "--json", model=tiny_clap))
+        one["scores"]
+        for one in document(clapboard("predict", "clip.wav", "--labels", "a,b,c", "--json", model=tiny_clap))
     )
     done = clapboard("predict", "clip.wav", "--labels", "a,b,c", model=tiny_clap)
     best = sorted(scores, key=scores.get, reverse=True)
@@ -112,7 +126,7 @@ def test_a_file_name_that_is_no_unicode_does_not_stop_the_others(
     name = os.fsdecode(b"caf\xe9.wav")
     (tmp_path / name).write_bytes(wav(1))
     done = clapboard("predict", name, "b.wav", "--labels", "a,b", "--json", model=tiny_clap)
-    (found, missing) = lines(done)
+    (found, missing) = document(done)
     assert (found["path"], missing["path"]) == (name, "b.wav")
     assert "scores" in found
     assert clapboard("predict", name, "--labels", "a,b", model=tiny_clap).stdout.startswith("caf�.wav: ")
@@ -126,7 +140,7 @@ def test_a_long_recordings_scores_are_the_mean_of_its_windows(
     for i in range(3):
         soundfile.write(tmp_path / f"{i}.wav", noise[i * 480_000 : (i + 1) * 480_000], 48_000, subtype="FLOAT")
     done = clapboard("predict", "all.wav", "0.wav", "1.wav", "2.wav", "--labels", "a,b", "--json", model=tiny_clap)
-    whole, *parts = (one["scores"]["a"] for one in lines(done))
+    whole, *parts = (one["scores"]["a"] for one in document(done))
     assert whole == pytest.approx(sum(parts) / 3, abs=1e-6)
 
 
@@ -146,4 +160,133 @@ def test_labels_that_are_none_are_refused(clapboard: Clapboard, clip: Path, labe
 
 def test_files_and_labels_are_asked_for(clapboard: Clapboard, clip: Path) -> None:
     assert clapboard("predict", "--labels", "a").exit_code == 2
-    assert clapboard("predict", str(clip)).exit_code == 2
+    assert "give --labels" in str(clapboard("predict", str(clip)).exception)
+
+
+CONFIG = """<View><Audio name="audio" value="$audio"/>
+<Choices name="sound" toName="audio" choice="multiple" model_score_threshold="0.9">
+  <Choice value="dog, near" predicted_values="dog bark"/><Choice value="rain" prompt="Rain falls."/></Choices>
+<Choices name="place" toName="audio"><Choice value="indoors"/><Choice value="outdoors"/></Choices>
+<TextArea name="notes" toName="audio"/></View>"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sounds that the embedded model knows, one after the other, and a label config."""
+    folder = tmp_path_factory.mktemp("sounds")
+    sounds = [synthesise(kind, 2_100_000_002 + number, 12.0) for number, kind in enumerate(("rain", "dog bark"))]
+    soundfile.write(folder / "both.wav", np.concatenate(sounds), SAMPLE_RATE)
+    (folder / "config.xml").write_text(CONFIG)
+    return folder
+
+
+class TestWindowsAndChoice:
+    """Twelve seconds of rain and then twelve of a barking dog."""
+
+    @pytest.fixture
+    def asked(self, clapboard: Clapboard, folder: Path) -> Callable[..., Result]:
+        return lambda *arguments: clapboard("predict", str(folder / "both.wav"), *arguments, model="mini")
+
+    def test_each_window_has_its_scores_start_and_end(self, asked: Callable[..., Result]) -> None:
+        ((found),) = document(asked("--labels", "dog bark,rain", "--windows", "--json"))
+        assert found["duration_s"] == 24.0
+        spans = [(window["start_s"], window["end_s"]) for window in found["windows"]]
+        assert spans == [(0.0, 10.0), (10.0, 20.0), (14.0, 24.0)]
+        assert [window["suggested"] for window in found["windows"]] == [["rain"], ["dog bark"], ["dog bark"]]
+        mean = sum(window["scores"]["rain"] for window in found["windows"]) / 3
+        assert found["scores"]["rain"] == pytest.approx(mean, abs=1e-6)
+        text = asked("--labels", "dog bark,rain", "--windows").stdout.splitlines()
+        assert len(text) == 3
+        assert re.search(r"both\.wav 10\.0–20\.0 s: dog bark 0\.\d\d  rain 0\.\d\d$", text[1])
+
+    def test_any_number_of_labels_may_hold_above_a_threshold(self, asked: Callable[..., Result]) -> None:
+        labels = ("--label", "dog, barking", "--label", "rain", "--labels", "siren")
+        (one,) = document(asked(*labels, "--json"))
+        (many,) = document(asked(*labels, "--multiple", "--json"))
+        (none,) = document(asked(*labels, "--multiple", "--threshold", "1", "--json"))
+        assert list(one["scores"]) == list(many["scores"]) == ["siren", "dog, barking", "rain"]
+        assert sum(one["scores"].values()) == pytest.approx(1.0)
+        assert len(one["suggested"]) == 1
+        assert sorted(many["suggested"]) == ["dog, barking", "rain"]
+        assert none["suggested"] == []
+        assert len({found["model_version"] for found in (one, many, none)}) == 3
+        assert asked(*labels, "--multiple").stdout.strip().endswith(("→ rain, dog, barking", "→ dog, barking, rain"))
+        assert asked(*labels, "--multiple", "--threshold", "1").stdout.strip().endswith("→ nothing")
+
+    def test_a_label_config_says_all_that_it_says_in_label_studio(
+        self, asked: Callable[..., Result], folder: Path
+    ) -> None:
+        done = asked("--config", str(folder / "config.xml"), "--json")
+        (found,) = document(done)
+        assert list(found["scores"]) == ["sound", "place"]
+        assert list(found["scores"]["sound"]) == ["dog, near", "rain"]
+        assert sum(found["scores"]["place"].values()) == pytest.approx(1.0)
+        assert found["suggested"]["sound"] == [
+            label for label, score in found["scores"]["sound"].items() if score >= 0.9
+        ]
+        space = parse_label_config(CONFIG)
+        assert found["model_version"].endswith(f".zero-shot.{space_id(space)}")
+        assert "TextArea “notes” is left to people" in done.stderr
+
+    def test_csv_has_a_line_for_each_label_of_each_window(self, asked: Callable[..., Result], folder: Path) -> None:
+        done = asked("nowhere.wav", "--config", str(folder / "config.xml"), "--windows", "--csv")
+        assert done.exit_code == 1
+        rows = list(csv.DictReader(io.StringIO(done.stdout)))
+        assert len(rows) == 3 * 4 + 1
+        assert (rows[0]["control"], rows[0]["label"], rows[0]["start_s"], rows[0]["end_s"]) == (
+            *("sound", "dog, near", "0.0", "10.0"),
+        )
+        assert {row["suggested"] for row in rows[:-1]} == {"0", "1"}
+        assert 0 <= float(rows[0]["score"]) <= 1
+        assert rows[-1]["path"] == "nowhere.wav"
+        assert "doesn't exist" in rows[-1]["error"]
+        assert rows[-1]["score"] == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--config", "config.xml", "--labels", "a"], "leave out the other options"),
+        (["--config", "config.xml", "--multiple"], "leave out the other options"),
+        (["--config", "config.xml", "--threshold", "0.5"], "leave out the other options"),
+        (["--labels", "a", "--json", "--csv"], "choose one of --csv and --json"),
+        (["--labels", "a", "--threshold", "1.5"], "less than or equal to 1"),
+        (["--config", "nowhere.xml"], "nowhere.xml can't be read (No such file or directory)"),
+        (["--config", "."], "can't be read (Is a directory)"),
+        (["--config", "latin.xml"], "latin.xml can't be read (it is not UTF-8 text)"),
+        (["--config", "empty.xml"], "The label config is empty"),
+        (["--config", "text.xml"], "is not well-formed XML"),
+        (
+            ["--config", "region.xml"],
+            "region.xml has no control that gets suggestions. The Labels “l” is left to people",
+        ),
+        (["--labels", "a", "--windows"], "add --no-fusion"),
+        (["--label", os.fsdecode(b"caf\xe9")], "The label “caf�” is not UTF-8 text"),
+    ],
+)
+def test_what_cant_be_asked_is_said_in_a_sentence(
+    clapboard: Clapboard, tmp_path: Path, clip: Path, options: list[str], said: str
+) -> None:
+    (tmp_path / "config.xml").write_text(CONFIG)
+    (tmp_path / "latin.xml").write_bytes(b"<View>caf\xe9</View>")
+    (tmp_path / "empty.xml").touch()
+    (tmp_path / "text.xml").write_text("<View>")
+    labels = '<Labels name="l" toName="a"><Label value="x"/></Labels>'
+    (tmp_path / "region.xml").write_text(f'<View><Audio name="a" value="$a"/>{labels}</View>')
+    done = clapboard("predict", str(clip), *options, model="/nowhere/clap", fusion="--windows" in options)
+    assert said in f"{done.exception}" + done.stderr.replace("\n", " ")
+    assert done.stdout == ""
+
+
+def test_json_is_one_list_whatever_happens_on_the_way(tmp_path: Path, tiny_clap: Path) -> None:
+    with Installation(tmp_path / "house", tiny_clap) as house:
+        names = ["two\nlines.wav", os.fsdecode(b"caf\xe9.wav")]
+        for name in names:
+            (house.folder / name).write_bytes(wav(1))
+        done = house.run("predict", *names, "--labels", "a,b", "--json")
+        assert done.returncode == 0
+        assert [one["path"] for one in json.loads(done.stdout)] == names
+        text = house.run("predict", *names, "--labels", "a,b")
+        assert [line.partition(":")[0] for line in text.stdout.splitlines()] == ["two\\nlines.wav", "caf�.wav"]
+        missing = house.run("predict", "nowhere.wav", "--labels", "a", "--json", model="/nowhere/clap")
+        assert (missing.returncode, json.loads(missing.stdout)["error"]) == (3, "model")

@@ -13,13 +13,13 @@ import pytest
 from typer.testing import Result
 
 from clapboard.errors import LabelConfigError, LabelStudioError, NoWorkerError
-from clapboard.jobs import BATCH, QUEUES
-from tests.clapboard.cli.conftest import Clapboard, lines
+from clapboard.queue.celery_app import BATCH, QUEUES
+from tests.clapboard.cli.conftest import Clapboard, document, lines
 from tests.support.audio_server import AudioServer
 from tests.support.fake_label_studio import TOKEN, FakeLabelStudio
-from tests.support.processes import wait_for
+from tests.support.waiting import WAIT_S, wait_for
 from tests.workers.conftest import World
-from workers.process import Worker
+from workers.process import WorkerProcess
 
 PROJECT = 7
 
@@ -39,7 +39,7 @@ class Office:
         }
         self.run: Callable[..., Result] = partial(clapboard, **self.settings)
         settings = world.settings.with_overrides(label_studio_url=label_studio.url, label_studio_api_key=TOKEN)
-        self._worker = Worker(settings, world.store, world.encoder, QUEUES)  # type: ignore[arg-type]
+        self._worker = WorkerProcess(settings, world.store, world.encoder, QUEUES)  # type: ignore[arg-type]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work)
 
@@ -61,7 +61,7 @@ class Office:
 
     def _work(self) -> None:
         while not self._ended.wait(0.05):
-            self._worker.drain(BATCH)
+            self._worker.threads.drain(BATCH)
 
 
 @pytest.fixture
@@ -91,9 +91,11 @@ class TestPrelabel:
             "num_cached": 0,
             "num_queued": 3,
             "num_refused": 0,
+            "num_held_out": 0,
             "num_set_aside": 0,
             "num_in_label_studio": 3,
             "failures": [],
+            "unreadable": [],
         }
         assert office.label_studio.count(version, 1, 2, 3) == {1: 1, 2: 1, 3: 1}
         (again,) = lines(office.run("prelabel", "-p", str(PROJECT), "--json"))
@@ -126,7 +128,7 @@ class TestPrelabel:
             run.start()
             wait_for(lambda: office.world.audio.waiting[held], "nobody asks for the clip")
             del office.label_studio.tasks[PROJECT][1]
-        run.join(20)
+        run.join(WAIT_S)
         (done,) = results
         assert done.exit_code == 1
         assert lines(done)[0]["num_in_label_studio"] == 1
@@ -158,11 +160,11 @@ class TestPrelabel:
 
 
 class TestDoctor:
-    def test_json_is_a_line_a_check_and_exit_code_1_says_that_one_is_not_well(self, clapboard: Clapboard) -> None:
+    def test_json_is_a_list_of_checks_and_exit_code_1_says_that_one_is_not_well(self, clapboard: Clapboard) -> None:
         done = clapboard("doctor", "--json", port=1)
-        found = lines(done)
+        found = document(done)
         assert done.exit_code == 1
-        assert [check["name"] for check in found][:4] == ["store", "disk", "worker", "model"]
+        assert [check["name"] for check in found][:5] == ["store", "privacy", "disk", "worker", "model"]
         assert all(set(check) == {"name", "ok", "message"} for check in found)
 
     def test_people_get_a_mark_a_name_and_a_sentence(self, clapboard: Clapboard) -> None:

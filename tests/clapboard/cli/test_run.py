@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from clapboard.jobs import INTERACTIVE, TRAIN
+from clapboard.queue.celery_app import INTERACTIVE, TRAIN
 from clapboard.store.jobs import JobRequest, State
 from tests.support.audio_server import AudioServer
 from tests.support.fake_label_studio import CHOICES
-from tests.support.fixtures_services import free_port
-from tests.support.processes import SERVING, Backend, Installation, Running, wait_for
+from tests.support.processes import SERVING, Backend, Installation, Running
+from tests.support.programs import free_port
+from tests.support.waiting import wait_for
 
 LEASE_S = 2.0
 
@@ -43,7 +44,7 @@ class Started:
 def started(tmp_path_factory: pytest.TempPathFactory, tiny_clap: Path) -> Iterator[Started]:
     up_folder, folder = tmp_path_factory.mktemp("up"), tmp_path_factory.mktemp("worker")
     with (
-        Installation(up_folder, tiny_clap, allow_private_urls=True, job_lease_s=LEASE_S) as up_house,
+        Installation(up_folder, tiny_clap, as_typed=True, allow_private_urls=True, job_lease_s=LEASE_S) as up_house,
         Installation(folder, tiny_clap, job_lease_s=LEASE_S) as house,
     ):
         trainer = house.start("worker", "--queues", "train")
@@ -59,7 +60,7 @@ def up_house(started: Started) -> Installation:
 @pytest.fixture
 def up(started: Started) -> Backend:
     """`clapboard up`, once its worker is there."""
-    wait_for(lambda: started.up.setup(CHOICES).status_code == 200, "no worker comes up", timeout_s=60)
+    wait_for(lambda: started.up.setup(CHOICES).status_code == 200, "no worker comes up")
     return started.up
 
 
@@ -89,7 +90,7 @@ class TestUp:
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: up.process.children() not in ([], [first]), "no other worker is started")
         (second,) = up.process.children()
-        wait_for(lambda: up.process.log.count(SERVING) == 2, "the other worker doesn't serve", 60)
+        wait_for(lambda: up.process.log.count(SERVING) == 2, "the other worker doesn't serve")
         with AudioServer() as audio:
             assert up.results(CHOICES, [audio.task(2)]) != [[]]
         assert not is_gone(second)
@@ -109,22 +110,66 @@ class TestUp:
         assert is_gone(worker)
 
     def test_with_a_model_that_cannot_be_had_it_gives_up_and_says_why(self, started: Started) -> None:
-        assert started.hopeless.wait(60) == 3
+        assert started.hopeless.wait() == 3
         assert "/nowhere/clap doesn't exist" in started.hopeless.log
         assert "Traceback" not in started.hopeless.log
 
 
+class TestOnATerminal:
+    """What people see who type the command, on a pseudo-terminal."""
+
+    def test_up_tells_the_address_and_the_next_step_and_ctrl_c_ends_it_in_a_line(
+        self, tmp_path: Path, tiny_clap: Path
+    ) -> None:
+        port = free_port()
+        with Installation(tmp_path, tiny_clap, as_typed=True, label_studio_api_key="t0ken-of-a-person") as house:
+            terminal = house.on_a_terminal("up", port=port)
+            terminal.wait_for("A worker is ready. Next, in another terminal: clapboard connect --project 1")
+            terminal.press_ctrl_c()
+            assert terminal.wait() == 130
+        told = terminal.text
+        assert told.startswith(f"> Clapboard is at http://localhost:{port}, its API described at ")
+        assert f"A worker is loading {tiny_clap}" in told
+        assert "serving interactive, search, learn, batch, train" in told
+        assert '{"at"' not in told
+        assert "Traceback" not in told
+        assert told.split("^C")[1].split() == ["Stopped."]
+
+    def test_ctrl_c_ends_worker_and_serve_in_a_line_and_130_and_sigterm_in_0(self, tmp_path: Path) -> None:
+        with Installation(tmp_path, "mini") as house:
+            worker = house.on_a_terminal("worker")
+            serve = house.on_a_terminal("serve", port=free_port())
+            told_to_stop = house.start("worker")
+            for terminal, ready in ((worker, "serving interactive"), (serve, "Clapboard is at ")):
+                terminal.wait_for(ready)
+                terminal.press_ctrl_c()
+                assert terminal.wait() == 130
+                assert terminal.text.split("^C")[1].split() == ["Stopped."]
+            told_to_stop.wait_for_log(SERVING)
+            assert told_to_stop.stop() == 0
+
+    def test_logs_are_json_there_too_where_that_is_asked_for(self, tmp_path: Path) -> None:
+        with Installation(tmp_path, "/nowhere/clap") as house:
+            terminal = house.on_a_terminal("up", "--json", port=free_port())
+            assert terminal.wait() == 3
+        told = [json.loads(line) for line in terminal.text.splitlines() if line]
+        assert {line["level"] for line in told if "at" in line} == {"INFO"}
+        (error,) = (line for line in told if "at" not in line)
+        assert error["error"] == "model"
+        assert "/nowhere/clap doesn't exist" in error["detail"]
+
+
 class TestServe:
     def test_a_port_that_is_taken_is_an_error_and_no_traceback(self, tmp_path: Path) -> None:
-        with Installation(tmp_path, "mini") as house:
+        with Installation(tmp_path, "mini", as_typed=True) as house:
             port = house.serve().client.base_url.port
             process = house.start("serve", port=port)
-            assert process.wait() not in (0, -signal.SIGTERM)
+            assert process.wait() == 2
             assert "address already in use" in process.log
             assert "Traceback" not in process.log
 
     def test_told_to_stop_it_ends_in_good_order(self, tmp_path: Path) -> None:
-        with Installation(tmp_path, "mini") as house:
+        with Installation(tmp_path, "mini", as_typed=True) as house:
             backend = house.serve()
             assert backend.process.stop() == 0
             assert "Traceback" not in backend.process.log
@@ -146,7 +191,7 @@ class TestWorker:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         trainer.kill()
         wait_for(lambda: house.run("worker", "--ping").returncode == 3, "ping doesn't notice")
-        assert json.loads(house.run("worker", "--ping", "--json").stdout.splitlines()[0]) == {"workers": []}
+        assert json.loads(house.run("worker", "--ping", "--json").stdout) == {"workers": []}
 
     def test_one_that_can_push_nothing_says_so(self, trainer: Running) -> None:
         assert "LABEL_STUDIO_API_KEY is not set" in trainer.log

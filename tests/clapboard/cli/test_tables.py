@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from clapboard.clap import ClapEncoder
 from clapboard.errors import NoDataSetError, SettingsError, TrainingError
+from clapboard.model.clap import ClapEncoder
 from tests.clapboard.cli.conftest import Clapboard, lines
 from tests.training import benchmark_layouts as layouts
 from training.mini.esc10 import list_clips, load_recordings

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from clapboard.errors import NotFoundError, NoWorkerError, TrainingError
-from clapboard.jobs import TRAIN
+from clapboard.queue.celery_app import TRAIN
 from clapboard.settings import Settings
 from clapboard.store import Store
 from tests.clapboard.cli.conftest import Clapboard, lines
-from tests.support.fake_label_studio import CHOICES
+from tests.support.labelled_project import add_labels
 
 PROJECT = 7
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    """A store that knows the project."""
+    """A store that knows the project, and enough labels of it."""
     store = Store.open(Settings(MODEL_DIR=tmp_path / "state"))
-    store.catalog.put_project(PROJECT, CHOICES, "mini-00.zero-shot.s1")
+    add_labels(store, PROJECT, {"dog": 8, "rain": 8})
     yield store
     store.close()
 
@@ -31,6 +31,17 @@ def test_pressed_twice_it_is_one_job(clapboard: Clapboard, store: Store) -> None
     told = [lines(clapboard("train", "--project", "7", "--no-wait", "--json"))[0]["job"] for _ in range(2)]
     assert told[0] == told[1]
     assert store.jobs.get(told[0]).queue == TRAIN
+
+
+def test_it_says_what_it_learns_from_or_why_nothing_is_started(clapboard: Clapboard, store: Store) -> None:
+    assert "on 16 labelled tasks with 2 labels" in clapboard("train", "-p", "7", "--no-wait").stderr
+    add_labels(store, 8, {"dog": 2})
+    refused = clapboard("train", "--project", "8")
+    assert refused.exit_code == 1
+    assert "too few labels to learn from (“dog” 2)" in refused.stderr
+    told = clapboard("train", "--project", "8", "--json")
+    assert told.exit_code == 1
+    assert lines(told)[0]["job"] is None
 
 
 def test_an_unknown_project_is_refused(clapboard: Clapboard, store: Store) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from clapboard.feedback.acceptance import ClassFate, Fate, LeadTime, acceptance
 from clapboard.feedback.entries import Entry, Outcome
 
@@ -92,3 +94,37 @@ def test_nothing_stands_for_nothing() -> None:
     assert found.overall == Fate(0, 0, 0, 0, 0, 0, 0, acceptance=None)
     assert (found.num_annotations, found.by_class, found.by_version, found.by_annotator) == (0, [], {}, {})
     assert found.accepted_lead_time == LeadTime(0, None)
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        ("mini-1d8c8678.zero-shot.520d35c8", "zero-shot"),
+        ("clap-1.5-1d8c8678.head-00112233.520d35c8", "head"),
+        ("mini-tuned-17-1d8c8678.head-00112233.520d35c8", "finetuned"),
+        ("mini-tuned-17-1d8c8678.zero-shot.520d35c8", "finetuned"),
+        ("my-tuned-model-1d8c8678.zero-shot.520d35c8", "zero-shot"),
+        ("undefined", "other"),
+        ("somebody.elses.own", "other"),
+        ("", "none"),
+    ],
+)
+def test_a_version_is_of_a_kind(version: str, kind: str) -> None:
+    found = acceptance([entry(1, Outcome.ACCEPTED, "dog", "dog", model_version=version)])
+    assert list(found.by_kind) == [kind]
+
+
+def test_a_thousand_heads_are_one_row_and_days_come_in_their_order() -> None:
+    day_s = 86_400.0
+    found = acceptance(
+        entry(
+            n, Outcome.ACCEPTED, "dog", "dog", model_version=f"m-ab.head-{-n % 7919:08x}.c0", revision=n * day_s / 500
+        )
+        for n in range(1, 1001)
+    )
+    assert {kind: fate.accepted for kind, fate in found.by_kind.items()} == {"head": 1000}
+    assert list(found.by_day.items()) == [
+        (day, found.by_day[day]) for day in ("1970-01-01", "1970-01-02", "1970-01-03")
+    ]
+    assert [fate.accepted for fate in found.by_day.values()] == [499, 500, 1]
+    assert list(found.by_version)[:2] == [f"m-ab.head-{-n % 7919:08x}.c0" for n in (1, 2)]  # as people met them

@@ -345,3 +345,44 @@ class TestMalformed:
 def _with_project(project: int | None) -> tuple[str, int | None, dict[str, Any], dict[str, Any]]:
     action, body = said(annotation(3, DOG))
     return action, project, body, {}
+
+
+class TestHiddenControls:
+    """What Label Studio doesn't show is no part of the ledger; the event's label config says what that is."""
+
+    CONFIG = """<View><Audio name="audio" value="$audio"/>
+      <Choices name="clip" toName="audio"><Choice value="dog"/><Choice value="rain"/></Choices>
+      <Choices name="breed" toName="audio" visibleWhen="choice-selected" whenTagName="clip" whenChoiceValue="dog">
+        <Choice value="big"/></Choices>
+      <View visibleWhen="region-selected"><Choices name="region" toName="audio"><Choice value="noisy"/></Choices></View>
+      <Labels name="ev" toName="audio"><Label value="bark"/></Labels></View>"""
+    BIG = clip("big", control="breed", result_id="c2")
+
+    def meant(self, result: list[Any], label_config: Any = CONFIG) -> dict[str, str]:
+        """By control, what became of the suggestion of a big dog."""
+        action, body = said(annotation(3, *result))
+        body["project"] = {"id": PROJECT, "label_config": label_config}
+        found = entries(event((action, body), {str(BESIDE): suggestion(DOG, self.BIG)}))
+        return {entry.control: str(entry.outcome) for entry in found}
+
+    def test_a_suggestion_that_disappeared_with_a_correction_is_none_itself(self) -> None:
+        assert self.meant([RAIN]) == {"clip": "relabelled"}
+        assert self.meant([RAIN], "<View/>") == {"clip": "relabelled", "breed": "deleted"}
+
+    def test_one_that_was_shown_and_taken_away_is(self) -> None:
+        assert self.meant([DOG]) == {"clip": "accepted", "breed": "deleted"}
+        assert self.meant([DOG, self.BIG]) == {"clip": "accepted", "breed": "accepted"}
+
+    def test_a_result_that_label_studio_kept_of_a_hidden_control_says_nothing(self) -> None:
+        assert self.meant([RAIN, self.BIG]) == {"clip": "relabelled"}
+
+    def test_what_a_selected_region_brought_up_was_said(self) -> None:
+        noisy = clip("noisy", control="region", result_id="c3")
+        assert self.meant([RAIN, noisy]) == {"clip": "relabelled", "region": "added"}
+
+    def test_regions_stay(self) -> None:
+        assert self.meant([RAIN, region("r1", 0, 1, "bark")]) == {"clip": "relabelled", "ev": "added"}
+
+    @pytest.mark.parametrize("label_config", [None, 7, "", "<View visibleWhen=", "<View visibleWhen='x'/>"])
+    def test_a_label_config_that_cannot_be_read_hides_nothing(self, label_config: Any) -> None:
+        assert self.meant([RAIN], label_config) == {"clip": "relabelled", "breed": "deleted"}

@@ -52,13 +52,19 @@ def test_a_results_id_tells_what_its_person_had_in_view_whatever_was_promoted_si
 def test_a_label_of_its_own_answered_what_was_there_when_the_task_was_opened(
     created_at: float, lead_time_s: Any, found: str
 ) -> None:
-    own = annotation("r1", created_at=created_at, lead_time_s=lead_time_s)
+    own = annotation("r1", created_at=created_at, lead_time_s=lead_time_s) | {"parent_prediction": 7}
     assert version(answered(own, [NEW, OLD])) == found
+
+
+def test_what_began_with_an_empty_form_answered_nothing_whatever_was_delivered() -> None:
+    own = annotation("r1", created_at=2500.0)
+    assert answered(own, [NEW, OLD]) is answered(own | {"parent_prediction": None}, [NEW, OLD]) is None
 
 
 @pytest.mark.parametrize("created_at", [None, "yesterday", 5, "9999-12-31T23:59:59+00:00"])
 def test_without_a_usable_time_it_is_the_newest(created_at: Any) -> None:
-    assert version(answered({"result": None, "created_at": created_at}, [NEW, OLD])) == "v2"
+    own = {"result": None, "created_at": created_at, "parent_prediction": 7}
+    assert version(answered(own, [NEW, OLD])) == "v2"
 
 
 def test_annotations_are_found_in_every_form_of_an_event() -> None:

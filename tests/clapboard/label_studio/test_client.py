@@ -157,7 +157,7 @@ class TestPredictions:
             client.push_predictions(project.id, items)
         assert error.value.num_created == 1
         assert error.value.dropped.keys() == {unknown, *task_ids} - {good}
-        assert error.value.dropped[unknown] == "there is no such task"
+        assert error.value.dropped[unknown] == "the task doesn't exist"
         assert "'cat'" in error.value.dropped[task_ids[4]]
         assert [task for task, ids in client.predictions(project.id) if ids] == [good]
 

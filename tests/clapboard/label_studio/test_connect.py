@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from clapboard.errors import LabelStudioError
-from clapboard.label_studio.checks import Check, inspect_connection, webhook_url
+from clapboard.errors import BackendUnreached, LabelStudioError
+from clapboard.label_studio.checks import STORED_TITLE, Check, inspect_connection, webhook_url
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.connect import align, connect
-from clapboard.label_studio.records import Project
+from clapboard.label_studio.records import Backend, Project
 from clapboard.settings import Settings
 from demo.label_studio_server import LabelStudioServer
-from tests.support.fixtures_label_studio import CHOICES, RecordingBackend, needs_label_studio, prediction, settings_for
-from tests.support.fixtures_services import free_port
+from tests.support.fixtures_label_studio import (
+    CHOICES,
+    RecordingBackend,
+    Request,
+    needs_label_studio,
+    prediction,
+    settings_for,
+)
 
 CREDENTIALS = {"BASIC_AUTH_USER": "jane", "BASIC_AUTH_PASS": "s3cret"}
 
@@ -46,6 +55,11 @@ def settings(label_studio: LabelStudioServer, backend: RecordingBackend) -> Sett
 def version_1(label_config: str) -> str:
     assert "<Choices" in label_config
     return "v1"
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def faults(checks: list[Check]) -> dict[str, str]:
@@ -125,10 +139,11 @@ class TestConnect:
     def test_a_backend_that_is_not_running_is_said_to_be_out_of_reach(
         self, client: LabelStudioClient, project: Project, label_studio: LabelStudioServer
     ) -> None:
-        nobody = f"http://127.0.0.1:{free_port()}"
+        nobody = f"http://127.0.0.1:{next(port for port in (40134, 40135, 14037) if not listens(port))}"
         settings = settings_for(label_studio.url, label_studio.token, CLAPBOARD_URL=nobody)
-        with pytest.raises(LabelStudioError, match=r"can't reach the backend at .* is it running") as error:
+        with pytest.raises(BackendUnreached, match=r"can't reach the backend at .* is it running") as error:
             connect(client, settings, project.id, version_1)
+        assert error.value.retryable  # it may be up a moment later
         assert "<a href" not in str(error.value)
         assert client.backends(project.id) == []
 
@@ -187,6 +202,109 @@ class TestAlign:
         assert client.project(project.id).model_version != "v2"
         assert align(client, settings, project.id, "v2")
         assert faults(inspect_connection(client, settings, project.id, "v2")) == {}
+
+    def test_a_project_shows_what_it_has_stored_or_asks_and_bears_the_version_both_ways(
+        self,
+        client: LabelStudioClient,
+        project: Project,
+        settings: Settings,
+        backend: RecordingBackend,
+        label_studio_api: httpx.Client,
+    ) -> None:
+        def asked_for_the_next() -> tuple[list[str], int]:
+            before = len(backend.received("/predict"))
+            shown = label_studio_api.get(f"/api/projects/{project.id}/next").raise_for_status().json()["predictions"]
+            return [one["model_version"] for one in shown], len(backend.received("/predict")) - before
+
+        (task,) = client.import_tasks(project.id, [{"audio": "/a.wav"}])
+        connect(client, settings, project.id, version_1)
+        assert not align(client, settings, project.id, "v1", is_live=False)  # nothing is stored: it has to ask
+        assert [found.title for found in client.backends(project.id)] == ["v1"]
+        client.push_predictions(project.id, [prediction(task)])
+        assert align(client, settings, project.id, "v1", is_live=False)
+        num_setups = len(backend.received("/setup"))
+        assert asked_for_the_next() == (["v1"], 0)
+        assert len(backend.received("/setup")) == num_setups  # it didn't even ask which version there is
+        assert faults(inspect_connection(client, settings, project.id, "v1")) == {}
+        connect(client, settings, project.id, version_1)  # once more: it stays as it was
+        assert [found.title for found in client.backends(project.id)] == [STORED_TITLE]
+
+        client.push_predictions(project.id, [prediction(task, "v2")])
+        backend.model_version = "v2"
+        assert align(client, settings, project.id, "v2", is_live=False)
+        assert asked_for_the_next() == (["v2"], 0)
+        backend.model_version = "v3"
+        assert align(client, settings, project.id, "v3", is_live=True)
+        assert asked_for_the_next() == (["v3"], 1)
+        assert client.project(project.id).model_version == "v3"
+
+    @pytest.mark.parametrize("path", ["/health", "/setup"])
+    def test_a_backend_that_fails_for_a_moment_is_asked_again(
+        self,
+        client: LabelStudioClient,
+        project: Project,
+        settings: Settings,
+        backend: RecordingBackend,
+        monkeypatch: pytest.MonkeyPatch,
+        path: str,
+    ) -> None:
+        connect(client, settings, project.id, version_1)
+        backend.model_version = "v2"
+        sets, outcomes = client.update_backend, []
+
+        def set_while_busy(*arguments: Any, **fields: Any) -> Backend:
+            is_busy = not outcomes
+            backend.on_request = lambda request: 503 if is_busy and request.path == path else None
+            outcomes.append("refused")
+            changed = sets(*arguments, **fields)
+            outcomes[-1] = "set"
+            return changed
+
+        monkeypatch.setattr(client, "update_backend", set_while_busy)
+        assert align(client, settings, project.id, "v2")
+        assert outcomes == ["refused", "set"]
+        assert [found.title for found in client.backends(project.id)] == ["v2"]
+
+    def test_a_title_that_a_request_under_way_sets_back_is_set_again(
+        self,
+        client: LabelStudioClient,
+        project: Project,
+        settings: Settings,
+        backend: RecordingBackend,
+        label_studio_api: httpx.Client,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        connect(client, settings, project.id, version_1)
+        (task,) = client.import_tasks(project.id, [{"audio": "/a.wav"}])
+        client.push_predictions(project.id, [prediction(task)])
+        is_asked, may_answer = threading.Event(), threading.Event()
+
+        def hang(request: Request) -> None:
+            if request.path == "/setup" and not is_asked.is_set():
+                is_asked.set()
+                may_answer.wait(2.5)
+
+        sets, num_set = client.update_backend, 0
+
+        def set_meanwhile(*arguments: Any, **fields: Any) -> Backend:
+            """Somebody's page reads the backend before it is set, and is answered after."""
+            nonlocal num_set
+            num_set += 1
+            if num_set > 1:
+                return sets(*arguments, **fields)
+            backend.on_request = hang
+            reading = threading.Thread(target=label_studio_api.get, args=[f"/api/ml/?project={project.id}"])
+            reading.start()
+            assert is_asked.wait(30)
+            changed = sets(*arguments, **fields)
+            may_answer.set()
+            reading.join()
+            return changed
+
+        monkeypatch.setattr(client, "update_backend", set_meanwhile)
+        assert align(client, settings, project.id, "v1", is_live=False)
+        assert num_set == 2
+        assert [one.title for one in client.backends(project.id)] == [STORED_TITLE]
 
     def test_a_project_that_is_not_connected_is_told_how_to(
         self, client: LabelStudioClient, project: Project, settings: Settings
@@ -248,7 +366,7 @@ class TestInspection:
     ) -> None:
         settings = settings_for(label_studio.url, label_studio.token, CLAPBOARD_URL="http://backend:9090")
         found = faults(inspect_connection(client, settings, project.id, "v1"))
-        assert "«backend» has none: give the backend a name such as backend.clapboard" in found["webhook address"]
+        assert "such as «backend»: give the backend a name such as backend.clapboard" in found["webhook address"]
         assert "set CLAPBOARD_URL" in found["backend address"]
 
     def test_a_wrong_token_ends_it_at_once(self, label_studio: LabelStudioServer, project: Project) -> None:

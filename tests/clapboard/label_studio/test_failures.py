@@ -14,7 +14,7 @@ from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.failures import public_url, reason_in
 from clapboard.label_studio.validation import PredictionsDropped, is_cheaper_one_by_one
 from tests.support.fixtures_label_studio import CHOICES, Loopback, Request, prediction, settings_for
-from tests.support.fixtures_services import free_port
+from tests.support.programs import free_port
 
 TOKEN = "5ecre7" * 6
 JSON = "application/json"
@@ -157,7 +157,7 @@ class TestPushing:
         ):
             client.push_predictions(1, [prediction(1), prediction(2)])
         assert error.value.num_created == 1
-        assert error.value.dropped == {2: "Label Studio dropped it without a word"}
+        assert error.value.dropped == {2: "Label Studio dropped it without giving a reason"}
 
     def test_only_what_is_missing_is_sent(self) -> None:
         with self.fake(created=1) as server, LabelStudioClient(settings_for(server.url, TOKEN)) as client:
@@ -174,7 +174,7 @@ class TestPushing:
 
     def test_many_dropped_tasks_make_a_short_message(self) -> None:
         error = PredictionsDropped(7, 0, dict.fromkeys(range(1000), "no"))
-        assert "1000 predictions for project 7" in str(error)
+        assert "1,000 predictions for project 7" in str(error)
         assert "and 995 more" in str(error)
 
     def test_an_import_is_dearer_than_single_posts_in_large_projects_alone(self) -> None:
@@ -184,7 +184,7 @@ class TestPushing:
 
 
 class TestTokens:
-    @pytest.mark.parametrize("token", ["", "  ", "a b", "abc\ndef", "schlüssel"])
+    @pytest.mark.parametrize("token", ["", "  ", "a b", "schlüssel"])
     def test_what_can_be_no_token_is_refused_before_anything_is_sent(self, token: str) -> None:
         with pytest.raises(LabelStudioError, match="LABEL_STUDIO_API_KEY") as error:
             LabelStudioClient(settings_for("http://127.0.0.1:9", token))

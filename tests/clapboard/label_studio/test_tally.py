@@ -11,7 +11,7 @@ from clapboard.errors import LabelStudioUnreachable
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.tally import NO_ANSWER, RequestTally, TalliedClient, route_of
 from tests.support.fixtures_label_studio import Loopback, settings_for
-from tests.support.fixtures_services import free_port
+from tests.support.programs import free_port
 
 TOKEN = "5ecre7" * 6
 JSON = "application/json"

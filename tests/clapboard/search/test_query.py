@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from clapboard.errors import RequestError
-from clapboard.scoring import Array
 from clapboard.search.query import NOT_LIKE, centred, direction
+from clapboard.suggest.scoring import Array
 
 
 def at(degrees: float) -> Array:
@@ -23,7 +23,7 @@ def test_examples_are_seen_from_their_average() -> None:
     assert degrees(centred(np.array([3, 5], np.float32), np.array([3, 1], np.float32))) == pytest.approx(90)
 
 
-def test_one_that_is_the_average_itself_but_for_rounding_is_taken_as_it_is() -> None:
+def test_an_embedding_at_the_average_is_taken_as_it_is() -> None:
     for average in (at(30), at(30).astype(np.float16).astype(np.float32)):
         assert degrees(centred(at(30), average)) == pytest.approx(30, abs=1e-3)
 
@@ -41,7 +41,7 @@ def test_the_query_turns_away_from_what_isnt_wanted_by_its_weight() -> None:
     np.testing.assert_allclose(direction([at(0)], [at(90)] * 9), found, atol=1e-6)
 
 
-def test_a_query_that_says_nothing_is_refused() -> None:
+def test_a_query_without_direction_is_refused() -> None:
     with pytest.raises(RequestError, match="only what isn't wanted"):
         direction([], [at(0)])
     with pytest.raises(RequestError, match="cancel each other out"):

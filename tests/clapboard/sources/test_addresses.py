@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from clapboard.errors import SettingsError
-from clapboard.sources.addresses import AddressRule, canonical_host, system_addresses
+from clapboard.settings.hosts import canonical_host
+from clapboard.sources.addresses import AddressRule, system_addresses
 
 STRICT = AddressRule(allow_private=False, allowed_hosts=())
 

@@ -239,6 +239,18 @@ def test_given_up_files_hold_no_descriptors(tmp_path: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+def test_a_released_file_is_closed_and_may_be_evicted_though_it_is_referred_to(tmp_path: Path) -> None:
+    cache = small_cache(tmp_path, max_bytes=2 * KB)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    held = cache.get(key_of("a"), lambda sink: sink.write(b"x" * KB), 1.0)
+    held.release()
+    held.release()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    for name in "bcd":
+        put(cache, name)
+    assert not held.path.exists()
+
+
 def test_a_folder_that_can_t_be_written_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SourceUnavailable, match="can't be written"):

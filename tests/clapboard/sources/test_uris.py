@@ -4,9 +4,10 @@ import httpx
 import pytest
 
 from clapboard.errors import SourceError, SourceRefused
+from clapboard.sources.media import LabelStudioMedia
 from clapboard.sources.uris import data_content, read_uri, resolve_url
 
-LABEL_STUDIO = httpx.URL("http://ls.example:8080")
+LABEL_STUDIO = LabelStudioMedia(httpx.URL("http://ls.example:8080"))
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_addresses_are_read_into_one_form(uri: str, address: str) -> None:
 
 @pytest.mark.parametrize("uri", ["/data/upload/1/a.wav", "/studio/data/upload/1/a.wav"])
 def test_paths_are_joined_to_label_studio_s_base_path_once(uri: str) -> None:
-    label_studio = httpx.URL("https://example.com/studio")
+    label_studio = LabelStudioMedia(httpx.URL("https://example.com/studio"))
     assert read_uri(uri, label_studio).canonical == "https://example.com/studio/data/upload/1/a.wav"
 
 
@@ -61,6 +62,19 @@ def test_paths_are_joined_to_label_studio_s_base_path_once(uri: str) -> None:
         "http://example.com/\ud800.wav",
         "http://example.com/a\nb.wav",
         "http://[fe80::1%25eth0]/a.wav",
+        "http://xn--a/",
+        "http://xn--a-.example/a.wav",
+        "/data/upload/../../api/projects/1/export",
+        "/data/upload/%2e%2e/%2E%2e/api/projects/1/export",
+        "/data/upload/%252e%252e/api/projects/1/export",
+        "/data/upload/..;/api/projects/1/export",
+        "/data/upload/1\\..\\..\\api",
+        "/data/upload//1/a.wav",
+        "/data/upload/",
+        "/data/export/1.json",
+        "/tasks/7/resolve/../../api",
+        "/storage-data/other/?filepath=x",
+        "/ls//data/upload/1/a.wav",
     ],
 )
 def test_everything_else_is_refused_in_a_sentence_without_secrets(uri: str) -> None:
@@ -95,7 +109,7 @@ def test_cloud_storage_files_are_asked_of_label_studio() -> None:
 
 def test_cloud_storage_files_need_a_task() -> None:
     with pytest.raises(SourceError, match=r"s3://bucket/a\.wav"):
-        resolve_url(read_uri("s3://bucket/a.wav", LABEL_STUDIO), LABEL_STUDIO, None)
+        resolve_url(read_uri("s3://bucket/a.wav", LABEL_STUDIO), LABEL_STUDIO.url, None)
 
 
 @pytest.mark.parametrize(

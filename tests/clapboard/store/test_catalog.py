@@ -61,7 +61,7 @@ def test_a_project_stays_connected_when_its_config_changes(store: Store) -> None
     assert store.catalog.connected_projects() == {7: connected}
 
 
-def test_the_share_of_tasks_set_aside_is_decided_when_a_project_is_first_connected(store: Store) -> None:
+def test_the_share_of_tasks_held_out_is_decided_when_a_project_is_first_connected(store: Store) -> None:
     for project in (7, 8):
         store.catalog.put_project(project, CONFIG, "v1")
     store.catalog.set_connected(7, 0.25)

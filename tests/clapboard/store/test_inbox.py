@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -102,6 +103,28 @@ def test_an_event_that_names_no_task_in_order_is_kept_all_the_same(store: Store,
     assert (event.body, event.suggestions) == (body, {})
 
 
+@pytest.mark.parametrize("ahead_s", [-3600.0, 0.0, 3600.0])
+@pytest.mark.parametrize("is_synced", [False, True])
+def test_what_was_in_view_is_told_alike_however_label_studios_clock_goes(
+    store: Store, clock: Callable[..., float], ahead_s: float, is_synced: bool
+) -> None:
+    store.predictions.put_for_push([StoredPrediction(1, 11, "v1", "key", 0.75, RESULT)])
+    store.predictions.pushed(1, [11], "v1")
+    opened_at = clock.advance(60)
+    store.predictions.put_for_push([StoredPrediction(1, 11, "v2", "key", 0.75, RESULT)])
+    clock.advance(60)
+    store.predictions.pushed(1, [11], "v2")
+    made_at = clock.advance(60)
+    said = [datetime.fromtimestamp(made_at + ahead_s, UTC).isoformat()] * 2
+    times = dict(zip(("created_at", "updated_at"), said, strict=True)) | {"lead_time": made_at - opened_at}
+    body = {"annotation": {"task": 11, "result": [{"id": "own"}], "parent_prediction": 5} | times}
+    if is_synced:  # long after
+        clock.advance(10_000)
+    store.append_event("ANNOTATION_CREATED", 1, body, ahead_s=-ahead_s if is_synced else None)
+    (event,) = store.inbox.events()
+    assert event.suggestions["11"]["model_version"] == "v1"
+
+
 def test_an_event_of_no_project_answers_nothing(store: Store) -> None:
     store.predictions.put_for_push([StoredPrediction(1, 11, "v1", "key", 0.75, RESULT)])
     store.append_event("ANNOTATION_CREATED", None, {"annotation": {"task": 11, "result": RESULT}})
@@ -116,10 +139,10 @@ def test_the_newest_event_of_a_project_is_known_by_its_number(store: Store) -> N
 
 
 def test_it_knows_when_people_last_said_something(store: Store, clock: Callable[..., float]) -> None:
-    assert store.inbox.last_said_at(1) == 0.0
+    assert store.inbox.last_annotated_at(1) == 0.0
     store.inbox.append("ANNOTATIONS_DELETED", 1, {})
     said_at = clock()
     clock.advance(5)
     store.inbox.append("PROJECT_UPDATED", 1, {})
     store.inbox.append(CREATED, 2, {})
-    assert store.inbox.last_said_at(1) == said_at
+    assert store.inbox.last_annotated_at(1) == said_at

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from clapboard.errors import AudioError, NotFoundError, SourceUnavailable
 from clapboard.store import Store
+from clapboard.store.job_records import claimable
 from clapboard.store.jobs import OPEN, Job, JobRequest, State
 from clapboard.store.predictions import StoredPrediction
+from tests.clapboard.store.conftest import Clock
 from tests.support.together import together
 
-BATCH, INTERACTIVE = "batch", "interactive"
+BATCH, INTERACTIVE, LEARN = "batch", "interactive", "learn"
 LEASE_S = 30.0
 
 
@@ -187,8 +189,8 @@ def test_claims_take_the_oldest_of_their_queue_first(store: Store) -> None:
 
 
 def test_jobs_of_other_kinds_than_those_that_come_together_are_claimed_one_at_a_time(store: Store) -> None:
-    chores = [JobRequest("search", 1, model_version=str(number)) for number in range(2)]
-    ids = store.jobs.add(BATCH, [wish(1), chores[0], wish(2), chores[1], wish(3)])
+    searches = [JobRequest("search", 1, model_version=str(number)) for number in range(2)]
+    ids = store.jobs.add(BATCH, [wish(1), searches[0], wish(2), searches[1], wish(3)])
     claims = [[job.id for job in store.jobs.claim("w", BATCH, 10, together="predict")] for _ in range(4)]
     assert claims == [[ids[0], ids[2], ids[4]], [ids[1]], [ids[3]], []]
 
@@ -529,6 +531,26 @@ def test_a_job_that_is_put_off_is_queued_again_and_that_try_does_not_count(
     assert store.jobs.get(job_id).state == State.DONE
 
 
+def test_whoever_runs_a_job_can_tell_that_it_was_asked_for_meanwhile(store: Store, clock: Callable[..., float]) -> None:
+    asked = JobRequest("align", 1, delay_s=5.0)
+    (job_id,) = store.jobs.add(BATCH, [asked])
+    store.jobs.add(BATCH, [asked])
+    clock.advance(5)
+    job = claim_one(store)
+    assert not store.jobs.asked_again(job)  # that was before
+    assert store.jobs.add(BATCH, [asked]) == [job_id]
+    assert store.jobs.asked_again(job)
+    store.jobs.put_off(job, 5.0, "more is to come")
+    clock.advance(5)
+    job = claim_one(store)
+    assert not store.jobs.asked_again(job)
+    store.jobs.add(BATCH, [asked])
+    store.jobs.done(job)
+    assert store.jobs.asked_again(job)
+    (another,) = store.jobs.add(BATCH, [asked])
+    assert another != job_id
+
+
 def test_a_job_that_is_no_longer_held_is_not_put_off(store: Store, clock: Callable[..., float]) -> None:
     store.jobs.add(BATCH, [wish(1)])
     lost = claim_one(store, "lost")
@@ -582,3 +604,53 @@ def test_the_last_job_of_a_kind_is_the_newest_that_was_ever_begun(store: Store) 
     found = store.jobs.last("train", 1)
     assert found is not None
     assert (found.id, found.state) == (first, State.DONE)
+
+
+class TestForWhom:
+    """Workers of several models, or of one in several dtypes, on one store."""
+
+    @pytest.fixture
+    def asking(self, url: str, clock: Clock) -> Iterator[Store]:
+        """The store as a backend with CLAPBOARD_MODEL=mini opens it."""
+        store = Store(url, clock=clock, model="mini")
+        yield store
+        store.close()
+
+    @pytest.mark.parametrize(
+        ("asked", "worker", "may"),
+        [
+            ("v1 float32", ("mini", "v1", "float32"), True),
+            ("v1 float32", ("mini", "v1", "bfloat16"), False),
+            ("v1 float32", ("mini", "v2", "float32"), False),  # other weights by the same name
+            ("v1 float32", ("other", "v1", "float32"), False),
+            ("float32", ("mini", "v2", "float32"), True),  # a finetuned encoder, loaded on demand
+            ("float32", ("mini", "v1", "bfloat16"), False),
+            ("float32", ("other", "v1", "float32"), False),
+            ("", ("mini", "v2", "bfloat16"), True),  # about a whole project
+            ("", ("other", "v1", "float32"), False),
+        ],
+    )
+    def test_a_job_is_claimed_by_workers_of_its_encoder_alone(
+        self, asking: Store, asked: str, worker: tuple[str, str, str], may: bool
+    ) -> None:
+        asking.jobs.add(BATCH, [JobRequest("predict", 1, 1, "v1", encoder=asked)])
+        assert asking.jobs.queues_with_work([BATCH], claimable(*worker)) == ([BATCH] if may else [])
+        assert bool(asking.jobs.claim("w", BATCH, 10, encoders=claimable(*worker))) is may
+
+    def test_one_that_others_wait_behind_holds_nobody_up(self, asking: Store) -> None:
+        asking.jobs.add(BATCH, [JobRequest("predict", 1, task, "v1", encoder="v2 float32") for task in range(1, 20)])
+        asking.jobs.add(BATCH, [JobRequest("predict", 1, 20, "v1", encoder="v1 float32")])
+        (job,) = asking.jobs.claim("w", BATCH, 10, encoders=claimable("mini", "v1", "float32"))
+        assert job.task == 20
+        assert asking.jobs.queued_for() == {"mini v2 float32": 19}
+
+    def test_an_open_job_is_for_whom_it_was_last_asked(self, asking: Store, url: str, clock: Clock) -> None:
+        asking.jobs.add(LEARN, [JobRequest("learn", 1)])
+        after = Store(url, clock=clock, model="other")  # CLAPBOARD_MODEL was changed
+        after.jobs.add(LEARN, [JobRequest("learn", 1)])
+        assert after.jobs.queued_for() == {"other": 1}
+        after.close()
+
+    def test_what_an_older_release_has_queued_is_for_any_worker(self, store: Store) -> None:
+        store.jobs.add(BATCH, [JobRequest("predict", 1, 1, "v1", encoder="v1 float32")])
+        assert store.jobs.claim("w", BATCH, 10, encoders=claimable("mini", "v2", "float32"))

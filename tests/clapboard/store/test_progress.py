@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from clapboard.errors import AudioError
-from clapboard.jobs import BATCH, INTERACTIVE, LEARN
-from clapboard.pace import RATE_OVER_S
+from clapboard.queue.celery_app import BATCH, INTERACTIVE, LEARN
+from clapboard.queue.pace import RATE_OVER_S
 from clapboard.store import Store
 from clapboard.store.jobs import JobRequest
 from clapboard.store.predictions import StoredPrediction

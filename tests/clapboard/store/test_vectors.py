@@ -17,8 +17,8 @@ from clapboard.store import Store
 from clapboard.store.schema import embeddings
 from clapboard.store.vectors import VectorFiles, Vectors
 from tests.clapboard.store.test_database import python
-from tests.support.processes import wait_for
 from tests.support.together import together
+from tests.support.waiting import wait_for
 
 DIM = 6
 
@@ -254,7 +254,7 @@ def test_whoever_waits_for_another_to_bring_it_up_to_date_waits_no_longer_than_t
     opened(files)
     hasty = VectorFiles(tmp_path / "vectors", store.embeddings, patience_s=0.05)
     (lock,) = (tmp_path / "vectors").glob("*/lock")
-    with FileLock(lock), pytest.raises(BusyError, match="ask again"):
+    with FileLock(lock), pytest.raises(BusyError, match="try again"):
         opened(hasty)
     assert len(opened(hasty)) == 2
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from clapboard.errors import NotFoundError
-from clapboard.head import ControlHead, Head
 from clapboard.store import Store
 from clapboard.store.versions import Version
+from clapboard.suggest.head import ControlHead, Head
 from tests.support.together import together
 
 PROJECT = 7
@@ -68,7 +68,7 @@ def test_a_head_comes_back_number_by_number_until_no_version_names_it(known: Sto
     assert np.array_equal(found.controls[0].weights, one.controls[0].weights)
     known.versions.forget(PROJECT, ["v1", "v2"])
     assert known.versions.head("e1", "space", one.name).name == one.name  # another project's
-    with pytest.raises(NotFoundError, match=f"Head {other.name} isn't kept any more"):
+    with pytest.raises(NotFoundError, match=f"Head {other.name} is no longer stored"):
         known.versions.head("e1", "space", other.name)
     for encoder, space in (("e2", "space"), ("e1", "other")):
         with pytest.raises(NotFoundError):

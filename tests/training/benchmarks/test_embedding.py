@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from clapboard.audio import Waveform
-from clapboard.clap import ClapEncoder, EncoderIdentity
+from clapboard.audio.windows import Waveform
 from clapboard.errors import TrainingError
-from clapboard.scoring import Array, mean_direction
+from clapboard.model.clap import ClapEncoder, EncoderIdentity
+from clapboard.suggest.scoring import Array, mean_direction
 from tests.support.recordings import sweep
 from tests.training import benchmark_layouts as layouts
 from training.benchmarks.benchmark import BenchmarkClip

@@ -10,9 +10,9 @@ from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from torchmetrics.classification import MultilabelAveragePrecision
 
-from clapboard.captions import ensemble
-from clapboard.prompts import prompts_for
-from clapboard.scoring import Array
+from clapboard.labels.captions import ensemble
+from clapboard.labels.prompts import prompts_for
+from clapboard.suggest.scoring import Array
 from training.benchmarks.benchmark import Benchmark, BenchmarkClip, Kind
 from training.benchmarks.embedding import EmbeddedClips
 from training.benchmarks.figures import retrieve, supervised, top_k_accuracy, zero_shot

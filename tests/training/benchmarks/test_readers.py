@@ -181,7 +181,7 @@ def test_a_damaged_table_is_one_sentence(
 
 def test_a_table_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
     (layouts.esc50(tmp_path) / "meta/esc50.csv").write_bytes(b"filename\xff\xfe\n")
-    with pytest.raises(TrainingError, match="it is no CSV in UTF-8"):
+    with pytest.raises(TrainingError, match="it isn't CSV in UTF-8"):
         read("esc50", tmp_path)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clapboard.captions import RULES, KeywordsAlone
 from clapboard.errors import TrainingError
+from clapboard.labels.captions import RULES, KeywordsAlone
 from tests.training.corpus.recorded import data_set, no_label_studio, noise, record
 from training.corpus.batches import PairBatches, crop, meaning
 from training.corpus.build import Plan, build
@@ -105,18 +105,18 @@ def test_all_captions_are_read_without_the_sounds(folder: Path, tagged: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"x", "its texts can't be read"), (b"\0", "the texts of 0 samples are left of 4")]
+    ("content", "reason"), [(b"x", "its texts can't be read"), (b"\0", "texts of 0 samples left of 4")]
 )
 def test_captions_of_a_damaged_shard_are_not_passed_over(tmp_path: Path, content: bytes, reason: str) -> None:
     folder = data_set(tmp_path, 6)
     shard = folder / "shard-000000.tar"
     shard.write_bytes(content * shard.stat().st_size)
-    with pytest.raises(TrainingError, match=rf"Shard .*shard-000000\.tar is damaged \({reason}\): copy it anew"):
+    with pytest.raises(TrainingError, match=rf"Shard .*shard-000000\.tar is damaged \({reason}\): copy it again"):
         list(captions_of(folder, RULES, 0))
 
 
 def test_a_batch_that_cant_be_filled_or_shared_is_refused_in_a_sentence(folder: Path) -> None:
-    with pytest.raises(TrainingError, match=r"14 pairs, less than a batch of 32: choose a smaller one\."):
+    with pytest.raises(TrainingError, match=r"14 pairs, fewer than a batch of 32: choose a smaller batch size\."):
         batches(folder, 32)
-    with pytest.raises(TrainingError, match=r"can't be shared by 3 processes: choose a multiple\."):
+    with pytest.raises(TrainingError, match=r"can't be divided among 3 processes: choose a multiple of 3\."):
         batches(folder, 4, Processes(0, 3))

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from clapboard.audio import read
+from clapboard.audio.windows import read
 from clapboard.errors import TrainingError
 from tests.support.recordings import encode
 from tests.training.corpus.recorded import RATE_HZ, data_set, no_label_studio, noise, record
 from training.corpus.build import Plan, build
-from training.corpus.building import LOCK
+from training.corpus.build_folder import LOCK
+from training.corpus.decoding import PairDecoder
 from training.corpus.filters import Reason, Rules
-from training.corpus.heard import Ear
 from training.corpus.manifest import Manifest, damages, data_sets_in, read_manifest
 from training.corpus.pairs import Pair
 from training.corpus.sources import Source, open_source
@@ -124,11 +124,11 @@ def test_each_pair_that_is_left_out_is_counted_by_its_reason(tmp_path: Path) -> 
     assert manifest.dropped_captions == captions
     assert [(one.name, one.error.partition(":")[0]) for one in manifest.unreadable] == [
         ("given: text", "text is no audio that can be decoded"),
-        ("given: missing", "missing doesn't exist, or is no file"),
+        ("given: missing", "missing doesn't exist, or isn't a file"),
         ("given: empty", "empty is no audio that can be decoded"),
         ("given: long name", "long name can't be read"),
-        ("given: no name", "no name doesn't exist, or is no file"),
-        ("given: half a name", "half a name doesn't exist, or is no file"),
+        ("given: no name", "no name doesn't exist, or isn't a file"),
+        ("given: half a name", "half a name doesn't exist, or isn't a file"),
     ]
 
 
@@ -173,8 +173,8 @@ def test_any_language_may_be_taken(tmp_path: Path) -> None:
 
 def test_what_is_too_long_is_not_read_to_its_end(tmp_path: Path) -> None:
     pair = Pair("a", record(tmp_path / "a.wav", 1, 20.0), ("a dog",))
-    ear = Ear(Rules(max_s=1.0), lambda _: True, tmp_path)
-    assert ear._pcm(pair).size < 3 * RATE_HZ
+    decoder = PairDecoder(Rules(max_s=1.0), lambda _: True, tmp_path)
+    assert decoder._pcm(pair).size < 3 * RATE_HZ
 
 
 # Duplicates
@@ -195,10 +195,10 @@ def test_one_sound_in_several_files_is_one_sample_with_all_texts(tmp_path: Path)
     assert (manifest.samples, manifest.dropped) == (2, {"duplicate": 1})
 
 
-def test_a_sound_that_is_set_aside_is_left_out_wherever_it_comes_from(tmp_path: Path) -> None:
+def test_a_sound_that_is_held_out_is_left_out_wherever_it_comes_from(tmp_path: Path) -> None:
     sound = record(tmp_path / "a.wav", 1)
-    aside = Pair("aside", record(tmp_path / "a.flac", 1), ("a dog",), left_out=Reason.SET_ASIDE)
-    gone = Pair("gone", tmp_path / "gone.wav", ("a dog",), left_out=Reason.SET_ASIDE)
+    aside = Pair("aside", record(tmp_path / "a.flac", 1), ("a dog",), left_out=Reason.HELD_OUT)
+    gone = Pair("gone", tmp_path / "gone.wav", ("a dog",), left_out=Reason.HELD_OUT)
     others = Pair("before", sound, ("a dog",)), Pair("kept", record(tmp_path / "b.wav", 2), ("rain",))
     (manifest,) = made(tmp_path / "set", others[0], aside, gone, others[1])
     assert [one["source"] for one in texts(tmp_path / "set")] == ["given: kept"]
@@ -237,14 +237,16 @@ def test_whole_groups_are_drawn_for_validation_also_those_that_share_a_sound(tmp
     assert not groups[0] & groups[1]
     assert len(groups[0] | groups[1]) == 19
     assert data_sets_in(tmp_path / "set") == [tmp_path / "set/train", tmp_path / "set/validation"]
-    with pytest.raises(TrainingError, match=r"no complete data set: name one of its splits, .*/train or .*/validation"):
+    with pytest.raises(
+        TrainingError, match=r"isn't a complete data set: name one of its splits, .*/train or .*/validation"
+    ):
         read_manifest(tmp_path / "set")
 
 
 def test_a_split_that_would_be_empty_is_refused(tmp_path: Path) -> None:
     pairs = [replace(pair, group="all") for pair in sounds(tmp_path, 4)]
     with pytest.raises(
-        TrainingError, match="leaves a split empty: 4 samples are in 1 groups, none of which is divided"
+        TrainingError, match="leaves a split empty: there are 4 samples in 1 group, and groups stay together"
     ):
         made(tmp_path / "set", *pairs, plan=replace(PLAN, validation_share=0.5))
     assert not (tmp_path / "set").exists()
@@ -272,16 +274,16 @@ def test_the_manifest_tells_all_and_finds_every_damage(tmp_path: Path) -> None:
     (tmp_path / "set/shard-000001.tar").write_bytes(content[:-1])
     (tmp_path / "set/shard-000002.tar").unlink()
     found = damages(tmp_path / "set", manifest)
-    assert found["shard-000000.tar"] == "has another content than was written"
+    assert found["shard-000000.tar"] == "has other content than was written"
     assert found["shard-000001.tar"].startswith("is damaged: it has ")
     assert found["shard-000002.tar"] == "is missing"
 
 
 def test_a_manifest_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"has no manifest\.json, so it is no complete data set: make one with"):
+    with pytest.raises(TrainingError, match=r"has no manifest\.json, so it isn't a complete data set: make one with"):
         data_sets_in(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": "another"}')
-    with pytest.raises(TrainingError, match="can't be read as a data set's manifest: build the data set anew"):
+    with pytest.raises(TrainingError, match="can't be read as a data set's manifest: build the data set again"):
         read_manifest(tmp_path)
 
 
@@ -307,7 +309,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds a data set already: name another folder, or delete it"):
         made(folder, *sounds(tmp_path, 1))
     (folder / "manifest.json").unlink()
-    with pytest.raises(TrainingError, match="is no empty folder: name a new one"):
+    with pytest.raises(TrainingError, match="isn't an empty folder: name a new one"):
         made(folder, *sounds(tmp_path, 1))
     shutil.rmtree(folder)
     folder.mkdir()
@@ -319,7 +321,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 def test_a_folder_that_no_build_has_made_is_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "set.building").mkdir()
     (tmp_path / "set.building/thesis.txt").write_text("mine")
-    with pytest.raises(TrainingError, match=r"set\.building is in the way, and no build has made it: move it"):
+    with pytest.raises(TrainingError, match=r"set\.building exists, but no build has made it: move it"):
         made(tmp_path / "set", *sounds(tmp_path, 1))
     assert (tmp_path / "set.building/thesis.txt").read_text() == "mine"
 
@@ -347,7 +349,7 @@ def test_a_link_to_an_empty_folder_is_filled_where_it_leads(tmp_path: Path) -> N
 
 
 def test_a_place_that_can_not_be_replaced_is_refused_before_anything_is_heard() -> None:
-    with pytest.raises(TrainingError, match="/ is where a disk is mounted, which can't be replaced: name a new folder"):
+    with pytest.raises(TrainingError, match="/ is a mount point, which can't be replaced: name a new folder"):
         build([Source("b", "b", "test", lambda: pytest.fail("nothing is heard"))], Path("/"), PLAN)
 
 
@@ -356,7 +358,9 @@ def test_a_data_set_that_can_not_be_put_in_place_is_kept(tmp_path: Path) -> None
         yield sounds(tmp_path, 1)[0]
         (tmp_path / "set/theirs").mkdir(parents=True)
 
-    with pytest.raises(TrainingError, match=r"set\.building is a whole data set, but can't become .*set \(.*rename it"):
+    with pytest.raises(
+        TrainingError, match=r"set\.building is a complete data set, but can't be renamed to .*set \(.*rename it"
+    ):
         build([Source("b", "b", "test", obstructed)], tmp_path / "set", PLAN)
     assert sorted(path.name for path in (tmp_path / "set.building").iterdir()) == ["manifest.json", "shard-000000.tar"]
 
@@ -372,7 +376,7 @@ def test_a_data_set_is_not_written_into_its_own_source(tmp_path: Path, place: st
 
 
 def test_where_nothing_is_left_the_reasons_are_told(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"Nothing is left of 1 pairs \(1 missing_text\)"):
+    with pytest.raises(TrainingError, match=r"Nothing is left of 1 pair \(1 missing_text\)"):
         made(tmp_path / "set", Pair("a", record(tmp_path / "a.wav", 1)))
     unreadable = [Pair("b", b"no sound", ("a dog",)), Pair("c", b"nor here", ("a dog",))]
     with pytest.raises(
@@ -381,13 +385,13 @@ def test_where_nothing_is_left_the_reasons_are_told(tmp_path: Path) -> None:
         made(tmp_path / "set", *unreadable)
     with pytest.raises(TrainingError, match=r"Nothing is left of 0 pairs \(the sources are empty\)"):
         made(tmp_path / "set")
-    with pytest.raises(TrainingError, match="The least length is above the greatest"):
+    with pytest.raises(TrainingError, match="The minimum length is above the maximum"):
         Rules(min_s=2.0, max_s=1.0)
 
 
 @pytest.mark.parametrize("bound", [{"max_s": np.inf}, {"min_lufs": np.nan}, {"max_clipped_share": np.nan}])
 def test_a_bound_that_is_no_number_is_refused(bound: dict[str, float]) -> None:
-    with pytest.raises(TrainingError, match="Bounds of length, loudness and clipping are finite numbers"):
+    with pytest.raises(TrainingError, match="Limits of length, loudness and clipping must be finite numbers"):
         Rules(**bound)  # type: ignore[arg-type]
 
 

@@ -70,5 +70,5 @@ def test_several_languages_may_be_wanted_also_rare_ones() -> None:
 
 
 def test_a_code_that_is_none_is_refused() -> None:
-    with pytest.raises(SettingsError, match="Language “english” is not known: give ISO 639-1 codes"):
+    with pytest.raises(SettingsError, match="Language “english” is unknown: give ISO 639-1 codes"):
         LanguageJudge(["english"])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clapboard.errors import SourceError, TrainingError
+from clapboard.feedback.renames import Rename
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.sources import AudioSources
 from clapboard.store import Store
@@ -91,6 +92,13 @@ def test_captions_and_agreed_choices_of_each_annotated_task(office: Office) -> N
     assert (found["task 3"].captions, found["task 3"].tags) == ((), ())
 
 
+def test_a_label_that_was_renamed_is_a_tag_under_its_new_name(office: Office) -> None:
+    office.task(1, annotation(1, clip("dog bark"), task=1))
+    assert office.pairs()["task 1"].tags == ()
+    office.access.store.renames.put(PROJECT, Rename("clip", "dog bark", "clip", "dog"))
+    assert office.pairs()["task 1"].tags == ("dog",)
+
+
 def test_gold_counts_alone_and_the_latest_of_each_person(office: Office) -> None:
     office.task(
         1,
@@ -121,13 +129,13 @@ def test_what_nobody_listened_to_is_left_out(office: Office) -> None:
     assert (found["task 2"].left_out, found["task 2"].tags) == ("", ("rain",))
 
 
-def test_tasks_that_are_set_aside_are_left_out_with_their_sound(office: Office, tmp_path: Path) -> None:
+def test_tasks_that_are_held_out_are_left_out_with_their_sound(office: Office, tmp_path: Path) -> None:
     office.task(1, annotation(1, caption("a dog barks"), task=1))
     office.task(2, annotation(2, caption("rain falls"), task=2))
     office.task(3, annotation(3, caption("a dog barks"), task=3), path="1/same-sound.wav")
     office.access.store.tasks.put(PROJECT, [KnownTask(1, "", "", "", True), KnownTask(2, "", "", "", False)])
     assert {name: pair.left_out for name, pair in office.pairs().items()} == {
-        "task 1": Reason.SET_ASIDE,
+        "task 1": Reason.HELD_OUT,
         "task 2": "",
         "task 3": "",
     }
@@ -136,7 +144,7 @@ def test_tasks_that_are_set_aside_are_left_out_with_their_sound(office: Office, 
     assert (manifest.samples, manifest.dropped) == (1, {"set_aside": 2})
 
 
-def test_a_sound_that_is_set_aside_is_left_out_before_anybody_has_labelled_it(office: Office, tmp_path: Path) -> None:
+def test_a_sound_that_is_held_out_is_left_out_before_anybody_has_labelled_it(office: Office, tmp_path: Path) -> None:
     office.task(1)
     office.task(2, annotation(1, caption("rain falls"), task=2))
     office.task(3)
@@ -154,19 +162,19 @@ def test_where_nothing_can_be_held_back_it_is_said(office: Office, caplog: pytes
     office.task(1, annotation(1, caption("a dog"), task=1))
     office.access.store.catalog.put_project(PROJECT, CONFIG, "")
     office.pairs()
-    assert "Project 6 isn't connected here, so none of its new tasks is held back from training" in caplog.text
+    assert "Project 6 isn't connected here, so none of its new tasks are held out of training" in caplog.text
     caplog.clear()
     office.access.store.catalog.set_connected(PROJECT, test_share=0.5)
     office.pairs()
     assert caplog.text == ""
 
 
-def test_a_connected_projects_new_tasks_are_set_aside_as_its_test_share_says(office: Office) -> None:
+def test_a_connected_projects_new_tasks_are_held_out_as_its_test_share_says(office: Office) -> None:
     for number in range(1, 41):
         office.task(number, annotation(number, caption("a dog"), task=number))
     office.access.store.catalog.put_project(PROJECT, CONFIG, "")
     office.access.store.catalog.set_connected(PROJECT, test_share=0.5)
-    num_aside = sum(pair.left_out == Reason.SET_ASIDE for pair in office.pairs().values())
+    num_aside = sum(pair.left_out == Reason.HELD_OUT for pair in office.pairs().values())
     assert 5 < num_aside < 35
 
 

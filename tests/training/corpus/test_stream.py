@@ -104,7 +104,7 @@ def test_processes_share_an_epoch_evenly_and_no_sample_is_heard_twice(folder: Pa
 
 
 def test_a_rank_that_is_none_is_refused(folder: Path) -> None:
-    with pytest.raises(TrainingError, match="Rank 2 is none of 2: number the processes from 0"):
+    with pytest.raises(TrainingError, match="Rank 2 doesn't exist among 2 processes: number them from 0"):
         PairStream(folder, seed=0, rank=2, world_size=2)
 
 
@@ -143,7 +143,7 @@ def test_a_shard_of_another_length_is_named_before_anything_is_heard(tmp_path: P
     with pytest.raises(TrainingError, match=r"Shard .*shard-000001\.tar is damaged: it has \d+ bytes instead of \d+"):
         PairStream(folder, seed=0)
     shard.unlink()
-    with pytest.raises(TrainingError, match=r"Shard .*shard-000001\.tar is missing: copy it anew"):
+    with pytest.raises(TrainingError, match=r"Shard .*shard-000001\.tar is missing: copy it again"):
         PairStream(folder, seed=0)
 
 
@@ -152,7 +152,7 @@ def test_a_shard_of_another_length_is_named_before_anything_is_heard(tmp_path: P
     [
         (0, None, "it can't be read as tar"),
         (512, 1_024, r"sample [0-9a-f]{16} can't be read"),  # the first sound
-        (512, None, "1 samples are left of 4|it can't be read as tar|0 samples are left of 4"),
+        (512, None, "1 sample left of 4|it can't be read as tar|0 samples left of 4"),
     ],
 )
 def test_a_shard_of_other_content_is_named_when_it_is_heard(
@@ -163,10 +163,10 @@ def test_a_shard_of_other_content_is_named_when_it_is_heard(
     content = bytearray(shard.read_bytes())
     content[start:end] = b"x" * len(content[start:end])
     shard.write_bytes(content)
-    with pytest.raises(TrainingError, match=rf"Shard .*shard-000000\.tar is damaged \(({reason})\): copy it anew"):
+    with pytest.raises(TrainingError, match=rf"Shard .*shard-000000\.tar is damaged \(({reason})\): copy it again"):
         list(PairStream(folder, seed=0).epoch(0))
 
 
 def test_a_folder_without_a_manifest_is_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="is no complete data set"):
+    with pytest.raises(TrainingError, match="isn't a complete data set"):
         PairStream(tmp_path, seed=0)

@@ -9,15 +9,15 @@ import numpy.typing as npt
 import pytest
 
 from clapboard.errors import TrainingError
-from clapboard.head import ControlHead, Head
-from clapboard.labels import label_space_of
+from clapboard.labels.label_space import label_space_of
+from clapboard.suggest.head import ControlHead, Head
 from training.evaluation.contenders import Draw, accuracies
 from training.evaluation.fewshot import Plan, choose_test_fold, draws, few_shot, split_off, zero_shot_report
 from training.evaluation.listed_clips import EmbeddedClips, ListedClip
 
 LABELS = ("bell", "dog", "rain")
 DIM = 16
-PLAN = Plan(shots=(0, 1, 4), num_seeds=3, num_finetuned_seeds=3, test_fold=None, set_aside_share=0.1)
+PLAN = Plan(shots=(0, 1, 4), num_seeds=3, num_finetuned_seeds=3, test_fold=None, held_out_share=0.1)
 METHODS = ["zero-shot", "centred zero-shot", "logistic regression", "prototypes", "our head"]
 
 
@@ -45,7 +45,7 @@ def as_it_was(draw: Draw) -> Draw:
 
 
 def sides(draw: Draw) -> list[set[str]]:
-    return [{clip.group for clip in part.clips} for part in (draw.support, draw.aside, draw.test)]
+    return [{clip.group for clip in part.clips} for part in (draw.support, draw.held_out, draw.test)]
 
 
 def only(clips: EmbeddedClips, wanted: npt.NDArray[np.bool_]) -> EmbeddedClips:
@@ -77,7 +77,7 @@ def test_each_class_gives_so_many_labels_and_the_earlier_ones_stay() -> None:
 
 def test_a_class_with_fewer_gives_all_that_it_has() -> None:
     clips = only(clips_of(), np.arange(120) < 90)  # rain has 10 clips, of 5 groups
-    (draw,) = draws(clips, replace(PLAN, shots=(30,), set_aside_share=0.0), seed=0)
+    (draw,) = draws(clips, replace(PLAN, shots=(30,), held_out_share=0.0), seed=0)
     rain = int((draw.support.labels == 2).sum())
     assert 0 < rain < 10
     assert rain + int((draw.test.labels == 2).sum()) == 10
@@ -185,9 +185,9 @@ def test_a_class_without_support_is_never_called_by_what_knows_no_texts() -> Non
         assert figures["our head"] > right
 
 
-def test_a_finetuned_encoder_is_served_if_the_clips_that_were_set_aside_prove_it() -> None:
+def test_a_finetuned_encoder_is_served_if_the_clips_that_were_held_out_prove_it() -> None:
     poor, good = clips_of(noise=1.0), clips_of(noise=0.05)
-    plan = replace(PLAN, shots=(8,), set_aside_share=0.4)
+    plan = replace(PLAN, shots=(8,), held_out_share=0.4)
     (draw,) = draws(poor, plan, 0)
     (better,) = draws(good, plan, 0)
     figures = accuracies(draw, lambda _: better)
@@ -198,7 +198,7 @@ def test_a_finetuned_encoder_is_served_if_the_clips_that_were_set_aside_prove_it
     assert figures["ladder"] == figures["our head"] == 1.0
     assert figures["our finetuning"] < 0.9
 
-    unjudged = replace(draw, aside=only(draw.aside, np.zeros(len(draw.aside.clips), bool)))
+    unjudged = replace(draw, held_out=only(draw.held_out, np.zeros(len(draw.held_out.clips), bool)))
     figures = accuracies(unjudged, lambda _: better)
     assert figures["ladder"] == figures["our head"] < figures["our finetuning"]
 

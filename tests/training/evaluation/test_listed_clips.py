@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clapboard.clap import ClapEncoder
 from clapboard.errors import TrainingError
-from clapboard.labels import label_space_of
+from clapboard.labels.label_space import label_space_of
+from clapboard.model.clap import ClapEncoder
 from tests.support.audio_server import wav
 from training.evaluation.listed_clips import ListedClip, embed_clips, read_clips
 
@@ -42,8 +42,8 @@ def test_columns_come_in_any_order_with_others_and_a_byte_order_mark(tmp_path: P
     [
         ("path,label\na.wav,dog\n", "has no column “group”: its first line must name path, label and group"),
         ("", "has no column “path”"),
-        ("path,label,group\n", "has no clips: list clips of two labels at least"),
-        ("path,label,group\na.wav,dog,g\nb.wav,dog,h\n", "has only the label “dog”: list clips of two labels"),
+        ("path,label,group\n", "has no clips: list clips of at least two labels"),
+        ("path,label,group\na.wav,dog,g\nb.wav,dog,h\n", "has only the label “dog”: list clips of at least two labels"),
         ("path,label,group\na.wav,dog,g\nb.wav,,h\n", "has no label in line 3: fill it in"),
         ("path,label,group\na.wav,dog\n", "has no group in line 2"),
         (
@@ -65,12 +65,12 @@ def test_what_is_no_manifest_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="can't be read: Is a directory"):
         read_clips(tmp_path)
     (binary := tmp_path / "binary.csv").write_bytes(b"path,label,group\n\xff\xfe\n")
-    with pytest.raises(TrainingError, match="no CSV in UTF-8"):
+    with pytest.raises(TrainingError, match="it isn't CSV in UTF-8"):
         read_clips(binary)
 
 
 def test_clips_are_embedded_as_they_are_served_and_bad_ones_are_named(tmp_path: Path, tiny_clap: Path) -> None:
-    encoder = ClapEncoder.load(str(tiny_clap), device="cpu")
+    encoder = ClapEncoder.load(str(tiny_clap), device="cpu", engine="torch")
     (tmp_path / "long.wav").write_bytes(wav(1, duration_s=25.0))
     (tmp_path / "short.wav").write_bytes(wav(2))
     (tmp_path / "text.wav").write_text("no audio")

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
-from clapboard.scoring import Array
+from clapboard.suggest.scoring import Array
 from training.evaluate import Truth
 from training.evaluation import probe as module
 from training.evaluation.probe import STRENGTHS, fit, tune

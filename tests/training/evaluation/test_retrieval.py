@@ -7,9 +7,9 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMAP, RetrievalRecall
 
-from clapboard.scoring import Array
+from clapboard.suggest.scoring import Array
 from training.evaluation import retrieval as module
-from training.evaluation.retrieval import Places, Recalls, average_precision, ranks, retrieval
+from training.evaluation.retrieval import Places, Recalls, average_precision, first_right, ranks, retrieval
 
 
 def unit(rng: np.random.Generator, *shape: int) -> Array:
@@ -97,6 +97,24 @@ def test_ranks_are_places_in_the_sorted_answer() -> None:
     asked, wanted = (np.array(part) for part in zip(*itertools.product(range(6), range(9)), strict=True))
     order = np.argsort(-(queries @ gallery.T), axis=1)
     assert np.array_equal(ranks(queries, gallery, asked, wanted).reshape(6, 9), np.argsort(order, axis=1))
+
+
+def test_the_first_right_answer_is_that_of_one_sound_a_sentence_where_kinds_are_sounds() -> None:
+    audio, texts, owners = pairs(3)
+    found, sounds = retrieval(audio, texts, owners), np.arange(len(audio))
+    by_text, by_sound = first_right(texts, audio, owners, sounds), first_right(audio, texts, sounds, owners)
+    for depth, named in ((1, "recall_1"), (5, "recall_5"), (10, "recall_10")):
+        assert (by_text < depth).mean() == pytest.approx(getattr(found.text_to_audio, named))
+        assert (by_sound < depth).mean() == pytest.approx(getattr(found.audio_to_text, named))
+    alike = np.tile(np.float32([[1, 0]]), (20, 1))
+    assert first_right(alike, alike, np.arange(20), np.arange(20)).tolist() == list(range(20))
+
+
+def test_whatever_is_of_the_same_kind_is_right_and_no_obstacle() -> None:
+    gallery = np.float32([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1]])
+    kinds = np.array([7, 8, 7, 9])
+    places = first_right(np.float32([[1, 0], [0, 1], [0, 1], [0, 1]]), gallery, np.array([7, 7, 8, 9]), kinds)
+    assert places.tolist() == [0, 1, 2, 0]
 
 
 @pytest.mark.parametrize("owners", [[0, 0, 2], [1, 0, 2], [0, 1, 1]])

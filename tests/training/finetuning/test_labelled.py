@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clapboard.labels import label_space_of, parse_label_config
+from clapboard.labels.label_config import parse_label_config
+from clapboard.labels.label_space import label_space_of
 from training.finetuning.labelled import LabelledClip, Targets, balanced_order, count_labels, split_clips, targets_of
 
 TWO_CONTROLS = """

@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import ClapModel
 
-from clapboard.pretrained import Clap
+from clapboard.model.checkpoints import Clap
 from tests.support.tower_checkpoints import make_model
-from training.finetuning.stages import Rung
 from training.finetuning.tower import Tower
+from training.finetuning.tower_stages import TrainableStages
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
-RUNGS: tuple[Rung, ...] = ("projection", "stage4", "stages34")
+ALL_STAGES: tuple[TrainableStages, ...] = ("projection", "stage4", "stages34")
 RATES = {"projection": 3.0, "stage 4": 2.0, "stage 3": 1.0}
 
 
@@ -28,9 +28,9 @@ def features() -> torch.Tensor:
     return torch.randn(2, 1001, 64, generator=torch.Generator().manual_seed(1)) * 10 - 40
 
 
-@pytest.mark.parametrize("rung", RUNGS)
-def test_both_parts_in_a_row_are_the_model(model: Clap, rung: Rung) -> None:
-    tower = Tower(model, rung)
+@pytest.mark.parametrize("stages", ALL_STAGES)
+def test_both_parts_in_a_row_are_the_model(model: Clap, stages: TrainableStages) -> None:
+    tower = Tower(model, stages)
     channels = features()[:, None].expand(-1, 4 if model.config.audio_config.enable_fusion else 1, -1, -1)
     with torch.no_grad():
         expected = model.get_audio_features(input_features=channels, is_longer=torch.zeros(2, 1, dtype=torch.bool))
@@ -38,16 +38,20 @@ def test_both_parts_in_a_row_are_the_model(model: Clap, rung: Rung) -> None:
     torch.testing.assert_close(found, expected.pooler_output, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("rung", "shape"), [("projection", (128,)), ("stage4", (64, 128)), ("stages34", (256, 64))])
-def test_the_lower_part_ends_where_learning_begins(tiny_clap: Path, rung: Rung, shape: tuple[int, ...]) -> None:
-    tower = Tower(ClapModel.from_pretrained(tiny_clap), rung)
+@pytest.mark.parametrize(("stages", "shape"), [("projection", (128,)), ("stage4", (64, 128)), ("stages34", (256, 64))])
+def test_the_lower_part_ends_where_learning_begins(
+    tiny_clap: Path, stages: TrainableStages, shape: tuple[int, ...]
+) -> None:
+    tower = Tower(ClapModel.from_pretrained(tiny_clap), stages)
     with torch.no_grad():
         assert tower.lower(features()).shape == (2, *shape)
 
 
-@pytest.mark.parametrize(("rung", "shape"), [("projection", (64,)), ("stage4", (32, 31, 2)), ("stages34", (16, 62, 4))])
-def test_panns_lower_part_ends_where_learning_begins(rung: Rung, shape: tuple[int, ...]) -> None:
-    tower = Tower(make_model("cnn14", "bert")[0], rung)
+@pytest.mark.parametrize(
+    ("stages", "shape"), [("projection", (64,)), ("stage4", (32, 31, 2)), ("stages34", (16, 62, 4))]
+)
+def test_panns_lower_part_ends_where_learning_begins(stages: TrainableStages, shape: tuple[int, ...]) -> None:
+    tower = Tower(make_model("cnn14", "bert")[0], stages)
     assert tower.lower(features()).shape == (2, *shape)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from clapboard.audio import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
-from clapboard.captions import RULES, KeywordsAlone
+from clapboard.audio.windows import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
 from clapboard.errors import ClapboardError
+from clapboard.labels.captions import RULES, KeywordsAlone
 from training.mini.batches import NEUTRAL, NEUTRAL_SHARE, BatchMaker, Mixing, excerpt, level, mix, synthetic_recordings
 from training.mini.esc10 import Recording, list_clips, load_recordings
 from training.pretraining.batch import respelt

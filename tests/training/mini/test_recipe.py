@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from transformers import AutoProcessor, ClapModel, pipeline
 
-from clapboard.clap import ClapEncoder
-from clapboard.prompts import TEMPLATE, prompts_for
+from clapboard.labels.prompts import TEMPLATE, prompts_for
+from clapboard.model.clap import ClapEncoder
 from training.mini.batches import Mixing
 from training.mini.card import PARAPHRASES, held_out_synthetic
 from training.mini.esc10 import Recording, list_clips, load_recordings
@@ -20,7 +20,7 @@ from training.pretrain import Schedule
 from training.sounds.synthesis import KINDS, synthesise
 
 ROOT = Path(__file__).parents[3]
-MINI = ROOT / "clapboard" / "models" / "mini"
+MINI = ROOT / "clapboard" / "mini"
 ESC10 = ROOT.parent / "shared" / "esc10"
 
 needs_esc10 = pytest.mark.skipif(
@@ -30,7 +30,7 @@ needs_esc10 = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def encoder() -> ClapEncoder:
-    return ClapEncoder.load("mini", device="cpu")
+    return ClapEncoder.load("mini", device="cpu", engine="torch")
 
 
 def test_the_checkpoint_is_at_most_16_mb() -> None:

@@ -15,14 +15,14 @@ import pytest
 import torch
 from transformers import RobertaTokenizer
 
-from clapboard.captions import RULES
-from clapboard.features import LogMel
+from clapboard.audio.log_mel import LogMel
+from clapboard.labels.captions import RULES
 from tests.support.tower_checkpoints import make_model
 from training.augment import Augment
 from training.mini.batches import BatchMaker
 from training.mini.esc10 import Recording
 from training.mini.recipe import new_model
-from training.mini.texts import caption_corpus
+from training.mini.text_tower import caption_corpus
 from training.pretraining.audio_input import AudioInput
 from training.pretraining.batch import Batch
 from training.pretraining.contrastive import MAX_SCALE, Contrastive

@@ -23,7 +23,7 @@ class BesideOneAtStep(Processes):
 def test_processes_that_would_begin_at_different_steps_are_refused() -> None:
     ALONE.require_same_step(7)
     BesideOneAtStep(other=7).require_same_step(7)
-    with pytest.raises(TrainingError, match=r"different steps, 0 to 7: .* on a disk that all of them see"):
+    with pytest.raises(TrainingError, match=r"different steps, 0 to 7: .* on a disk that all of them share"):
         BesideOneAtStep(other=0).require_same_step(7)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from clapboard.captions.t5 import T5Captioner
-from clapboard.captions.text_generator import TextGenerator
 from tests.support.text_models import save_random_t5
 from tests.training.corpus.recorded import no_label_studio, record
+from training.captions.t5 import T5Captioner
+from training.captions.text_generator import TextGenerator
 from training.corpus.build import Plan as BuildPlan
 from training.corpus.build import build
 from training.corpus.filters import Rules

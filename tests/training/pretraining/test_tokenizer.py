@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from clapboard.captions import RULES
-from training.mini.texts import caption_corpus
+from clapboard.labels.captions import RULES
+from training.mini.text_tower import caption_corpus
 from training.pretraining.tokenizer import train_tokenizer
 
 

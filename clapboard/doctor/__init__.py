@@ -1,0 +1,1 @@
+"""What `clapboard doctor` checks, each with the remedy where it fails."""

@@ -1,5 +1,0 @@
-"""CLAP's audio tower, HTSAT, written for speed, with the weights of the reference."""
-
-from clapboard.htsat.tower import Htsat
-
-__all__ = ["Htsat"]

@@ -1,0 +1,1 @@
+"""What all backends, workers and commands of one installation share, besides its settings."""

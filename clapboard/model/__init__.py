@@ -1,0 +1,1 @@
+"""CLAP: its checkpoints and towers, and the encoder that turns windows and texts into embeddings."""

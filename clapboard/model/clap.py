@@ -1,0 +1,319 @@
+"""ClapEncoder: windows and texts → unit-norm embeddings.
+
+A checkpoint is any CLAP in transformers' layout, or a `DualEncoder` of other towers: a local folder, a hub id
+(`laion/clap-htsat-unfused`, `-fused`, `larger_clap_*`), or `mini`, the small one inside this package. Weights are read
+from safetensors only.
+
+An embedding depends on nothing but the samples: there is no random crop, no random `is_longer` (a 10 s window is never
+«longer»), and no influence of the batch. A recording has one embedding for each of its windows; an encoder that is
+loaded with `fusion` gives a single one for the whole recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from threadpoolctl import ThreadpoolController
+
+from clapboard.audio.four_mels import FourMels, batched, four_mels
+from clapboard.audio.log_mel import LogMel
+from clapboard.audio.pieces import Condition
+from clapboard.audio.windows import (
+    WINDOW_SAMPLES,
+    Span,
+    Waveform,
+    Window,
+    blocks,
+    piece_blocks,
+    window_waveform,
+    windows,
+)
+from clapboard.errors import ModelError
+from clapboard.model.batch_size import fastest_batch_size
+from clapboard.model.checkpoints import (
+    checkpoint_folder,
+    fingerprint,
+    load_log_mel,
+    load_model,
+    load_tokenizer,
+)
+from clapboard.model.device import find_device, serving_dtype
+from clapboard.model.htsat.engines import AudioTower, Engine, HasThreads
+from clapboard.model.texts import TextEncoder
+from clapboard.model.towers import load_tower, probe_windows
+from clapboard.suggest.scoring import mean_direction
+
+if TYPE_CHECKING:
+    from clapboard.model.checkpoints import Clap
+
+Embeddings = npt.NDArray[np.float32]
+"""Unit-norm rows `[N, D]`, float32."""
+
+Embedding = npt.NDArray[np.float32]
+"""One such row `[D]`."""
+
+View = Window | FourMels
+"""The part of a recording that one embedding describes: a window or, with fusion, the whole of it."""
+
+_BATCH_SIZE_ON_CPU = 16
+
+
+@dataclass(frozen=True)
+class EncoderIdentity:
+    """What names an encoder: `model` as the operator wrote it, `version` a hash over all that decides an embedding.
+
+    `dim` is the length of an embedding, `logit_scale` the factor from cosine to logit.
+    """
+
+    model: str
+    version: str
+    dtype: str
+    dim: int
+    logit_scale: float
+
+
+class ClapEncoder:
+    """A CLAP checkpoint on a device. Threads may share it: forward passes take turns."""
+
+    def __init__(
+        self,
+        model: Clap,
+        tokenizer: Any,
+        log_mel: LogMel,
+        tower: AudioTower,
+        identity: EncoderIdentity,
+        *,
+        batch_size: int = _BATCH_SIZE_ON_CPU,
+        fusion: bool = False,
+    ) -> None:
+        self.identity = identity
+        self.batch_size = batch_size
+        self.fusion = fusion
+        self._model = model.eval()
+        self._log_mel = log_mel
+        self._tower = tower
+        self._turn = threading.Lock()
+        self._texts = TextEncoder(self._model, tokenizer, self._turn)
+        # Torch's threads would compete with those of a tower that has its own.
+        self._openmp = ThreadpoolController() if isinstance(tower, HasThreads) else None
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        device: str = "auto",
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        engine: Engine = "auto",
+        batch_size: int = 0,
+        fusion: bool = False,
+    ) -> Self:
+        """The encoder of a hub id, a local folder, or `mini`, on the engine that `load_tower` chooses.
+
+        With a batch size of 0, a good one is measured. With `fusion`, recordings are embedded as a whole, under another
+        version. Raises `ModelError` if the checkpoint can't be found, fetched or read, isn't a CLAP, lacks weights or
+        the fusion that is asked for, or if the device or engine can't be used.
+        """
+        folder = checkpoint_folder(model)
+        place = find_device(device)
+        compute_dtype = serving_dtype(dtype, place)
+        clap = load_model(model, folder).to(place)
+        if fusion and not clap.config.audio_config.enable_fusion:
+            raise ModelError(
+                f"Model {model} has learnt no feature fusion: choose one that has, such as laion/clap-htsat-fused, or "
+                "set CLAPBOARD_FUSION=false."
+            )
+        identity = EncoderIdentity(
+            model=model,
+            version=fingerprint(folder, fusion=fusion),
+            dtype=str(compute_dtype).removeprefix("torch."),
+            dim=clap.config.projection_dim,
+            logit_scale=math.exp(clap.logit_scale_a.item()),
+        )
+        log_mel = load_log_mel(model, clap, folder).to(place)
+        if compute_dtype == torch.bfloat16:  # it rounds decibels more coarsely than a float32 transform does
+            log_mel.float()
+        probe = log_mel(probe_windows().to(place))
+        tower = load_tower(clap.audio_model.audio_encoder, compute_dtype, probe, engine)
+        encoder = cls(clap, load_tokenizer(model, folder), log_mel, tower, identity, fusion=fusion)
+        encoder.batch_size = batch_size or encoder._fastest_batch_size()
+        return encoder
+
+    @property
+    def model(self) -> Clap:
+        """The weights, for training."""
+        return self._model
+
+    @property
+    def log_mel(self) -> LogMel:
+        """Windows `[N, 480000]` → log-mel `[N, 1001, 64]` as in the checkpoint's training."""
+        return self._log_mel
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self._model.device
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor from cosine to logit that the checkpoint has learnt."""
+        return self.identity.logit_scale
+
+    def embed_windows(self, waveforms: Waveform | Sequence[Waveform]) -> Embeddings:
+        """Audio embeddings `[N, D]` of windows `[N, 480000]`, in batches that the device's memory can hold.
+
+        When memory runs out, the batch size is halved for good, and the batch is tried again. Raises `ModelError` if
+        not even one window fits, and `ValueError` for windows of another shape.
+        """
+        for waveform in waveforms:
+            if waveform.shape != (WINDOW_SAMPLES,):
+                raise ValueError(f"a window must be [{WINDOW_SAMPLES}], not {list(waveform.shape)}")
+        return self._in_batches(self._forward_audio, waveforms)
+
+    def views(
+        self,
+        path: Path,
+        *,
+        name: str = "",
+        span: Span | None = None,
+        channel: str = "",
+        condition: Condition | None = None,
+    ) -> Iterator[View]:
+        """The parts of an audio file to embed, in order: its windows or, with fusion, the whole of it.
+
+        With a `span`, that piece is treated as if it were the whole file. Errors call the file `name`; `channel` and
+        `condition` are as in `audio.windows.blocks`. Raises `AudioError`, at the first part that can't be read, if the
+        file isn't audio that can be used.
+        """
+        if self.fusion:
+            pieces = piece_blocks(path, name=name, span=span, channel=channel, condition=condition)
+            yield self._whole(pieces, name or path.name)
+        else:
+            yield from windows(path, name=name, span=span, channel=channel, condition=condition)
+
+    def embed_views(self, views: Sequence[View]) -> Embeddings:
+        """Embeddings `[N, D]` of what `views` gave, in batches like those of `embed_windows`."""
+        if self.fusion:
+            return self._in_batches(self._forward_mels, [view for view in views if isinstance(view, FourMels)])
+        return self.embed_windows([view.waveform for view in views if isinstance(view, Window)])
+
+    def embed_file(self, path: Path, *, channel: str = "", condition: Condition | None = None) -> Embeddings:
+        """Embeddings `[W, D]` of an audio file's views; the file is read and embedded a batch at a time.
+
+        `channel` and `condition` are as in `audio.windows.blocks`. Raises `AudioError` if it isn't audio that can be
+        used.
+        """
+        views = self.views(path, channel=channel, condition=condition)
+        batches = iter(lambda: [*itertools.islice(views, self.batch_size)], [])
+        return np.concatenate([self.embed_views(batch) for batch in batches])
+
+    def embed_recording(self, recording: Path | Waveform) -> Embeddings:
+        """A single embedding `[D]` for a whole recording: a file, or samples `[T]`, mono at 48 kHz, of any length.
+
+        A fused checkpoint, loaded with `fusion` or not, embeds its four mels (see `clapboard.audio.four_mels`). For any
+        other it is the unit-norm mean of its windows' embeddings. Raises `AudioError` if it isn't audio that can be
+        used.
+        """
+        if self._model.config.audio_config.enable_fusion:
+            if isinstance(recording, Path):
+                whole = self._whole(blocks(recording), recording.name)
+            else:
+                whole = self._whole([recording], "The recording")
+            return self._in_batches(self._forward_mels, [whole])[0]
+        if isinstance(recording, Path):
+            return mean_direction(self.embed_file(recording))
+        return mean_direction(self.embed_windows(window_waveform(recording)))
+
+    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Text embeddings `[len(texts), D]`; those of the latest texts are remembered."""
+        rows = self._texts.embed(texts)
+        return np.stack(rows) if rows else np.zeros((0, self.identity.dim), np.float32)
+
+    def _in_batches(self, forward: Callable[[Any], torch.Tensor], inputs: Waveform | Sequence[Any]) -> Embeddings:
+        """What `forward` gives for the inputs, a batch at a time; batches get smaller when memory runs out."""
+        parts = []
+        done = 0
+        while done < len(inputs):
+            part = inputs[done : done + self.batch_size]
+            try:
+                parts.append(forward(part))
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._shrink_batch(len(part))
+                continue
+            done += len(part)
+        return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, self.identity.dim), np.float32)
+
+    def _whole(self, pieces: Iterable[Waveform], name: str) -> FourMels:
+        with torch.inference_mode():
+            return four_mels(pieces, self._log_mel, name=name)
+
+    def _forward_audio(self, waveforms: Waveform | Sequence[Waveform]) -> torch.Tensor:
+        """Windows → embeddings `[B, D]` on the device, which may still be computing them."""
+        with self._forward_pass():
+            features = self._log_mel(self._on_device(waveforms))  # [B, 480000] → [B, 1001, 64]
+            return _unit_rows(self._model.audio_projection(self._tower(features)))
+
+    def _forward_mels(self, recordings: Sequence[FourMels]) -> torch.Tensor:
+        with self._forward_pass():
+            return _unit_rows(self._model.audio_projection(self._tower(*batched(recordings))))
+
+    @contextlib.contextmanager
+    def _forward_pass(self) -> Iterator[None]:
+        one_thread = self._openmp.limit(limits=1, user_api="openmp") if self._openmp else contextlib.nullcontext()
+        with self._turn, torch.inference_mode(), one_thread:
+            yield
+
+    def _on_device(self, waveforms: Waveform | Sequence[Waveform]) -> torch.Tensor:
+        # Torch copies them on all cores; from pinned memory, a GPU fetches them while it computes.
+        rows = [torch.from_numpy(np.require(waveform, np.float32, ["C", "W"])) for waveform in waveforms]
+        on_gpu = self.device.type == "cuda"
+        batch = torch.empty(len(rows), WINDOW_SAMPLES, pin_memory=on_gpu)
+        return torch.stack(rows, out=batch).to(self.device, non_blocking=on_gpu)
+
+    def _fastest_batch_size(self) -> int:
+        if self.device.type != "cuda":
+            return _BATCH_SIZE_ON_CPU
+
+        def seconds(size: int) -> float | None:
+            batch = np.zeros((size, WINDOW_SAMPLES), np.float32)
+            try:
+                self._forward_audio(batch).cpu()  # to warm up
+                start = time.perf_counter()
+                self._forward_audio(batch).cpu()
+            except torch.OutOfMemoryError:
+                return None
+            return time.perf_counter() - start
+
+        return fastest_batch_size(seconds)
+
+    def _shrink_batch(self, size: int) -> None:
+        """Halve the batch size after a batch of `size` didn't fit."""
+        if size == 1:
+            raise ModelError(
+                f"Device {self.device} has too little memory for one window of {self.identity.model}: free some, or "
+                "choose a smaller model or another device."
+            )
+        self.batch_size = max(1, size // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _unit_rows(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(vectors.float(), dim=-1)

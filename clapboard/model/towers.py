@@ -1,0 +1,54 @@
+"""The audio tower of any checkpoint: HTSAT on the fastest engine that agrees with the reference, PANN-14 on torch."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from clapboard.audio.windows import SAMPLE_RATE, WINDOW_SAMPLES
+from clapboard.errors import ModelError
+from clapboard.model.cnn14 import Cnn14
+from clapboard.model.htsat import engines
+from clapboard.model.htsat.engines import AudioTower, Engine
+
+log = logging.getLogger(__name__)
+
+
+def load_tower(
+    encoder: torch.nn.Module, dtype: torch.dtype, probe: torch.Tensor, engine: Engine = "auto"
+) -> AudioTower:
+    """The tower that serves a checkpoint's `audio_model.audio_encoder`, computed in `dtype`.
+
+    HTSAT's engines are checked against the reference on `probe`, log-mel `[B, 1001, 64]`. Raises `ModelError` if a
+    named engine can't be used.
+    """
+    if not isinstance(encoder, Cnn14):
+        return engines.load_tower(encoder, dtype, probe, engine)
+    if engine == "openvino":
+        raise ModelError("Engine openvino doesn't compute PANN-14: set CLAPBOARD_ENGINE to auto.")
+    log.info("the audio tower is PANN-14, computed by torch in %s", dtype)
+    return Cnn14Tower(encoder, dtype)
+
+
+def probe_windows() -> torch.Tensor:
+    """Three windows `[3, 480000]` that differ as much as can be: noise, a rising tone that dies away, and silence."""
+    rng, time_s = np.random.default_rng(0), np.arange(WINDOW_SAMPLES) / SAMPLE_RATE
+    tone = np.exp(-time_s) * np.sin(2 * np.pi * (100 + 300 * time_s) * time_s)
+    sounds = [rng.uniform(-0.5, 0.5, WINDOW_SAMPLES), tone, np.zeros(WINDOW_SAMPLES)]
+    return torch.from_numpy(np.stack(sounds).astype(np.float32))
+
+
+class Cnn14Tower:
+    """PANN-14's own forward pass, by autocast if `dtype` isn't float32, in the module's own mode, training or not."""
+
+    def __init__(self, encoder: Cnn14, dtype: torch.dtype) -> None:
+        self._encoder = encoder
+        self._dtype = dtype
+
+    def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> torch.Tensor:
+        """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32. There is no fusion: `is_longer` is ignored."""
+        with torch.autocast(features.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            pooled: torch.Tensor = self._encoder(features)
+        return pooled.float()

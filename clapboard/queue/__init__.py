@@ -1,0 +1,1 @@
+"""Celery: the app, its queues and transports, and the pace of the work in them."""

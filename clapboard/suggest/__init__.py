@@ -1,0 +1,1 @@
+"""Embeddings → suggestions: zero-shot scores, the fitted head, and the prediction that Label Studio gets."""

@@ -1,0 +1,58 @@
+"""The files of a finetuning's folder: what `training.finetuning.run` reads there, and what it writes.
+
+They are apart from the run itself, so that a worker, which only starts it, doesn't import the training code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+RUN, OUTCOME, HEAD, SERVED_HEAD = "run.json", "outcome.json", "head.npz", "served-head.npz"
+
+
+class ClipSpec(BaseModel):
+    """A labelled clip of the run. Test clips are never learnt from: the gate judges by them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    group: str
+    targets: dict[str, tuple[str, ...]]
+    weight: float
+    is_test: bool
+
+
+class RunSpec(BaseModel):
+    """The input of a run. `served` is the checkpoint in service; its fitted head, if any, lies beside this file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base: str
+    served: str
+    served_head: str
+    label_config: str
+    clips: list[ClipSpec]
+    config: dict[str, Any]
+    max_fall: float
+    device: str
+    dtype: str
+    engine: str = "auto"
+    fusion: bool = False
+    batch_size: int
+    threads: int
+
+
+class Outcome(BaseModel):
+    """The result of a run: the error that ended it, or the verdict on the candidate."""
+
+    model_config = ConfigDict(frozen=True)
+
+    error: str = ""
+    promote: bool = False
+    reason: str = ""
+    encoder_version: str = ""
+    manifest: dict[str, Any] = {}
+    verdict: dict[str, Any] = {}

@@ -1,0 +1,142 @@
+"""Predict jobs → their recordings, fetched and embedded in the store; each job fails alone.
+
+A recording is embedded once however many jobs need it, and one that the store has already isn't fetched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from clapboard.errors import ClapboardError, SourceUnreachable
+from clapboard.logs import about
+from clapboard.model.clap import ClapEncoder
+from clapboard.queue.celery_app import INTERACTIVE, PredictPayload
+from clapboard.sources import AudioSources, SourceFile
+from clapboard.store import Store
+from clapboard.store.embeddings import Recording
+from clapboard.store.jobs import Job
+from workers.pipeline import Pipeline
+from workers.unexpected import unexpected_error
+from workers.worker_metrics import WorkerMetrics
+
+_FETCHES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class EmbeddedJob:
+    """A predict job, and either its recording, whose embeddings are in the store, or the error that prevented that."""
+
+    job: Job
+    payload: PredictPayload
+    recording: Recording | None = None
+    error: ClapboardError | None = None
+
+
+_Claim = tuple[Job, PredictPayload]
+
+
+class JobEmbedder:
+    """Takes batches of predict jobs through a pipeline. Threads share it."""
+
+    def __init__(self, store: Store, sources: AudioSources, pipeline: Pipeline, metrics: WorkerMetrics) -> None:
+        self._store = store
+        self._sources = sources
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._fetchers = ThreadPoolExecutor(_FETCHES_AT_ONCE, "fetch")
+
+    def run(self, jobs: Sequence[Job], encoder: ClapEncoder) -> Iterator[list[EmbeddedJob]]:
+        """Every job once, as soon as its recording is done, in lists of those that are done at the same time."""
+        claims = [(job, PredictPayload.model_validate(job.payload)) for job in jobs]
+        stored = self._stored([payload.uri_key for _, payload in claims], encoder)
+        at_hand = [
+            EmbeddedJob(job, payload, stored[payload.uri_key]) for job, payload in claims if payload.uri_key in stored
+        ]
+        self._metrics.count_cached(len(at_hand))
+        if at_hand:
+            yield at_hand
+        missing = [(job, payload) for job, payload in claims if payload.uri_key not in stored]
+        yield from self._fetch_and_embed(missing, encoder)
+
+    def close(self) -> None:
+        """Fetch and embed no more: closes the pipeline too."""
+        self._fetchers.shutdown(cancel_futures=True)
+        self._pipeline.close()
+
+    def _stored(self, uri_keys: Sequence[str], encoder: ClapEncoder) -> dict[str, Recording]:
+        """The recordings, by URI key, of which the store has all embeddings."""
+        recordings = self._store.embeddings.recordings(uri_keys, only_read=True)
+        identity = encoder.identity
+        complete = self._store.embeddings.get(list(recordings.values()), identity.version, identity.dtype)
+        return {key: recording for key, recording in recordings.items() if recording.sha256 in complete}
+
+    def _fetch_and_embed(self, claims: Sequence[_Claim], encoder: ClapEncoder) -> Iterator[list[EmbeddedJob]]:
+        # A claim waits for its fetch, and then for its embeddings, which it may share with other claims.
+        waiting: dict[Future[Any], list[_Claim]] = {
+            self._fetchers.submit(self._fetch, job, payload): [(job, payload)] for job, payload in claims
+        }
+        while waiting:
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            ended = []
+            for future in done:
+                for job, payload in waiting.pop(future):
+                    result = _result(future)
+                    if isinstance(result, SourceFile):
+                        urgent = job.queue == INTERACTIVE
+                        embedded = self._pipeline.embed(encoder, result, urgent=urgent, channel=payload.channel)
+                        waiting.setdefault(embedded, []).append((job, payload))
+                    else:
+                        ended.append(self._ended(job, payload, result))
+            self._remember(ended)
+            if ended:
+                yield ended
+
+    def _fetch(self, job: Job, payload: PredictPayload) -> SourceFile:
+        began = time.perf_counter()
+        with about(**job.subject):
+            try:
+                return self._sources.fetch(payload.uri, task_id=job.task if job.task > 0 else None)
+            except ClapboardError:
+                raise
+            except Exception as error:
+                raise unexpected_error("fetching", error) from error
+            finally:
+                self._metrics.observe_stage("fetch", time.perf_counter() - began)
+
+    def _ended(self, job: Job, payload: PredictPayload, result: Recording | ClapboardError) -> EmbeddedJob:
+        if isinstance(result, Recording):
+            return EmbeddedJob(job, payload, result)
+        self._metrics.count_audio_error(result.code)
+        return EmbeddedJob(job, payload, error=result)
+
+    def _remember(self, ended: Sequence[EmbeddedJob]) -> None:
+        """Store which recording is behind each address, and which addresses and hosts failed."""
+        self._store.embeddings.put_recordings(
+            {each.payload.uri_key: each.recording for each in ended if each.recording is not None}
+        )
+        failures: dict[str, ClapboardError] = {}
+        working: set[str] = set()
+        for each in ended:
+            if each.error is None:
+                working |= {each.payload.uri_key, self._sources.place(each.payload.uri)}
+            else:
+                failures[each.payload.uri_key] = each.error
+                if isinstance(each.error, SourceUnreachable):
+                    failures[self._sources.place(each.payload.uri)] = each.error
+        self._store.audio_failures.put(failures)
+        self._store.audio_failures.forget(working - failures.keys())
+
+
+def _result(future: Future[Any]) -> SourceFile | Recording | ClapboardError:
+    """What the future holds: a file, a recording, or the error that it failed with."""
+    error = future.exception()
+    if error is None:
+        result: SourceFile | Recording = future.result()
+        return result
+    if isinstance(error, ClapboardError):
+        return error
+    raise error

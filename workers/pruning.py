@@ -1,0 +1,130 @@
+"""`prune` jobs: a rollout's last step, once people have paused.
+
+Take the versions that were replaced out of Label Studio, drop what was kept for them alone, and verify what is shown.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Container, Sequence, Set
+
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.labels.label_config import parse_label_config
+from clapboard.project.lock import ProjectLocks
+from clapboard.project.serving import is_tuned
+from clapboard.settings import Settings
+from clapboard.store import Store
+from clapboard.store.versions import Version
+from clapboard.suggest import prediction
+from workers.replaced_versions import Pruned, ReplacedVersions
+from workers.shown_version import ShownVersion
+
+REMEMBERED_VERSIONS = 50
+"""How many replaced versions' predictions are remembered: people may still have tasks open that show them."""
+
+
+class Pruner:
+    """Runs a project's `prune` jobs. The caller holds the project's lock. Each step may be repeated."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        locks: ProjectLocks,
+        shown: ShownVersion,
+        client: LabelStudioClient | None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._locks = locks
+        self._shown = shown
+        self._client = client
+
+    def run(self, project: int) -> Pruned:
+        """Prune what may go by now. Raises `LabelStudioError`; `LabelStudioUnreachable` if versions differ after it."""
+        chosen = self._chosen(project)
+        promoted = self._store.versions.promoted(project)
+        pruned = Pruned()
+        if promoted is not None:
+            pruned = self._take_out(project, promoted, chosen)
+            self._forget_replaced(project, promoted, pruned.waiting or {})
+            self._verify(project)
+        self._remove_checkpoints(project)
+        return pruned
+
+    def _take_out(self, project: int, promoted: Version, chosen: Set[str]) -> Pruned:
+        """Take every version of ours out of Label Studio that neither serves nor is about to."""
+        if self._client is None:
+            return Pruned()
+        versions = self._store.versions.of_project(project)
+        replaced = {version.model_version for version in versions}
+        replaced |= set(self._store.predictions.model_versions(project))
+        replaced -= {promoted.model_version} | chosen | _coming(versions, promoted)
+        return ReplacedVersions(self._settings, self._store, self._client, self._locks).take_out(project, replaced)
+
+    def _chosen(self, project: int) -> set[str]:
+        """Versions that are about to serve because a person or the gate chose them.
+
+        Under a label config that has changed since, such a version is rolled out under another name: that is added.
+        """
+        chosen = set(self._store.jobs.open_versions("promote", project))
+        label_space = parse_label_config(self._store.catalog.project(project).label_config)
+        encoders = self._store.catalog.encoders()
+        todays_names = {
+            prediction.model_version(encoders[version.encoder], label_space)
+            for version in self._store.versions.of_project(project)
+            if version.model_version in chosen and version.encoder in encoders
+        }
+        return chosen | todays_names
+
+    def _forget_replaced(self, project: int, promoted: Version, waiting: Container[str]) -> None:
+        """Forget heads that a later one of the same encoder replaced, and old versions' predictions."""
+        versions = self._store.versions.of_project(project)
+        newest = {version.encoder_version: version.model_version for version in versions}
+        replaced = [
+            version.model_version
+            for version in versions
+            if version.model_version != newest[version.encoder_version]
+            and "verdict" not in version.manifest
+            and version.model_version not in waiting
+        ]
+        self._store.versions.forget(project, replaced)
+        remembered = self._store.predictions.newest_versions(project, REMEMBERED_VERSIONS)
+        stale = set(self._store.predictions.model_versions(project)) - {*remembered, promoted.model_version}
+        self._store.predictions.forget_versions(project, stale)
+
+    def _verify(self, project: int) -> None:
+        """Have Label Studio show what is promoted by now: deleting a version may have changed that."""
+        promoted = self._store.versions.promoted(project)
+        assert promoted is not None
+        self._shown.verify(promoted)
+
+    def _remove_checkpoints(self, project: int) -> None:
+        """Remove finetuned checkpoints, and their embeddings, that nothing can roll back to.
+
+        Kept are the one that serves, the one that served before it and the newest candidate. The ledger isn't touched.
+        """
+        versions = self._store.versions.of_project(project)
+        tuned = [version for version in versions if is_tuned(version.encoder)]
+        served = [version for version in versions if version.promoted_at is not None]
+        served.sort(key=lambda version: version.promoted_at or 0.0, reverse=True)
+        kept = {version.encoder for version in versions[-1:]}
+        for version in served:  # the last ones first, until two encoders that served are kept
+            if len(kept & {version.encoder for version in served}) < 2:
+                kept.add(version.encoder)
+        kept |= {version.encoder for version in tuned[-1:]}
+        if promoted := self._store.versions.promoted(project):
+            kept.add(promoted.encoder)
+        for encoder, encoder_version in {version.encoder: version.encoder_version for version in tuned}.items():
+            if encoder not in kept:
+                shutil.rmtree(self._settings.checkpoint(encoder), ignore_errors=True)
+                self._store.embeddings.forget(encoder_version)
+
+
+def _coming(versions: Sequence[Version], promoted: Version) -> set[str]:
+    """Versions that were made since the promoted one took over, and may be about to replace it."""
+    return {
+        version.model_version
+        for version in versions
+        if version.promoted_at is None and version.created_at >= (promoted.promoted_at or 0.0)
+    }

@@ -1,0 +1,65 @@
+"""What Label Studio holds and shows of a version, compared with the store and set right where they differ."""
+
+from __future__ import annotations
+
+import logging
+
+from clapboard.errors import LabelStudioUnreachable
+from clapboard.label_studio.checks import Connection
+from clapboard.label_studio.client import LabelStudioClient
+from clapboard.project.display import settle
+from clapboard.settings import Settings
+from clapboard.store import Store
+from clapboard.store.predictions import Delivery
+from clapboard.store.versions import Version
+
+log = logging.getLogger(__name__)
+
+
+class ShownVersion:
+    """Keeps Label Studio in step with a project's version. Without a client, only the store is written."""
+
+    def __init__(self, settings: Settings, store: Store, client: LabelStudioClient | None) -> None:
+        self._settings = settings
+        self._store = store
+        self._client = client
+
+    def show(self, version: Version) -> None:
+        """Record that the version answers the project, and have Label Studio show it. Raises `LabelStudioError`."""
+        label_config = self._store.catalog.project(version.project).label_config
+        self._store.catalog.put_project(version.project, label_config, version.model_version)
+        if self._client is not None:
+            settle(self._store, self._client, self._settings, version.project, version.model_version)
+
+    def has_lost_predictions(self, version: Version) -> bool:
+        """Whether Label Studio holds fewer predictions of the version than it was given, as after a prune."""
+        if self._client is None:
+            return False
+        counts = self._store.predictions.counts(version.project, version.model_version)
+        num_given = counts.get(Delivery.ANSWERED, 0) + counts.get(Delivery.PUSHED, 0)
+        return self._client.model_versions(version.project).get(version.model_version, 0) < num_given
+
+    def num_undelivered(self, version: Version) -> int:
+        """How many predictions of the version are still to be pushed, those that Label Studio has lost included."""
+        if self._client is None:
+            return 0
+        project, name = version.project, version.model_version
+        num_owed = self._store.predictions.num_owed(project, name)
+        if not num_owed and self.has_lost_predictions(version):
+            log.warning("Label Studio has fewer predictions of %s than it was given", name)
+            self._store.predictions.owe_anew(project, name)
+            num_owed = self._store.predictions.num_owed(project, name)
+        return num_owed
+
+    def verify(self, version: Version) -> None:
+        """Show the version again, check that Label Studio agrees, and push anew what it has lost.
+
+        Raises `LabelStudioError`; `LabelStudioUnreachable` if it still shows another version.
+        """
+        self.show(version)
+        if self._client is None:
+            return
+        versions = Connection.look(self._client, self._settings, version.project).versions(version.model_version)
+        if not versions.ok:
+            raise LabelStudioUnreachable(versions.message)
+        self.num_undelivered(version)

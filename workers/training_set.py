@@ -1,0 +1,143 @@
+"""A project's labels and audio → the specification of a training run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from clapboard.errors import ClapboardError, NotFoundError, TrainingError
+from clapboard.feedback.consensus import TaskLabels
+from clapboard.installation.public_address import audio_sources
+from clapboard.labels.label_config import parse_label_config
+from clapboard.logs import carry
+from clapboard.project.agreement import agreement
+from clapboard.project.serving import find_serving
+from clapboard.settings import Settings
+from clapboard.store import Store
+from clapboard.store.tasks import KnownTask
+from clapboard.suggest.head import ZERO_SHOT
+from training.finetuning.groups import groups_of
+from training.finetuning.spec import RUN, SERVED_HEAD, ClipSpec, RunSpec
+
+_FETCHES_AT_ONCE = 8
+
+log = logging.getLogger(__name__)
+
+
+class TrainingSet:
+    """Collects what a training run learns from, into a folder."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._sources = audio_sources(settings, store)
+
+    def collect(self, project: int, folder: Path) -> None:
+        """Write the audio, the head that serves and, last, the run's specification.
+
+        Raises `TrainingError` if there are no labels, `NotFoundError`, `LabelConfigError`, `NoWorkerError`.
+        """
+        self._store.ledger.catch_up()
+        label_config = self._connected_label_config(project)
+        label_space = parse_label_config(label_config)
+        serving = find_serving(self._store, self._settings.model, project, label_space)
+        agreed = agreement(self._store, project, label_space)
+        tasks = self._store.tasks.get(project, list(agreed.labels))
+        if not tasks:
+            raise TrainingError(
+                f"Project {project} has no labels to learn from yet: accept or correct some suggestions."
+            )
+        if serving.head != ZERO_SHOT:
+            head = self._store.versions.head(serving.encoder.version, serving.space_id, serving.head)
+            (folder / SERVED_HEAD).write_bytes(head.to_bytes())
+        spec = RunSpec(
+            base=self._settings.checkpoint(self._settings.model),
+            served=self._settings.checkpoint(serving.encoder.model),
+            served_head=serving.head,
+            label_config=label_config,
+            clips=self._clips(project, tasks, agreed.labels, folder),
+            config={},
+            max_fall=self._settings.max_class_fall,
+            device=self._settings.device,
+            dtype=self._settings.dtype,
+            engine=self._settings.engine,
+            fusion=self._settings.fusion,
+            batch_size=self._settings.batch_size,
+            threads=self._settings.torch_threads,
+        )
+        building = folder / f"{RUN}.building"
+        building.write_text(spec.model_dump_json(), "utf-8")
+        building.replace(folder / RUN)
+
+    def _connected_label_config(self, project: int) -> str:
+        record = self._store.catalog.project(project)
+        if not record.connected:
+            raise NotFoundError(f"Project {project} is not connected: run `clapboard connect --project {project}`.")
+        return record.label_config
+
+    def _clips(
+        self, project: int, tasks: Mapping[int, KnownTask], labels: Mapping[int, TaskLabels], folder: Path
+    ) -> list[ClipSpec]:
+        paths = sorted(self._fetch(tasks, folder).items())
+        suggested = self._store.tasks.suggested_contents(project)
+        groups = groups_of([(tasks[task].source, path.stem) for task, path in paths])
+        clips = [
+            _clip_spec(tasks[task], path, group, labels[task], suggested)
+            for (task, path), group in zip(paths, groups, strict=True)
+        ]
+        return [clip for clip in clips if clip is not None]
+
+    def _fetch(self, tasks: Mapping[int, KnownTask], folder: Path) -> dict[int, Path]:
+        """The audio of the tasks, by task id, without those whose audio can't be fetched.
+
+        It is linked into the folder, since the cache may drop it before the run ends.
+        """
+        audio = folder / "audio"
+        audio.mkdir(exist_ok=True)
+
+        def fetch(task: KnownTask) -> Path | None:
+            try:
+                source = self._sources.fetch(task.uri, task_id=task.task if task.task > 0 else None)
+            except ClapboardError as error:
+                log.warning("task %d is left out of training: %s", task.task, error, extra={"task": task.task})
+                return None
+            path = audio / f"{source.sha256}{source.path.suffix}"
+            if not path.exists():
+                try:
+                    os.link(source.path, path)
+                except OSError:  # another file system
+                    shutil.copyfile(source.path, path)
+            return path
+
+        with ThreadPoolExecutor(_FETCHES_AT_ONCE) as pool:
+            paths = zip(tasks, pool.map(carry(fetch), tasks.values()), strict=True)
+            return {task: path for task, path in paths if path is not None}
+
+
+def _clip_spec(task: KnownTask, path: Path, group: str, labels: TaskLabels, suggested: set[str]) -> ClipSpec | None:
+    """The task's clip; None if it can neither be trained on nor be judged by.
+
+    A held-out clip isn't judged by if its labels owe something to a suggestion, which the same sound may have got under
+    another address before anybody could know. A clip that only shares the sound of a held-out task isn't trained on,
+    and adds nothing to the test.
+    """
+    if task.is_twin or (task.held_out and path.stem in suggested):
+        return None
+    fair = {
+        control: agreed
+        for control, agreed in labels.items()
+        if not task.held_out or not (agreed.bulk or agreed.suggestion_biased)
+    }
+    if not fair:
+        return None
+    return ClipSpec(
+        path=path,
+        group=group,
+        targets={control: agreed.labels for control, agreed in fair.items()},
+        weight=min(agreed.weight for agreed in fair.values()),
+        is_test=task.held_out,
+    )
