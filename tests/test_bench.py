@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from rich.console import Console
 
+from clapboard.audio import windows
 from tests.bench import gpu
 from tests.bench.clips import COMPRESSED_AND_WAV, Clips
 from tests.bench.peers import LaionClap
@@ -125,7 +126,9 @@ def test_measures_take_turns_and_warm_ups_do_not_count() -> None:
 def test_every_clip_is_new_and_sounds_like_one_that_was() -> None:
     found = Clips(COMPRESSED_AND_WAV, duration_s=0.2).take(15)
     assert len(set(found)) == 15
-    first, again = (soundfile.read(io.BytesIO(content))[0] for content in (found[0], found[12]))
+    # By our decoder: libsndfile doesn't always learn the length of an Ogg file that has bytes behind its end.
+    first, again = (windows.read(io.BytesIO(content), name="clip") for content in (found[0], found[12]))
+    assert first.size > 0
     assert first.tolist() == again.tolist()
     assert [soundfile.info(io.BytesIO(content)).subtype for content in found[:3]] == [
         "VORBIS",
