@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,10 +49,10 @@ from clapboard.model.checkpoints import (
     load_model,
     load_tokenizer,
 )
-from clapboard.model.device import find_device, serving_dtype
+from clapboard.model.device import Arithmetic, Dtype, dtype_reason, find_device, serving_dtype
 from clapboard.model.htsat.engines import AudioTower, Engine, HasThreads
 from clapboard.model.texts import TextEncoder
-from clapboard.model.towers import load_tower, probe_windows
+from clapboard.model.towers import engine_reason, load_tower, probe_windows
 from clapboard.suggest.scoring import mean_direction
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ View = Window | FourMels
 """The part of a recording that one embedding describes: a window or, with fusion, the whole of it."""
 
 _BATCH_SIZE_ON_CPU = 16
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,11 @@ class ClapEncoder:
         *,
         batch_size: int = _BATCH_SIZE_ON_CPU,
         fusion: bool = False,
+        computing: str = "",
     ) -> None:
+        """`computing` says by what the tower is computed, and why."""
         self.identity = identity
+        self.computing = computing
         self.batch_size = batch_size
         self.fusion = fusion
         self._model = model.eval()
@@ -114,20 +120,23 @@ class ClapEncoder:
         model: str,
         *,
         device: str = "auto",
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        dtype: Dtype = "auto",
         engine: Engine = "auto",
         batch_size: int = 0,
         fusion: bool = False,
+        arithmetic: Arithmetic | None = None,
     ) -> Self:
         """The encoder of a hub id, a local folder, or `mini`, on the engine that `load_tower` chooses.
 
         With a batch size of 0, a good one is measured. With `fusion`, recordings are embedded as a whole, under another
-        version. Raises `ModelError` if the checkpoint can't be found, fetched or read, isn't a CLAP, lacks weights or
-        the fusion that is asked for, or if the device or engine can't be used.
+        version. `arithmetic` is what the device computes, unless it is to be found out. Raises `ModelError` if the
+        checkpoint can't be found, fetched or read, isn't a CLAP, lacks weights or the fusion that is asked for, or if
+        the device, dtype or engine can't be used.
         """
-        folder = checkpoint_folder(model)
         place = find_device(device)
-        compute_dtype = serving_dtype(dtype, place)
+        arithmetic = arithmetic or Arithmetic.of(place)
+        compute_dtype = serving_dtype(dtype, place, arithmetic)
+        folder = checkpoint_folder(model)
         clap = load_model(model, folder).to(place)
         if fusion and not clap.config.audio_config.enable_fusion:
             raise ModelError(
@@ -146,7 +155,12 @@ class ClapEncoder:
             log_mel.float()
         probe = log_mel(probe_windows().to(place))
         tower = load_tower(clap.audio_model.audio_encoder, compute_dtype, probe, engine)
-        encoder = cls(clap, load_tokenizer(model, folder), log_mel, tower, identity, fusion=fusion)
+        computing = (
+            f"{identity.dtype}, {dtype_reason(dtype, place, arithmetic)}; engine {tower.engine}, "
+            f"{engine_reason(clap.audio_model.audio_encoder, engine, tower, place)}"
+        )
+        log.info("%s; it computes in %s", arithmetic, computing)
+        encoder = cls(clap, load_tokenizer(model, folder), log_mel, tower, identity, fusion=fusion, computing=computing)
         encoder.batch_size = batch_size or encoder._fastest_batch_size()
         return encoder
 

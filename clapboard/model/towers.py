@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import torch
 
@@ -12,8 +10,6 @@ from clapboard.errors import ModelError
 from clapboard.model.cnn14 import Cnn14
 from clapboard.model.htsat import engines
 from clapboard.model.htsat.engines import AudioTower, Engine
-
-log = logging.getLogger(__name__)
 
 
 def load_tower(
@@ -28,8 +24,12 @@ def load_tower(
         return engines.load_tower(encoder, dtype, probe, engine)
     if engine == "openvino":
         raise ModelError("Engine openvino doesn't compute PANN-14: set CLAPBOARD_ENGINE to auto.")
-    log.info("the audio tower is PANN-14, computed by torch in %s", dtype)
     return Cnn14Tower(encoder, dtype)
+
+
+def engine_reason(encoder: torch.nn.Module, engine: Engine, tower: AudioTower, device: torch.device) -> str:
+    """Why the tower is computed by its engine, in words."""
+    return "as PANN-14 is" if isinstance(encoder, Cnn14) else engines.engine_reason(engine, tower, device)
 
 
 def probe_windows() -> torch.Tensor:
@@ -42,6 +42,8 @@ def probe_windows() -> torch.Tensor:
 
 class Cnn14Tower:
     """PANN-14's own forward pass, by autocast if `dtype` isn't float32, in the module's own mode, training or not."""
+
+    engine = "torch"
 
     def __init__(self, encoder: Cnn14, dtype: torch.dtype) -> None:
         self._encoder = encoder

@@ -71,8 +71,9 @@ class SettingsFields(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16"] = _model(
         "CLAPBOARD_DTYPE",
         "auto",
-        "`float32`, `bfloat16` or `auto`; `auto` is bfloat16 on CUDA and float32 on a CPU, except that training also "
-        "uses bfloat16 on CPUs with AMX or AVX512-BF16",
+        "`float32`, `bfloat16` or `auto`; `auto` is bfloat16 on a GPU that computes in it and float32 on all else, "
+        "except that training also uses bfloat16 on CPUs with AMX or AVX512-BF16; a device without instructions for "
+        "bfloat16 refuses it",
     )
     torch_threads: int = _model(
         "CLAPBOARD_TORCH_THREADS", 0, "CPU threads of one forward pass; 0: one per core", ge=0, le=1024

@@ -8,6 +8,7 @@ import torch
 from transformers import ClapFeatureExtractor
 
 from clapboard.audio.windows import SAMPLE_RATE
+from clapboard.errors import ModelError
 from tests.bench.embedding import BATCH, BFLOAT16, EXACT, Variant, noise
 from tests.bench.peers import TRANSFORMERS
 from tests.bench.rows import Case, Figures, Goal
@@ -26,7 +27,12 @@ def measure(effort: Effort) -> Mapping[Case, Outcome]:
     windows = noise(BATCH)
     waveforms, pieces = torch.from_numpy(windows), list(windows)
     extractor = ClapFeatureExtractor.from_pretrained(effort.checkpoint)
-    log_mels = {variant: variant.load(effort, engine="reference").log_mel for variant in _CASES}
+    log_mels, reasons = {}, {}
+    for variant in _CASES:
+        try:
+            log_mels[variant] = variant.load(effort, engine="reference").log_mel
+        except ModelError as error:
+            reasons[variant] = str(error)
     works: dict[Variant | str, Callable[[], object]] = {
         variant: torch.inference_mode()(lambda log_mel=log_mel: log_mel(waveforms))
         for variant, log_mel in log_mels.items()
@@ -38,7 +44,10 @@ def measure(effort: Effort) -> Mapping[Case, Outcome]:
         seconds = median_seconds(works, effort.of(9, 1))
     finally:
         torch.set_num_threads(num_threads)
-    return {case: Figures(seconds[variant] / BATCH, seconds[EXTRACTOR] / BATCH) for variant, case in _CASES.items()}
+    return {
+        case: reasons.get(variant) or Figures(seconds[variant] / BATCH, seconds[EXTRACTOR] / BATCH)
+        for variant, case in _CASES.items()
+    }
 
 
 SECTION = Section(tuple(_CASES.values()), measure)

@@ -10,6 +10,7 @@ from transformers import ClapModel
 
 from clapboard.audio.windows import WINDOW_SAMPLES
 from clapboard.model.clap import ClapEncoder
+from clapboard.model.device import training_dtype
 from tests.bench.embedding import EXACT, noise
 from tests.bench.peers import TRANSFORMERS
 from tests.bench.rows import Case, Figures, Goal
@@ -25,27 +26,41 @@ ALL_LAYERS: TrainableStages = "all"
 
 _REFERENCE = f"ClapModel of {TRANSFORMERS}, fp32, all layers"
 _RATE, _DECAY, _NUM_CLASSES = 1e-5, 0.05, 10
-_NAME = f"training step, batch {BATCH}, bfloat16"
-FROM_FEATURES = Case(f"{_NAME}, stage 4 and projection", "s/clip", _REFERENCE, Goal(ratio_at_least=4.5))
-FROM_KEPT = Case(f"{_NAME}, the same from what finetuning keeps of the frozen part", "s/clip", _REFERENCE)
-WHOLE = Case(f"{_NAME}, all layers", "s/clip", _REFERENCE, Goal(ratio_at_least=2.2))
+_GOALS = {torch.bfloat16: (4.5, 2.2), torch.float32: (None, None)}
 
 Step = Callable[[], object]
 
 
+def _cases(dtype: torch.dtype) -> tuple[Case, Case, Case]:
+    """Of steps in this dtype: stage 4 from features, the same from what is kept of the frozen part, all layers."""
+    name = f"training step, batch {BATCH}, {str(dtype).removeprefix('torch.')}"
+    stage_4, whole = (None if bound is None else Goal(ratio_at_least=bound) for bound in _GOALS[dtype])
+    return (
+        Case(f"{name}, stage 4 and projection", "s/clip", _REFERENCE, stage_4),
+        Case(f"{name}, the same from what finetuning keeps of the frozen part", "s/clip", _REFERENCE),
+        Case(f"{name}, all layers", "s/clip", _REFERENCE, whole),
+    )
+
+
+_CASES = {dtype: _cases(dtype) for dtype in _GOALS}
+
+
 def measure(effort: Effort) -> Mapping[Case, Outcome]:
-    """Forward, backward and AdamW's update of all the ways, in turns on the same features."""
+    """Forward, backward and AdamW's update of all the ways, in turns on the same features, in the dtype of `auto`."""
     device = torch.device("cpu")
     features = random_features(effort, BATCH, device)
+    dtype = training_dtype("auto", device)
+    from_features, from_kept, whole = _CASES[dtype]
     works: dict[Case | str, Step] = {
-        FROM_FEATURES: tower_step(effort, STAGE_4, features),
-        FROM_KEPT: tower_step(effort, STAGE_4, features, keep_lower=True),
-        WHOLE: tower_step(effort, ALL_LAYERS, features),
+        from_features: tower_step(effort, STAGE_4, features, dtype),
+        from_kept: tower_step(effort, STAGE_4, features, dtype, keep_lower=True),
+        whole: tower_step(effort, ALL_LAYERS, features, dtype),
         _REFERENCE: _reference_step(effort, features),
     }
     seconds = median_seconds(works, effort.of(5, 1))
-    return {
-        case: Figures(seconds[case] / BATCH, seconds[_REFERENCE] / BATCH) for case in (FROM_FEATURES, FROM_KEPT, WHOLE)
+    others = f"not measured: training takes {str(dtype).removeprefix('torch.')} here"
+    return {case: others for cases in _CASES.values() for case in cases} | {
+        case: Figures(seconds[case] / BATCH, seconds[_REFERENCE] / BATCH) for case in _CASES[dtype]
     }
 
 
@@ -57,12 +72,19 @@ def random_features(effort: Effort, num_windows: int, device: torch.device) -> t
     return some[torch.arange(num_windows) % len(some)].to(device)
 
 
-def tower_step(effort: Effort, trainable: TrainableStages, features: torch.Tensor, *, keep_lower: bool = False) -> Step:
-    """A step of our tower in bfloat16; with `keep_lower` the frozen part isn't computed again."""
+def tower_step(
+    effort: Effort,
+    trainable: TrainableStages,
+    features: torch.Tensor,
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    keep_lower: bool = False,
+) -> Step:
+    """A step of our tower; with `keep_lower` the frozen part isn't computed again."""
     encoder = ClapEncoder.load(
         str(effort.checkpoint), device=str(features.device), dtype="float32", engine="reference", batch_size=1
     )
-    tower = Tower(encoder.model, trainable, torch.bfloat16)
+    tower = Tower(encoder.model, trainable, dtype)
     rates: dict[str, float] = defaultdict(lambda: _RATE)
     optimiser = torch.optim.AdamW(tower.parameter_groups(rates, _DECAY), fused=True)
     rows, truth = _task(encoder.identity.dim, features)
@@ -104,4 +126,4 @@ def _task(dim: int, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     return rows.to(features.device), truth.to(features.device)
 
 
-SECTION = Section((FROM_FEATURES, FROM_KEPT, WHOLE), measure)
+SECTION = Section(tuple(case for cases in _CASES.values() for case in cases), measure)

@@ -18,6 +18,7 @@ from clapboard.audio.windows import read, window_waveform
 from clapboard.errors import TrainingError
 from clapboard.labels.label_space import LabelSpace
 from clapboard.model.clap import ClapEncoder
+from tests.support.processor import needs_bfloat16
 from tests.support.tower_checkpoints import save_pair
 from tests.training.labelled_sounds import KINDS, label_space, labelled_sounds
 from training.finetune import Candidate, FinetuneConfig, Progress, finetune
@@ -125,7 +126,7 @@ def test_a_candidate_to_be_served_with_fusion_has_the_version_that_it_is_served_
     assert versions[0] == candidate.encoder_version != versions[1]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
 def test_sounds_are_told_apart_better_than_before(
     tiny_clap: Path, clips: list[LabelledClip], tmp_path: Path, dtype: str
 ) -> None:
@@ -181,7 +182,9 @@ def test_progress_goes_from_listening_to_the_last_epoch(
     assert trained[-1].eta_s == 0
 
 
-STAGE_4 = replace(QUICK, rung="stage4", epochs=3, dtype="bfloat16")  # the coarser one, of which more must be kept
+STAGE_4 = replace(
+    QUICK, rung="stage4", epochs=3, dtype="auto"
+)  # the coarser one where it can be, of which more must be kept
 CHILD = """
 import sys
 from pathlib import Path

@@ -28,10 +28,12 @@ log = logging.getLogger(__name__)
 
 
 class AudioTower(Protocol):
-    """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32.
+    """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32. `engine` computes it.
 
     Fused checkpoints also take four mels `[B, 4, 1001, 64]`, whose local ones count where `is_longer` `[B]` is true.
     """
+
+    engine: str
 
     def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None, /) -> torch.Tensor:
         """Each row depends on its own features alone."""
@@ -63,12 +65,23 @@ def load_tower(
             log.debug("engine %s failed", name, exc_info=error)
         else:
             break
-    log.info("the audio tower is computed by engine %s in %s", name, dtype)
     return tower
+
+
+def engine_reason(engine: Engine, tower: AudioTower, device: torch.device) -> str:
+    """Why `load_tower` computes the tower by that engine, in words."""
+    if engine != "auto":
+        return "as CLAPBOARD_ENGINE says"
+    if device.type == "cpu" and not _can_use_openvino(device):
+        return "as the faster one for CPUs, the extra `openvino`, isn't installed"
+    is_fastest = tower.engine == _by_speed(device)[0]
+    return "the fastest" if is_fastest else "the fastest that agrees with the reference"
 
 
 class ReferenceTower:
     """transformers' own forward pass, by autocast if `dtype` isn't float32."""
+
+    engine = "reference"
 
     def __init__(self, reference: torch.nn.Module, dtype: torch.dtype) -> None:
         self._reference: Any = reference

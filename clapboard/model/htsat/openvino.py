@@ -28,6 +28,8 @@ class OpenVinoTower:
     Of fused checkpoints only what follows the first stage's tokens is compiled, so they also take four mels.
     """
 
+    engine = "openvino"
+
     def __init__(self, reference: torch.nn.Module, dtype: torch.dtype, *, num_threads: int) -> None:
         self.num_threads = num_threads
         self._tower = Htsat(reference)

@@ -39,6 +39,8 @@ class Htsat:
     It reads the reference's parameters in every pass, so gradients reach them; `frozen` gives a tower for serving.
     """
 
+    engine = "torch"
+
     def __init__(self, reference: Any, dtype: torch.dtype = torch.float32) -> None:
         """Raises `ModelError` if the reference isn't shaped like CLAP's HTSAT."""
         _check_config(reference.config)

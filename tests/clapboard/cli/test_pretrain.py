@@ -26,6 +26,7 @@ from clapboard.audio.windows import Waveform
 from clapboard.errors import ModelError, SettingsError, TrainingError
 from clapboard.model.clap import ClapEncoder
 from tests.clapboard.cli.conftest import Clapboard, document
+from tests.support.processor import needs_bfloat16
 from tests.training.corpus.recorded import data_set, no_label_studio, record
 from training.corpus.build import Plan, build
 from training.corpus.filters import Rules
@@ -162,7 +163,7 @@ def test_any_towers_learn(clapboard: Clapboard, folder: Path, towers: str) -> No
     assert np.trace(cosines) > cosines.sum() - np.trace(cosines) + 0.1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
 def test_training_goes_on_from_a_checkpoint_and_is_measured(
     clapboard: Clapboard, folder: Path, tiny_clap: str, dtype: str
 ) -> None:

@@ -25,6 +25,7 @@ from clapboard.model.checkpoints import checkpoint_folder
 from clapboard.model.clap import ClapEncoder, Embeddings
 from clapboard.model.htsat import Htsat
 from clapboard.model.htsat.engines import AudioTower
+from tests.support.processor import needs_bfloat16
 from tests.support.programs import free_port
 from tests.support.recordings import sweep
 from tests.support.together import together
@@ -128,6 +129,7 @@ def test_windows_may_be_read_only_and_of_any_layout(tiny_clap: Path) -> None:
     np.testing.assert_array_equal(encoder.embed_windows(frozen), encoder.embed_windows(unlike_windows()))
 
 
+@needs_bfloat16
 def test_bfloat16_stays_close_to_float32(checkpoint: Path) -> None:
     encoder = load(checkpoint, dtype="bfloat16")
     assert encoder.identity.dtype == "bfloat16"

@@ -13,6 +13,7 @@ from clapboard.errors import ModelError
 from clapboard.model.checkpoints import AudioTowerName, TextTowerName, fingerprint
 from clapboard.model.clap import ClapEncoder
 from clapboard.model.towers import Cnn14Tower, load_tower
+from tests.support.processor import needs_bfloat16
 from tests.support.recordings import sweep
 from tests.support.tower_checkpoints import AUDIO_TOWERS, SENTENCES, TEXT_TOWERS, make_model, save_pair
 
@@ -69,6 +70,7 @@ def test_every_pair_is_named_by_its_files(folder: Path) -> None:
     assert (identity.dim, identity.logit_scale) == (32, pytest.approx(100))
 
 
+@needs_bfloat16
 def test_bfloat16_stays_near(tmp_path: Path) -> None:
     folder = save_pair(tmp_path, "cnn14", "bert")
     exact = load(folder).embed_windows(unlike_windows())
