@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator
@@ -26,10 +25,7 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
-    insert,
-    inspect,
     select,
-    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -37,8 +33,8 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InvalidRequ
 
 from clapboard.errors import ClapboardError, SettingsError
 from clapboard.settings.state_folder import private_umask
-from clapboard.store import schema
 from clapboard.store.failures import store_error, store_errors
+from clapboard.store.opening import open_schema
 from clapboard.untrusted import storable_json
 
 _LOCK_WAIT_S = 30
@@ -64,8 +60,7 @@ class Database:
         weakref.finalize(self, self.engine.dispose)
         self._patience_s: ContextVar[float | None] = ContextVar("patience_s", default=None)
         try:
-            with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
-                _create_tables(connection)
+            open_schema(self.engine)
         except DBAPIError as error:
             self.close()
             raise _opening_error(str(self), error) from None
@@ -189,6 +184,8 @@ def _configure_sqlite(engine: Engine, lock_wait_s: float) -> None:
     def begun(connection: Connection) -> None:
         # Writers lock at once, because SQLite refuses the lock to one that has read before another one's commit.
         options = connection.get_execution_options()
+        if options.get("isolation_level") == "AUTOCOMMIT":
+            return
         if options.get("writes", False):
             # FULL, so that what a person accepted survives a power cut
             level = "FULL" if options.get("durable", True) else "NORMAL"
@@ -199,80 +196,3 @@ def _configure_sqlite(engine: Engine, lock_wait_s: float) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.exec_driver_sql("BEGIN")
-
-
-_ALTERED_TABLE = re.compile(r"ALTER TABLE (\w+) ")
-
-# By schema version, the statements that lead to the next one: `_MIGRATIONS` run before new tables are created,
-# `_COPIES` after that.
-_MIGRATIONS: dict[int, tuple[str, ...]] = {
-    1: (
-        "ALTER TABLE projects ADD COLUMN test_share FLOAT NOT NULL DEFAULT 0",
-        "ALTER TABLE projects ADD COLUMN promoted VARCHAR NOT NULL DEFAULT ''",
-        "ALTER TABLE label_spaces RENAME COLUMN head_id TO space_id",
-        "ALTER TABLE class_weights RENAME COLUMN head_id TO space_id",
-        "ALTER TABLE jobs ADD COLUMN progress TEXT",
-        "ALTER TABLE inbox ADD COLUMN suggestions JSON",
-    ),
-    2: ("ALTER TABLE embeddings RENAME TO embeddings_without_id",),
-    3: (
-        "ALTER TABLE projects ADD COLUMN pinned VARCHAR NOT NULL DEFAULT ''",
-        "ALTER TABLE projects ADD COLUMN pinned_after BIGINT NOT NULL DEFAULT 0",
-        "ALTER TABLE jobs ADD COLUMN encoder VARCHAR NOT NULL DEFAULT ''",
-        "DROP TABLE IF EXISTS workers",  # living workers write their row anew every second
-        "ALTER TABLE recordings ADD COLUMN damage TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE recordings ADD COLUMN reading INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE projects ADD COLUMN last_task BIGINT NOT NULL DEFAULT 0",
-    ),
-}
-_COPIES: dict[int, tuple[str, ...]] = {
-    2: (
-        "INSERT INTO embeddings (sha256, encoder_version, dtype, window_index, vector) "
-        "SELECT sha256, encoder_version, dtype, window_index, vector FROM embeddings_without_id",
-        "DROP TABLE embeddings_without_id",
-    ),
-    3: ("CREATE INDEX IF NOT EXISTS tasks_by_address ON tasks (uri_key, project)",),
-}
-
-
-def _create_tables(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(4302017)")  # several processes may start at once
-    present = set(inspect(connection).get_table_names())
-    is_ours = schema.schema_versions.name in present
-    if not is_ours and (foreign := present & set(schema.metadata.tables)):
-        raise SettingsError(
-            f"The store's database holds a table `{min(foreign)}` of another program: set CLAPBOARD_DATABASE_URL to a "
-            "database of Clapboard's own."
-        )
-    version = connection.scalar(select(schema.schema_versions.c.version)) if is_ours else None
-    steps = range(version, schema.SCHEMA_VERSION) if version in _MIGRATIONS else range(0)
-    for step in steps:
-        _migrate(connection, _MIGRATIONS[step])
-    schema.metadata.create_all(connection)
-    for step in steps:
-        _run(connection, _COPIES.get(step, ()))
-    if steps:
-        version = schema.SCHEMA_VERSION
-        connection.execute(update(schema.schema_versions).values(version=version))
-    if version is None:
-        connection.execute(insert(schema.schema_versions).values(version=schema.SCHEMA_VERSION))
-    elif version != schema.SCHEMA_VERSION:
-        raise SettingsError(
-            f"The store was written by another release of Clapboard (schema {version}, this one has "
-            f"{schema.SCHEMA_VERSION}): use that release, or a new database."
-        )
-
-
-def _migrate(connection: Connection, statements: Iterable[str]) -> None:
-    """Run the statements, except those that alter a table newer than the store: it will be created as it is now."""
-    present = inspect(connection).get_table_names()
-    for statement in statements:
-        altered = _ALTERED_TABLE.match(statement)
-        if altered is None or altered[1] in present:
-            _run(connection, [statement])
-
-
-def _run(connection: Connection, statements: Iterable[str]) -> None:
-    for statement in statements:
-        connection.exec_driver_sql(statement)

@@ -1,4 +1,7 @@
-"""The tables. Times are seconds since 1970; JSON columns hold only what Clapboard has written itself."""
+"""The tables. Times are seconds since 1970; JSON columns hold only what Clapboard has written itself.
+
+Who changes a table writes a revision, too: see CONTRIBUTING.md.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,15 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 4
-
 metadata = MetaData()
 
 # SQLite assigns ids only in a column of type INTEGER.
 _BigId = BigInteger().with_variant(Integer, "sqlite")
 
+# The store's revision, see clapboard.store.migrations.
+clapboard_revision = Table("clapboard_revision", metadata, Column("version_num", String(32), primary_key=True))
+
+# What releases before Alembic look at; they refuse a store with a number higher than 4.
 schema_versions = Table("schema_versions", metadata, Column("version", Integer, primary_key=True))
 
 encoders = Table(

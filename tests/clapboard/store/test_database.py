@@ -11,18 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.pool import QueuePool
 
 from clapboard.errors import SettingsError, StoreError
-from clapboard.queue.celery_app import PredictPayload
 from clapboard.settings import Settings
-from clapboard.store import Store, database
+from clapboard.store import Store
 from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import JobRequest, State
 from clapboard.store.predictions import Delivery, StoredPrediction
-from clapboard.store.schema import SCHEMA_VERSION, jobs, metadata, predictions
-from clapboard.store.versions import Version
+from clapboard.store.schema import jobs, metadata, predictions
 from tests.support.programs import free_port
 from tests.support.together import together
 from tests.support.waiting import WAIT_S
@@ -173,14 +171,6 @@ def test_settings_open_sqlite_in_the_model_dir_unless_they_name_a_database(tmp_p
 # Refusals
 
 
-def test_a_store_of_another_release_is_refused(url: str, open_store: Callable[[], Store]) -> None:
-    store = open_store()
-    with store.database.write() as connection:
-        connection.execute(text("UPDATE schema_versions SET version = version + 1"))
-    with pytest.raises(SettingsError, match=f"schema {SCHEMA_VERSION + 1}, this one has {SCHEMA_VERSION}"):
-        Store(url)
-
-
 @pytest.mark.parametrize(
     "url",
     [
@@ -282,148 +272,6 @@ def test_the_address_is_shown_without_its_password_and_query(tmp_path: Path) -> 
     store = Store(f"{sqlite_url(tmp_path / 'a.db')}?timeout=3")
     assert str(store.database) == sqlite_url(tmp_path / "a.db")
     store.close()
-
-
-# As the first release wrote it; what it calls head_id is the label space's id.
-FIRST_SCHEMA = """
-CREATE TABLE schema_versions (version INTEGER PRIMARY KEY);
-CREATE TABLE recordings (
-    uri_key VARCHAR PRIMARY KEY, sha256 VARCHAR NOT NULL, num_windows INTEGER NOT NULL, duration_s FLOAT NOT NULL
-);
-CREATE TABLE projects (
-    id BIGINT PRIMARY KEY, label_config TEXT NOT NULL, model_version VARCHAR NOT NULL, connected BOOLEAN NOT NULL,
-    updated_at FLOAT NOT NULL
-);
-CREATE TABLE label_spaces (head_id VARCHAR PRIMARY KEY, label_config TEXT NOT NULL);
-CREATE TABLE class_weights (
-    encoder_version VARCHAR NOT NULL, head_id VARCHAR NOT NULL REFERENCES label_spaces (head_id),
-    num_rows INTEGER NOT NULL, matrix {bytes} NOT NULL, PRIMARY KEY (encoder_version, head_id)
-);
-CREATE TABLE embeddings (
-    sha256 VARCHAR NOT NULL, encoder_version VARCHAR NOT NULL, dtype VARCHAR NOT NULL, window_index INTEGER NOT NULL,
-    vector {bytes} NOT NULL, PRIMARY KEY (sha256, encoder_version, dtype, window_index)
-);
-CREATE TABLE predictions (
-    project BIGINT NOT NULL, task BIGINT NOT NULL, model_version VARCHAR NOT NULL, uri_key VARCHAR NOT NULL,
-    score FLOAT NOT NULL, result JSON NOT NULL, delivery VARCHAR NOT NULL, delivered_at FLOAT NOT NULL,
-    PRIMARY KEY (project, task, model_version)
-);
-CREATE TABLE jobs (
-    id {id} PRIMARY KEY, queue VARCHAR NOT NULL, kind VARCHAR NOT NULL, project BIGINT NOT NULL, task BIGINT NOT NULL,
-    model_version VARCHAR NOT NULL, payload JSON NOT NULL, push BOOLEAN NOT NULL, state VARCHAR NOT NULL,
-    attempts INTEGER NOT NULL, worker VARCHAR, not_before FLOAT NOT NULL, heartbeat_at FLOAT,
-    created_at FLOAT NOT NULL, started_at FLOAT, finished_at FLOAT, error_code VARCHAR, error TEXT
-);
-CREATE UNIQUE INDEX jobs_open_once ON jobs (kind, project, task, model_version) WHERE state IN ('queued', 'running');
-CREATE TABLE inbox (
-    id {id} PRIMARY KEY, received_at FLOAT NOT NULL, action VARCHAR NOT NULL, project BIGINT, body JSON NOT NULL
-);
-INSERT INTO schema_versions VALUES (1);
-INSERT INTO projects VALUES (7, '<View/>', 'mini-01234567.zero-shot.ffff0000', TRUE, 5.0);
-INSERT INTO label_spaces VALUES ('ffff0000', '<View/>');
-INSERT INTO embeddings VALUES ('aa', 'e1', 'float32', 1, {two}), ('aa', 'e1', 'float32', 0, {one});
-INSERT INTO predictions VALUES (7, 11, 'v1', 'key', 0.5, '[]', 'pushed', 5.0);
-INSERT INTO jobs (queue, kind, project, task, model_version, payload, push, state, attempts, not_before, created_at)
-VALUES ('batch', 'predict', 7, 12, 'v1', '{{"uri": "a", "uri_key": "b", "head_id": "ffff0000"}}',
-    TRUE, 'queued', 0, 0, 5);
-INSERT INTO inbox (received_at, action, project, body)
-VALUES (5.0, 'ANNOTATION_CREATED', 7, '{{"action": "ANNOTATION_CREATED", "annotation": {{"id": 3, "task": 11,
-"project": 7, "result": [], "updated_at": "2026-11-22T12:00:00Z", "completed_by": 1}}}}');
-"""
-
-
-def test_a_store_of_the_first_release_keeps_all_that_it_holds_and_works(url: str) -> None:
-    _write(url, FIRST_SCHEMA)
-    for _ in range(2):  # the second time there is nothing to change
-        store = Store(url)
-        assert (found := store.catalog.connected_projects()[7]).model_version == "mini-01234567.zero-shot.ffff0000"
-        assert (found.test_share, store.versions.promoted(7)) == (0.0, None)
-        assert store.catalog.label_config("ffff0000") == "<View/>"
-        assert store.embeddings.get([Recording("aa", 2, 12.0)], "e1", "float32")["aa"].tolist() == [[1.0], [2.0]]
-        assert store.predictions.cached(7, {11: "key"}, "v1") == {11}
-        (event,) = store.inbox.events()
-        assert (event.body["annotation"]["id"], event.suggestions) == (3, {})
-        store.close()
-    store = Store(url)
-    assert store.ledger.catch_up() == 1
-    assert store.ledger.standing(7)[0].annotation == 3
-    (job,) = store.jobs.claim("w", "batch", 5)
-    assert PredictPayload.model_validate(job.payload).space_id == "ffff0000"
-    assert store.finish_with_prediction(job, StoredPrediction(7, 12, "v1", "b", 0.5, []))
-    store.catalog.put_class_weights("e1", "ffff0000", np.ones((1, 2), np.float32))
-    store.versions.put(Version(7, "v2", "mini", "e1", "zero-shot", "ffff0000"))
-    assert store.versions.promote(7, "v2", instead_of="")
-    store.inbox.append("ANNOTATION_CREATED", 7, {}, {"11": {}})
-    assert [event.suggestions for event in store.inbox.events()] == [{}, {"11": {}}]
-    store.close()
-
-
-def test_a_column_added_to_a_table_newer_than_the_store_comes_with_the_table(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    column = "ALTER TABLE tasks ADD COLUMN source VARCHAR NOT NULL DEFAULT ''"
-    monkeypatch.setitem(database._MIGRATIONS, 3, (*database._MIGRATIONS[3], column))
-    _write(url, FIRST_SCHEMA)  # which has no tasks
-    store = Store(url)
-    assert store.tasks.held_out(7) == []
-    store.close()
-
-
-# What the second release changed of the tables above, and those that were changed again after it.
-SECOND_SCHEMA = """
-CREATE TABLE schema_versions (version INTEGER PRIMARY KEY);
-CREATE TABLE recordings (
-    uri_key VARCHAR PRIMARY KEY, sha256 VARCHAR NOT NULL, num_windows INTEGER NOT NULL, duration_s FLOAT NOT NULL
-);
-CREATE TABLE projects (
-    id BIGINT PRIMARY KEY, label_config TEXT NOT NULL, model_version VARCHAR NOT NULL, connected BOOLEAN NOT NULL,
-    test_share FLOAT NOT NULL, promoted VARCHAR NOT NULL, updated_at FLOAT NOT NULL
-);
-CREATE TABLE embeddings (
-    sha256 VARCHAR NOT NULL, encoder_version VARCHAR NOT NULL, dtype VARCHAR NOT NULL, window_index INTEGER NOT NULL,
-    vector {bytes} NOT NULL, PRIMARY KEY (sha256, encoder_version, dtype, window_index)
-);
-CREATE TABLE jobs (
-    id {id} PRIMARY KEY, queue VARCHAR NOT NULL, kind VARCHAR NOT NULL, project BIGINT NOT NULL, task BIGINT NOT NULL,
-    model_version VARCHAR NOT NULL, payload JSON NOT NULL, push BOOLEAN NOT NULL, state VARCHAR NOT NULL,
-    attempts INTEGER NOT NULL, worker VARCHAR, not_before FLOAT NOT NULL, heartbeat_at FLOAT,
-    created_at FLOAT NOT NULL, started_at FLOAT, finished_at FLOAT, error_code VARCHAR, error TEXT, progress TEXT
-);
-INSERT INTO schema_versions VALUES (2);
-INSERT INTO embeddings VALUES ('aa', 'e1', 'float32', 1, {two}), ('aa', 'e1', 'float32', 0, {one});
-"""
-
-
-def test_embeddings_of_the_second_release_keep_their_values_and_get_an_order(url: str) -> None:
-    _write(url, SECOND_SCHEMA)
-    for _ in range(2):
-        store = Store(url)
-        assert store.embeddings.get([Recording("aa", 2, 12.0)], "e1", "float32")["aa"].tolist() == [[1.0], [2.0]]
-        assert store.embeddings.count() == 2
-        store.close()
-    store = Store(url)
-    store.embeddings.put("aa", "e1", "float32", 0, np.full((3, 1), 9, np.float32))  # those that are there stay
-    found = store.embeddings.get([Recording("aa", 3, 30.0)], "e1", "float32")["aa"]
-    assert found.tolist() == [[1.0], [2.0], [9.0]]
-    extent = store.embeddings.extent("e1", "float32")
-    assert extent is not None
-    assert extent.first_id < extent.last_id
-    store.close()
-
-
-def _write(url: str, schema: str) -> None:
-    """The database as SQL says; a vector of one number is `{one}` or `{two}`."""
-    postgres = url.startswith("postgresql")
-    names = {"bytes": "BYTEA", "id": "BIGSERIAL"} if postgres else {"bytes": "BLOB", "id": "INTEGER"}
-    for name, number in (("one", 1.0), ("two", 2.0)):
-        digits = np.array(number, "<f4").tobytes().hex()
-        names[name] = f"'\\x{digits}'" if postgres else f"x'{digits}'"
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        for statement in schema.format(**names).split(";\n"):
-            if statement.strip():
-                connection.exec_driver_sql(statement)
-    engine.dispose()
 
 
 def test_a_store_that_is_dropped_gives_its_connections_back(url: str) -> None:
