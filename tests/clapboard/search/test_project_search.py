@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from clapboard.audio.windows import Span, Window, windows
 from clapboard.errors import ModelError, NotFoundError, NoWorkerError, RequestError
@@ -82,6 +83,25 @@ class TestNearest:
         rows, _ = nearest(vectors, query, 10, among=among)
         truth = by_hand(vectors, query)[among]
         assert rows.tolist() == among[np.argsort(-truth)[:10]].tolist()
+
+    def test_many_threads_find_what_one_finds(self) -> None:
+        vectors, query = vectors_of(random_units(70_001, 16)), random_units(16, seed=9)
+        scattered = np.flatnonzero(np.random.default_rng(3).random(70_001) < 0.9)
+        before = torch.get_num_threads()
+        found = []
+        try:
+            for num_threads in (1, 3):
+                torch.set_num_threads(num_threads)
+                found.append([nearest(vectors, query, 30, among=among) for among in (None, scattered)])
+                assert torch.get_num_threads() == num_threads
+        finally:
+            torch.set_num_threads(before)
+        for (rows, scores), (rows_of_many, scores_of_many) in zip(*found, strict=True):
+            assert rows.tolist() == rows_of_many.tolist()
+            assert scores.tolist() == scores_of_many.tolist()
+        truth = by_hand(vectors, query)
+        assert found[0][0][0].tolist() == np.argsort(-truth)[:30].tolist()
+        assert found[0][1][0].tolist() == scattered[np.argsort(-truth[scattered])[:30]].tolist()
 
     def test_fewer_windows_than_asked_for_are_all_returned(self) -> None:
         vectors, query = vectors_of(random_units(3, 8)), random_units(8, seed=2)
