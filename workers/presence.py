@@ -32,7 +32,8 @@ class Presence:
         """Say that the worker is alive."""
         identity, device = self._encoder.identity, str(self._encoder.device)
         encoder = f"{identity.version} {identity.dtype}"
-        self._store.catalog.worker_alive(self._worker, identity.model, device, ",".join(self._queues), encoder)
+        queues, computing = ",".join(self._queues), self._encoder.computing
+        self._store.catalog.worker_alive(self._worker, identity.model, device, queues, encoder, computing)
 
     def sign_off(self) -> None:
         """Say that the worker is gone. If the store is away, the end of its heartbeat says the same."""

@@ -94,7 +94,8 @@ def _workers(settings: Settings, store: Store) -> Iterator[Check]:
         return
     for worker in alive:
         if worker.model == settings.model:
-            message = f"{worker.name} serves {worker.queues} with {worker.model} on {worker.device}"
+            computing = f" ({worker.computing})" if worker.computing else ""
+            message = f"{worker.name} serves {worker.queues} with {worker.model} on {worker.device}{computing}"
             yield Check("worker", True, message)
         else:
             yield Check(

@@ -101,7 +101,7 @@ class ClapEncoder:
         fusion: bool = False,
         computing: str = "",
     ) -> None:
-        """`computing` says by what the tower is computed, and why."""
+        """`computing` says what the device can, by what the tower is computed, and why."""
         self.identity = identity
         self.computing = computing
         self.batch_size = batch_size
@@ -156,10 +156,10 @@ class ClapEncoder:
         probe = log_mel(probe_windows().to(place))
         tower = load_tower(clap.audio_model.audio_encoder, compute_dtype, probe, engine)
         computing = (
-            f"{identity.dtype}, {dtype_reason(dtype, place, arithmetic)}; engine {tower.engine}, "
-            f"{engine_reason(clap.audio_model.audio_encoder, engine, tower, place)}"
+            f"{arithmetic}; it computes in {identity.dtype}, {dtype_reason(dtype, place, arithmetic)}; "
+            f"engine {tower.engine}, {engine_reason(clap.audio_model.audio_encoder, engine, tower, place)}"
         )
-        log.info("%s; it computes in %s", arithmetic, computing)
+        log.info(computing)
         encoder = cls(clap, load_tokenizer(model, folder), log_mel, tower, identity, fusion=fusion, computing=computing)
         encoder.batch_size = batch_size or encoder._fastest_batch_size()
         return encoder

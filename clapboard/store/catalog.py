@@ -39,6 +39,7 @@ class Worker:
     started_at: float
     heartbeat_at: float
     encoder: str = ""  # its base model's, as «version dtype»
+    computing: str = ""  # what its processor can, by what it computes, and why
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,13 @@ class Catalog:
             rows = connection.execute(select(encoders)).all()
         return {row.model: Encoder(row.model, row.version, row.dtype, row.dim, row.logit_scale) for row in rows}
 
-    def worker_alive(self, name: str, model: str, device: str, queues: str, encoder: str = "") -> None:
+    def worker_alive(
+        self, name: str, model: str, device: str, queues: str, encoder: str = "", computing: str = ""
+    ) -> None:
         """Record the worker's heartbeat, and forget workers that have sent none for a day."""
         now = self._clock()
         fresh = {"model": model, "device": device, "queues": queues, "encoder": encoder, "heartbeat_at": now}
+        fresh |= {"computing": computing}
         beat = self._db.insert(workers).values(name=name, started_at=now, **fresh)
         with self._db.write() as connection:
             connection.execute(beat.on_conflict_do_update(index_elements=["name"], set_=fresh))

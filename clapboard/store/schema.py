@@ -51,6 +51,7 @@ workers = Table(
     Column("device", String, nullable=False),
     Column("queues", String, nullable=False),
     Column("encoder", String, nullable=False, default=""),  # its version and dtype, as in jobs
+    Column("computing", String, nullable=False, default="", server_default=""),  # by what it is computed, and why
     Column("started_at", Float, nullable=False),
     Column("heartbeat_at", Float, nullable=False),
 )

@@ -44,6 +44,7 @@ class CountingEncoder:
 
     def __init__(self, version: str = "0123456789abcdef", batch_size: int = 4, model: str = "counting") -> None:
         self.identity = EncoderIdentity(model, version, "float32", 4, 10.0)
+        self.computing = "a processor for tests, which counts"
         self.logit_scale = 10.0
         self.batch_size = batch_size
         self.device = torch.device("cpu")

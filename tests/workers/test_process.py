@@ -119,6 +119,7 @@ class TestEverySecond:
         assert found is not None
         assert found.version == world.encoder.identity.version
         (alive,) = wait_for(lambda: world.store.catalog.workers(5), "the worker says nothing")
+        assert alive.computing == world.encoder.computing
         assert (alive.name, alive.model, alive.device) == (worker.name, "counting", "cpu")
         assert alive.queues == "interactive,search,learn,batch,train"
 

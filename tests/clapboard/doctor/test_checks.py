@@ -98,6 +98,12 @@ def test_a_healthy_one_is_told_what_there_is(clinic: Clinic, label_studio: FakeL
     assert "annotator@example.org" in found["token"].message
 
 
+def test_what_a_workers_processor_can_and_computes_in_is_told(clinic: Clinic) -> None:
+    computing = "AMD EPYC: float32, no bfloat16; it computes in float32, which auto takes on a CPU; engine torch"
+    clinic.store.catalog.worker_alive("a worker", "mini", "cpu", "batch", "v1 float32", computing)
+    assert clinic.look()["worker"].message == f"a worker serves batch with mini on cpu ({computing})"
+
+
 def test_a_worker_with_another_model_is_named(clinic: Clinic) -> None:
     clinic.worker_comes(model="other")
     check = clinic.look()["worker"]
