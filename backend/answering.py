@@ -23,6 +23,7 @@ from backend.queueing import QueuedJobs, TaskQueue
 from backend.served_versions import ServedVersions
 from backend.task_batch import AdmittedTasks, TaskRequest, admit_tasks
 from backend.wire import project_id
+from clapboard.errors import RequestError
 from clapboard.installation.public_address import PublicAddress
 from clapboard.project.known_tasks import TaskReader
 from clapboard.queue.celery_app import INTERACTIVE, Waker
@@ -134,6 +135,9 @@ class PredictService:
         return self.finish(request)
 
     def _read(self, tasks: Sequence[Mapping[str, Any]], label_config: str, project: str | None) -> TaskRequest:
+        for place, task in enumerate(tasks):
+            if not isinstance(task, Mapping):
+                raise RequestError(f"The request is malformed: body.tasks.{place}: Input should be a valid dictionary.")
         label_space = label_space_of(label_config)
         self._versions.refresh()
         number = project_id(project)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
@@ -23,9 +24,11 @@ from starlette.concurrency import run_in_threadpool
 from backend.access import Access
 from backend.admission import Admission
 from backend.answering import OpenRequest, PredictAnswer, PredictService
-from backend.body_limit import LimitBody
+from backend.body_limit import BodyBounds, LimitBody
+from backend.connections import LimitRequests
 from backend.description import BODY_OF_EVENTS, OPEN, PROBLEMS, describe
-from backend.json_route import JsonRoute
+from backend.freed_memory import FreedMemory
+from backend.json_route import JsonRoute, limit_reading
 from backend.ledger import ledger_router
 from backend.metrics import MeasureRequests, Metrics
 from backend.polling import pause_s
@@ -52,12 +55,14 @@ from clapboard import __version__
 from clapboard.errors import ClapboardError, NoWorkerError, RequestError, StoreError, TrainingError
 from clapboard.logs import about
 from clapboard.settings import Settings
-from clapboard.untrusted import read_object
+from clapboard.untrusted import require_object
 
 _HOUSEKEEPING_S = 1.0
 _SETUP_PATIENCE_S = 1.0
 _WEBHOOK_THREADS = 4
+_SETUP_THREADS = 1
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
+_SWITCH_S = 0.001  # how long a thread that computes may keep the event loop waiting; Python's default is 0.005
 _TEXT = {"schema": {"type": "string"}}
 
 log = logging.getLogger(__name__)
@@ -69,19 +74,22 @@ def create_app(settings: Settings) -> FastAPI:
     store = services.store
     metrics = Metrics(store)
     access = Access(settings, store)
+    freed = FreedMemory()
     app = FastAPIOffline(  # serves the scripts of /docs itself: many networks have no way out
         redoc_url=None,  # its page loads a logo from a CDN
         title="Clapboard",
         version=__version__,
         summary="Pre-labels audio in Label Studio with CLAP.",
-        lifespan=lambda _app: _running(services, access, settings.job_lease_s),
+        lifespan=lambda _app: _running(services, access, freed, settings.job_lease_s),
         responses=PROBLEMS,
     )
     app.router.route_class = JsonRoute
     app.include_router(ledger_router(store))
     app.include_router(search_router(settings, store, services.waker))
-    app.add_middleware(LimitBody)
+    limit_reading(app)
+    app.add_middleware(LimitBody, bounds=BodyBounds.of(settings), freed=freed)
     app.add_middleware(Admission, access=access)
+    app.add_middleware(LimitRequests, max_requests=settings.max_connections)
     app.add_middleware(MeasureRequests, metrics=metrics)
     answer_errors(app)
     _add_contract_routes(app, services, metrics)
@@ -93,6 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _add_contract_routes(app: FastAPI, services: Services, metrics: Metrics) -> None:
     """Add the routes that Label Studio calls."""
     for_webhooks = anyio.CapacityLimiter(_WEBHOOK_THREADS)  # so that events never wait behind predictions
+    for_setups = anyio.CapacityLimiter(_SETUP_THREADS)  # which touch no store, so that they never wait behind one
 
     @app.get("/health", openapi_extra=OPEN)
     async def health() -> Health:
@@ -109,7 +118,8 @@ def _add_contract_routes(app: FastAPI, services: Services, metrics: Metrics) -> 
         """The model version that serves the project's label config: read now, or from memory if the store is slow."""
         with anyio.move_on_after(_SETUP_PATIENCE_S), contextlib.suppress(StoreError, NoWorkerError):
             await anyio.to_thread.run_sync(lambda: services.versions.refresh(at_once=True), abandon_on_cancel=True)
-        version = services.setups.setup(request.project or "", request.label_config, request.hostname)
+        introduced = (request.project or "", request.label_config, request.hostname)
+        version = await anyio.to_thread.run_sync(services.setups.setup, *introduced, limiter=for_setups)
         return SetupAnswer(model_version=version)
 
     @app.post("/predict", response_model=Predictions)
@@ -119,12 +129,12 @@ def _add_contract_routes(app: FastAPI, services: Services, metrics: Metrics) -> 
             answer = await _predict(services.predictions, request, caller)
         metrics.answered.labels("empty").inc(answer.num_empty)
         metrics.answered.labels("predicted").inc(len(answer.predictions) - answer.num_empty)
-        return Response(answer.to_json(), media_type="application/json")
+        return Response(await run_in_threadpool(answer.to_json), media_type="application/json")
 
     @app.post("/webhook", status_code=201, openapi_extra=BODY_OF_EVENTS)
     async def webhook(request: Request) -> Received:
         """Keep an event in the inbox. It is on disk before this answers."""
-        body = read_object(await request.body())
+        body = require_object(await request.json() if await request.body() else None)
         receipt = await anyio.to_thread.run_sync(services.webhooks.receive, body, limiter=for_webhooks)
         metrics.events.labels(body["action"] if body["action"] in ACTIONS else "other").inc()
         return Received(event=receipt.event, job=receipt.job, message=receipt.message)
@@ -188,11 +198,11 @@ async def _wait(predictions: PredictService, opened: OpenRequest, caller: Reques
 
 
 @contextlib.asynccontextmanager
-async def _running(services: Services, access: Access, lease_s: float) -> AsyncIterator[None]:
+async def _running(services: Services, access: Access, freed: FreedMemory, lease_s: float) -> AsyncIterator[None]:
     """What runs as long as the application does."""
     await run_in_threadpool(services.webhooks.look_for_lost_events)
-    housekeeping = asyncio.create_task(_keep_house(services, access, lease_s))
-    with _collecting_seldom():
+    housekeeping = asyncio.create_task(_keep_house(services, access, freed, lease_s))
+    with _collecting_seldom(), _switching_often():
         yield
     housekeeping.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -200,9 +210,13 @@ async def _running(services: Services, access: Access, lease_s: float) -> AsyncI
     services.store.close()
 
 
-async def _keep_house(services: Services, access: Access, lease_s: float) -> None:
-    """Every second: refresh versions and password, write down new projects, requeue the jobs of lost workers."""
+async def _keep_house(services: Services, access: Access, freed: FreedMemory, lease_s: float) -> None:
+    """Every second: refresh versions and password, write down new projects, requeue the jobs of lost workers.
+
+    Memory that large requests have freed is given back to the system.
+    """
     while True:
+        await run_in_threadpool(freed.give_back)
         try:
             with contextlib.suppress(NoWorkerError):
                 await run_in_threadpool(services.versions.refresh)
@@ -228,3 +242,14 @@ def _collecting_seldom() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+@contextlib.contextmanager
+def _switching_often() -> Iterator[None]:
+    """Have Python's threads take turns often, so that those which compute don't hold up the event loop."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import anyio.to_thread
+from anyio import CapacityLimiter
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from clapboard.untrusted import read_json
+from clapboard.untrusted import read_json, require_few_values
+
+_LARGE_BYTES = 65_536  # what is smaller is read in a millisecond
+_READ_AT_ONCE = 1  # further threads would only wait for Python's lock
+
+
+def limit_reading(app: FastAPI) -> None:
+    """Bound how many large bodies the application reads at once."""
+    app.state.reading = CapacityLimiter(_READ_AT_ONCE)
 
 
 class JsonRoute(APIRoute):
@@ -32,5 +43,15 @@ class JsonRoute(APIRoute):
 class _JsonRequest(Request):
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
-            self._json = read_json(await self.body())
+            body = await self.body()
+            if len(body) <= _LARGE_BYTES:
+                self._json = read_json(body)
+            else:
+                self._json = await anyio.to_thread.run_sync(_read_large, body, limiter=self.app.state.reading)
         return self._json
+
+
+def _read_large(body: bytes) -> Any:
+    """The JSON value of a large body. Raises `RequestError`, `BodyTooLarge`."""
+    require_few_values(body)
+    return read_json(body)

@@ -53,6 +53,8 @@ ProjectId = Annotated[
         {"anyOf": [{"type": "string", "pattern": PROJECT_TEXT}, {"type": "integer"} | PROJECT_NUMBER, {"type": "null"}]}
     ),
 ]
+# The tasks are looked at on a thread: there may be a hundred thousand.
+Tasks = Annotated[list[Any], WithJsonSchema({"type": "array", "items": {"type": "object"}})]
 LabelConfig = Annotated[str, WithJsonSchema({"type": "string", "format": "label-config"})]
 
 
@@ -76,7 +78,7 @@ class SetupRequest(_Wire):
 class PredictRequest(_Wire):
     """The body of `POST /predict`."""
 
-    tasks: list[dict[str, Any]]
+    tasks: Tasks
     label_config: LabelConfig
     project: ProjectId = None
 

@@ -22,7 +22,8 @@
     │   ├── Unauthorized          … or comes without the password
     │   ├── ForeignCaller         … or comes from another web page, or for another host
     │   ├── NotJson               … or its body isn't sent as JSON
-    │   └── BodyTooLarge          … or its body is over the limit
+    │   ├── BodyTooLarge          … or its body is over the limit
+    │   └── BodyTooSlow           … or its body takes too long to arrive
     ├── InternalError             an unexpected error; another attempt may succeed (retryable)
     └── NotFoundError             a project, job or version that doesn't exist
         └── NoDataSetError        … or a public data set that isn't on disk
@@ -202,6 +203,12 @@ class BodyTooLarge(RequestError):
     """The request's body is over the limit."""
 
     http_status = 413
+
+
+class BodyTooSlow(RequestError):
+    """The request's body takes too long to arrive."""
+
+    http_status = 408
 
 
 class InternalError(ClapboardError):

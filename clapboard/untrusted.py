@@ -10,10 +10,16 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from clapboard.errors import RequestError
+from clapboard.errors import BodyTooLarge, RequestError
+from clapboard.json_steps import SteppedReader, is_large, pieces
 
 MAX_DEPTH = 500
 """Levels of nesting that are accepted: Python's JSON reader and writer fail at a thousand, less the callers' frames."""
+
+MAX_VALUES = 4_000_000
+"""How many values a body may hold: each takes some hundred bytes of memory once it is read."""
+
+_SLICE = 1_000_000
 
 _NO_OBJECT = "The body is not a JSON object: send Label Studio's payload unchanged."
 
@@ -40,8 +46,24 @@ def is_storable(text: str) -> bool:
     return storable_text(text) == text
 
 
+class JsonText(str):
+    """A value that is JSON already, in ASCII."""
+
+
+def large_json(value: Any) -> JsonText:
+    """The same as `storable_json`, of a value however large: Python's lock is held for milliseconds at a time."""
+    if not is_large(value):
+        return JsonText(storable_json(value))
+    try:
+        return JsonText("".join(pieces(value)))
+    except ValueError:
+        return JsonText("".join(pieces(rebuilt(value, leaf=_finite))))
+
+
 def storable_json(value: Any) -> str:
     """The value as JSON in ASCII, which every database stores unchanged. NaN and infinities become null."""
+    if isinstance(value, JsonText):
+        return value
     try:
         return json.dumps(value, allow_nan=False)
     except ValueError:
@@ -51,9 +73,11 @@ def storable_json(value: Any) -> str:
 def read_json(content: bytes) -> Any:
     """The JSON value of a request's body; whole numbers with more digits than Python reads become null.
 
-    Raises `RequestError` if it is not JSON, or is nested too deeply to be read.
+    Other threads go on while a large one is read. Raises `RequestError` if it is not JSON, or is nested too deeply.
     """
     try:
+        if len(content) > SteppedReader.WINDOW:
+            return SteppedReader(content, _whole_number).value()
         try:
             return json.loads(content)
         except (json.JSONDecodeError, UnicodeDecodeError):
@@ -64,12 +88,21 @@ def read_json(content: bytes) -> Any:
         raise RequestError(_NO_OBJECT) from None
 
 
-def read_object(content: bytes) -> dict[str, Any]:
-    """The JSON object in a request's body. Raises `RequestError` for anything else."""
-    body = read_json(content)
+def require_object(body: Any) -> dict[str, Any]:
+    """The body of a request, which must be a JSON object. Raises `RequestError` for anything else."""
     if not isinstance(body, dict):
         raise RequestError(_NO_OBJECT)
     return body
+
+
+def require_few_values(content: bytes) -> None:
+    """Raise `BodyTooLarge` if there are more commas and brackets than values may be, those within texts included."""
+    num_values = 0
+    for start in range(0, len(content), _SLICE):
+        part = content[start : start + _SLICE]
+        num_values += part.count(b",") + part.count(b"[") + part.count(b"{")
+    if num_values > MAX_VALUES:
+        raise BodyTooLarge(f"The request's body holds more than {MAX_VALUES} values: send it in smaller parts.")
 
 
 def rebuilt(

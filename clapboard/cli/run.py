@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -118,6 +119,7 @@ def _serve(
         import uvicorn
 
         from backend.app import create_app
+        from backend.connections import ACCEPTED_AT_ONCE, BoundedConnection, ConnectionBounds, shutdown_s
         from clapboard.cli.welcome import Welcome
         from clapboard.logs import set_up_logging
 
@@ -125,7 +127,15 @@ def _serve(
     # uvicorn raises the signal that stopped it again: exit in order then, instead of being killed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     app = create_app(settings)
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+    config = uvicorn.Config(
+        app,
+        http=partial(BoundedConnection, bounds=ConnectionBounds.of(settings)),  # type: ignore[arg-type]
+        backlog=ACCEPTED_AT_ONCE,
+        timeout_graceful_shutdown=round(shutdown_s(settings)),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
     with Welcome(settings, as_json=is_json, worker_pid=worker_pid):
         uvicorn.Server(config).run(sockets=[listener])
 

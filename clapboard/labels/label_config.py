@@ -30,16 +30,23 @@ _SDK_SPELLING = {"toname": "toName", "valuelist": "valueList", "apiurl": "apiUrl
 _CAPTIONS = "captions"  # as a control's prompt: use an ensemble of captions instead of templates
 _VARIABLE = re.compile(r"\$[A-Za-z0-9_\[\].{}]+")  # the editor replaces it by task data, anywhere in a value
 _CHANNEL = re.compile(r"left|right|mix|[1-9][0-9]{0,2}|")
+MAX_CHARS = 2_000_000
+MAX_LABELS = 20_000
+"""Bounds on a label config. Reading takes some 30 µs a label, and each is embedded with every encoder."""
+
 _AUDIO_VALUE = re.compile(r"\$([^\s,$\[\]{}]+)")
 
 
 def parse_label_config(xml: str) -> LabelSpace:
     """The label space of a project's label config.
 
-    Raises `LabelConfigError` if the config isn't well-formed XML, declares a DTD, doesn't have exactly one Audio
-    object, or has a control for it that can't be understood.
+    Raises `LabelConfigError` if the config is beyond the bounds, isn't well-formed XML, declares a DTD, doesn't have
+    exactly one Audio object, or has a control for it that can't be understood.
     """
+    if len(xml) > MAX_CHARS:
+        raise LabelConfigError(f"The label config has more than {MAX_CHARS} characters: shorten its labels or prompts.")
     root = _normalised_root(xml)
+    _refuse_many_labels(root)
     interface = _interface(root)
     elements = _elements_by_name(root)
     _refuse_dangling(interface, elements)
@@ -70,6 +77,14 @@ def _normalised_root(xml: str) -> Element:
         lowered = {name.lower(): value for name, value in element.attrib.items()}
         element.attrib = {_SDK_SPELLING.get(name, name): value for name, value in lowered.items()}
     return root
+
+
+def _refuse_many_labels(root: Element) -> None:
+    num_labels = sum(element.tag.lower() in _LABEL_TAGS.values() for element in root.iter())
+    if num_labels > MAX_LABELS:
+        raise LabelConfigError(
+            f"The label config has {num_labels} labels, more than {MAX_LABELS}: split it into several projects."
+        )
 
 
 def _interface(root: Element) -> Any:

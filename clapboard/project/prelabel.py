@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from clapboard.errors import LabelConfigError, NotFoundError, SourceError
+from clapboard.errors import ClapboardError, LabelConfigError, NotFoundError, SourceError
 from clapboard.installation.public_address import audio_sources
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.records import Task
@@ -112,14 +112,15 @@ class Prelabeller:
     ) -> list[KnownTask]:
         """Store the page's tasks and return them as stored; those without usable audio are recorded as failures."""
         reader = TaskReader(self._settings, self._sources, project_id, self._test_share(project_id))
-        tasks = []
+        tasks: list[KnownTask] = []
+        refused: list[tuple[JobRequest, ClapboardError]] = []
         for task in page:
             try:
                 tasks.append(reader.read(label_space, task.id, task.data))
             except SourceError as error:
-                refused = JobRequest("predict", project_id, task.id, counts.model_version)
-                self._store.jobs.record_failure(BATCH, refused, error)
-                counts.num_refused += 1
+                refused.append((JobRequest("predict", project_id, task.id, counts.model_version), error))
+        self._store.jobs.record_failures(BATCH, refused)
+        counts.num_refused += len(refused)
         self._store.tasks.put(project_id, tasks)
         return list(self._store.tasks.get(project_id, [task.task for task in tasks]).values())
 

@@ -199,6 +199,23 @@ class SettingsFields(BaseSettings):
     search_wait_s: float = _backend(
         "CLAPBOARD_SEARCH_WAIT_S", 20.0, "seconds that /search waits for a worker's answer", ge=0.1, le=600
     )
+    max_body_mb: float = _backend(
+        "CLAPBOARD_MAX_BODY_MB",
+        128.0,
+        "largest body of a request with tasks or events, in MB; larger ones are refused",
+        gt=0,
+        le=2000,
+    )
+    body_timeout_s: float = _backend(
+        "CLAPBOARD_BODY_TIMEOUT_S", 30.0, "seconds within which a request's body must have arrived", gt=0, le=3600
+    )
+    max_connections: int = _backend(
+        "CLAPBOARD_MAX_CONNECTIONS",
+        512,
+        "number of connections beyond which the backend closes the one that has been waiting longest",
+        ge=1,
+        le=50_000,
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _backend(
         "LOG_LEVEL", "INFO", "lowest level that the backend and the workers log"
     )

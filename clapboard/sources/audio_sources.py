@@ -26,7 +26,15 @@ from clapboard.sources.cache import AudioCache, Sink, SourceFile
 from clapboard.sources.download import Download, Downloader
 from clapboard.sources.guarded_http import Deadline, ResolveHost
 from clapboard.sources.media import LabelStudioMedia, looks_like_media
-from clapboard.sources.uris import SourceUri, data_content, describe_url, parse_url, read_uri, resolve_url
+from clapboard.sources.uris import (
+    SourceUri,
+    data_content,
+    describe_url,
+    parse_url,
+    read_uri,
+    require_short,
+    resolve_url,
+)
 
 __all__ = ["AudioSources", "SourceFile"]
 
@@ -105,6 +113,7 @@ class AudioSources:
         return self._media_of(self._host_setting, public)
 
     def _names(self, uri: str) -> tuple[str, str]:
+        require_short(uri)
         public = self._public_address()
         digest = hashlib.sha256(uri.encode("utf-8", "surrogatepass")).digest()
         return self._parsed.get((public, digest), lambda: self._names_of(uri, self._media_at_public(public)))
@@ -124,7 +133,8 @@ class AudioSources:
 
     def _fill(self, source: SourceUri, task_id: int | None, deadline: Deadline, sink: Sink) -> None:
         if source.form == "data":
-            sink.write(data_content(source.canonical))
+            for piece in data_content(source.canonical, sink.require):
+                sink.write(piece)
             return
         if source.form == "cloud":
             url = resolve_url(source, self._label_studio, task_id)

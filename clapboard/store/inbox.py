@@ -10,6 +10,7 @@ from sqlalchemy import Row, func, select
 
 from clapboard.store.database import Database
 from clapboard.store.schema import inbox
+from clapboard.untrusted import large_json
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Inbox:
             received_at=self._clock(),
             action=action,
             project=project,
-            body=dict(body),
+            body=large_json(dict(body)),
             suggestions=dict(suggestions or {}),
         )
         with self._db.write() as connection:

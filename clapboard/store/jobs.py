@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, delete, select, text, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, select, text, update
 
 from clapboard.errors import ClapboardError
 from clapboard.store.audio_failures import AudioFailureStore
@@ -86,15 +86,22 @@ class JobStore(JobRecords):
         self.record_failures(queue, [(request, error)])
 
     def record_failures(self, queue: str, refused: Sequence[tuple[JobRequest, ClapboardError]]) -> None:
-        """The same for several requests."""
+        """The same for several requests, in one transaction."""
         now = self._clock()
-        for chunk in in_chunks(refused, _INSERT_AT_ONCE):
+        ended = {"state": State.FAILED, "finished_at": now, "attempts": 1}
+        rows = {
+            (*request.subject, _reason(error)): self._row(queue, request, now)
+            | ended
+            | {"error_code": error.code, "error": _reason(error)}
+            for request, error in refused
+        }
+        same = [column == bindparam(f"of_{column.name}") for column in (*_SUBJECT, jobs.c.error)]
+        subjects = [{f"of_{c.name}": row[c.name] for c in (*_SUBJECT, jobs.c.error)} for row in rows.values()]
+        if rows:
             with self._db.write() as connection:
-                for request, error in chunk:
-                    row = self._row(queue, request, now) | {"state": State.FAILED, "finished_at": now, "attempts": 1}
-                    same = _same_subject(request) & (jobs.c.state == State.FAILED) & (jobs.c.error == _reason(error))
-                    connection.execute(delete(jobs).where(same))  # so that it becomes the newest job
-                    connection.execute(jobs.insert().values(row | {"error_code": error.code, "error": _reason(error)}))
+                # What was there is deleted, so that this becomes the newest job.
+                connection.execute(delete(jobs).where(*same, jobs.c.state == State.FAILED), subjects)
+                connection.execute(jobs.insert(), list(rows.values()))
 
     def claim(
         self, worker: str, queue: str, limit: int, *, together: str = "", encoders: Collection[str] | None = None

@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from tests.bench import embedding, files, gpu, health, log_mel, memory, scale, starts, training_step
+from tests.bench import attacks, embedding, files, gpu, health, log_mel, memory, scale, starts, training_step
 from tests.bench.hardware import describe_hardware
 from tests.bench.sections import Effort, chosen, run_section
 from tests.bench.table import show
@@ -34,6 +34,7 @@ SECTIONS = (
     scale.CACHED_SECTION,
     scale.FAILED_SECTION,
     health.SECTION,
+    attacks.SECTION,
     scale.ACCEPTED_SECTION,
     scale.SEARCH_SECTION,
     memory.SECTION,

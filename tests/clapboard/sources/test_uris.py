@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import tracemalloc
+from base64 import b64encode
+from urllib.parse import unquote_to_bytes
+
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from clapboard.errors import SourceError, SourceRefused
+from clapboard.errors import SourceError, SourceRefused, SourceTooLarge
 from clapboard.sources.media import LabelStudioMedia
 from clapboard.sources.uris import data_content, read_uri, resolve_url
 
+ANY_SIZE = [].append  # takes any number
 LABEL_STUDIO = LabelStudioMedia(httpx.URL("http://ls.example:8080"))
 
 
@@ -124,10 +131,46 @@ def test_cloud_storage_files_need_a_task() -> None:
     ],
 )
 def test_data_uris_are_decoded(uri: str, content: bytes) -> None:
-    assert data_content(uri) == content
+    assert b"".join(data_content(uri, ANY_SIZE)) == content
 
 
 @pytest.mark.parametrize("uri", ["data:audio/wav;base64", "data:audio/wav;base64,!!!!", "data:;base64,A"])
 def test_malformed_data_uris_are_errors(uri: str) -> None:
     with pytest.raises(SourceError, match="data: URI"):
-        data_content(uri)
+        list(data_content(uri, ANY_SIZE))
+
+
+@settings(derandomize=True, database=None)
+@given(st.text("%aF0=x\xe4 ", max_size=40), st.integers(1, 7))
+def test_data_uris_are_decoded_in_pieces_as_whole_ones_are(payload: str, at_once: int) -> None:
+    assert b"".join(data_content(f"data:,{payload}", ANY_SIZE, at_once=at_once)) == unquote_to_bytes(payload)
+
+
+@settings(derandomize=True, database=None)
+@given(st.binary(max_size=40), st.integers(1, 7))
+def test_base64_is_decoded_in_pieces_too(content: bytes, at_once: int) -> None:
+    uri = f"data:;base64,{b64encode(content).decode()}"
+    assert b"".join(data_content(uri, ANY_SIZE, at_once=at_once)) == content
+
+
+@pytest.mark.parametrize(("payload", "header"), [(30_000_000 * "%00", ""), (40_000_000 * "A", ";base64")])
+def test_a_data_uri_beyond_the_bound_is_refused_before_it_is_decoded(payload: str, header: str) -> None:
+    sizes: list[int] = []
+
+    def require(num_bytes: int) -> None:
+        sizes.append(num_bytes)
+        raise SourceTooLarge("It is too large.")
+
+    with pytest.raises(SourceTooLarge):
+        next(data_content(f"data:{header},{payload}", require))
+    assert sizes == [30_000_000]
+
+
+def test_escapes_take_little_more_memory_than_their_text() -> None:
+    uri = f"data:,{5_000_000 * '%00'}"
+    tracemalloc.start()
+    num_bytes = sum(map(len, data_content(uri, ANY_SIZE)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert num_bytes == 5_000_000
+    assert peak < 60_000_000  # 1.1 GB as one list of texts
