@@ -21,6 +21,9 @@ from clapboard.errors import BodyTooLarge, BodyTooSlow, BusyError
 from clapboard.search.search_request import MAX_AUDIO_CHARS
 from clapboard.settings import Settings
 
+BODY = "clapboard.body"
+"""Where a request's scope has the body, so that it isn't copied for the route."""
+
 _MB = 1_000_000
 _OWN_BOUNDS = {"/search": 2 * MAX_AUDIO_CHARS, "/setup": 8 * _MB, "/versions": _MB}
 _WITH_TASKS = ("/predict", "/train", "/webhook")  # old versions of Label Studio send all annotated tasks to /train
@@ -49,6 +52,14 @@ class BodyBounds:
         return self.max_bytes.get(path, self.others)
 
 
+def too_large(path: str, limit: int) -> BodyTooLarge:
+    """The error of a body that is larger than the path's bound."""
+    advice = "send it in smaller parts"
+    if path in _WITH_TASKS:
+        advice = "select fewer tasks at once, or raise CLAPBOARD_MAX_BODY_MB where the backend runs"
+    return BodyTooLarge(f"The request's body is larger than {limit} bytes: {advice}.")
+
+
 class LimitBody:
     """ASGI middleware that reads the whole body, as its route would, and refuses what is beyond the bounds."""
 
@@ -66,37 +77,35 @@ class LimitBody:
         try:
             body = await self._read(scope["path"], headers, receive, place)
             if body is not None:
-                message = {"type": "http.request", "body": body, "more_body": False}
-                del body  # the route alone has it
-                await self._app(scope, _starting_with(message, receive), send)
+                scope[BODY] = body
+                await self._app(scope, _starting_with({"type": "http.request"}, receive), send)
         except (BodyTooLarge, BodyTooSlow, BusyError) as error:
             await problem(error)(scope, receive, send)
         finally:
+            scope.pop(BODY, None)
             if place.num_bytes:
                 self._freed.note()
             place.give_back()
 
-    async def _read(self, path: str, headers: Headers, receive: Receive, place: _Place) -> bytes | None:
+    async def _read(self, path: str, headers: Headers, receive: Receive, place: _Place) -> bytearray | None:
         """The body; None if the caller has gone. Raises `BodyTooLarge`, `BodyTooSlow`, `BusyError`."""
         limit = self._bounds.of_path(path)
         length = _length(headers)
         if length is not None and length > limit:
-            raise _too_large(path, limit)
-        parts: list[bytes] = []
-        num_bytes, more = 0, True
+            raise too_large(path, limit)
+        body, more = bytearray(), True
         with anyio.move_on_after(self._bounds.timeout_s):
             while more:
-                if not place.num_bytes and max(num_bytes, length or 0) > _SMALL:
+                if not place.num_bytes and max(len(body), length or 0) > _SMALL:
                     await place.take(min(limit, length or limit))
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     return None
-                parts.append(message.get("body", b""))
-                num_bytes += len(parts[-1])
-                if num_bytes > limit:
-                    raise _too_large(path, limit)
+                body += message.get("body", b"")
+                if len(body) > limit:
+                    raise too_large(path, limit)
                 more = message.get("more_body", False)
-            return b"".join(parts)
+            return body
         if place.is_awaited:
             raise BusyError("Other requests with large bodies are being answered: try again in a minute.")
         raise BodyTooSlow(
@@ -157,13 +166,6 @@ def _has_body(headers: Headers) -> bool:
 def _length(headers: Headers) -> int | None:
     announced = headers.get("content-length", "")
     return int(announced[:20]) if announced.isascii() and announced.isdigit() else None
-
-
-def _too_large(path: str, limit: int) -> BodyTooLarge:
-    advice = "send it in smaller parts"
-    if path in _WITH_TASKS:
-        advice = "select fewer tasks at once, or raise CLAPBOARD_MAX_BODY_MB where the backend runs"
-    return BodyTooLarge(f"The request's body is larger than {limit} bytes: {advice}.")
 
 
 def _starting_with(message: Message, receive: Receive) -> Receive:

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from backend.body_limit import BODY
 from clapboard.untrusted import read_json, require_few_values
 
 _LARGE_BYTES = 65_536  # what is smaller is read in a millisecond
@@ -41,6 +42,10 @@ class JsonRoute(APIRoute):
 
 
 class _JsonRequest(Request):
+    async def body(self) -> bytes:
+        """The body as `LimitBody` has read it."""
+        return self.scope.get(BODY) or await super().body()
+
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
             body = await self.body()
@@ -51,7 +56,7 @@ class _JsonRequest(Request):
         return self._json
 
 
-def _read_large(body: bytes) -> Any:
+def _read_large(body: bytes | bytearray) -> Any:
     """The JSON value of a large body. Raises `RequestError`, `BodyTooLarge`."""
     require_few_values(body)
     return read_json(body)

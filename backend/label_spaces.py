@@ -7,7 +7,7 @@ from functools import lru_cache
 from clapboard.labels.label_config import parse_label_config
 from clapboard.labels.label_space import LabelSpace
 
-_LARGE_CHARS = 50_000  # hundreds of labels, which take megabytes in memory
+_LARGE_CHARS = 20_000  # hundreds of labels; twenty thousand take 50 MB in memory
 
 
 def label_space_of(label_config: str) -> LabelSpace:
@@ -20,6 +20,6 @@ def _usual(label_config: str) -> LabelSpace:
     return parse_label_config(label_config)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _large(label_config: str) -> LabelSpace:
     return parse_label_config(label_config)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flask import Flask, Response, has_request_context, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 try:
     from label_studio_ml.response import ModelResponse
@@ -28,6 +29,7 @@ from label_studio_ml import api
 from label_studio_ml.exceptions import AnswerException
 from label_studio_ml.model import LabelStudioMLBase
 
+from backend.body_limit import BodyBounds, too_large
 from backend.problems import UNEXPECTED, problem_of
 from backend.services import Services
 from backend.webhook import ACTIONS
@@ -35,6 +37,7 @@ from backend.wire import Problem
 from clapboard.errors import ClapboardError
 from clapboard.settings import load_settings
 from clapboard.settings.state_folder import keep_private
+from clapboard.untrusted import require_few_values
 
 
 class ClapboardModel(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml has no types
@@ -116,9 +119,26 @@ def _answering_errors() -> Iterator[None]:
         raise AnswerException(status, problem.detail, {"error": problem.error, "traceback": ""}) from None
 
 
+@functools.cache
+def _bounds() -> BodyBounds:
+    return BodyBounds.of(load_settings())
+
+
 def _add_to(server: Flask) -> None:
-    """Pass all of Label Studio's events to `fit`, and answer errors as Clapboard does: one sentence, no traceback."""
+    """Pass all of Label Studio's events to `fit`, and answer errors as Clapboard does: one sentence, no traceback.
+
+    Bodies have the same bounds. gunicorn bounds how long one may take and how many connections there are.
+    """
     api.TRAIN_EVENTS = ClapboardModel.TRAIN_EVENTS
+
+    @server.before_request
+    def within_bounds() -> None:
+        server.config["MAX_CONTENT_LENGTH"] = _bounds().of_path(request.path)
+        try:
+            content = request.get_data(cache=True)
+        except RequestEntityTooLarge:
+            raise too_large(request.path, _bounds().of_path(request.path)) from None
+        require_few_values(content)
 
     @server.errorhandler(ClapboardError)
     def refused(error: ClapboardError) -> Response:

@@ -23,6 +23,9 @@ _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _ESCAPES = re.compile(r'(?:\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*')
 _HALF_A_PAIR = re.compile(r"\\u[dD][89abAB]")
 _DECODED_AT_ONCE = 1_000_000
+MAX_TEXT = 20_000_000
+"""How long a single text may be: audio in a data: URI is the longest that there is."""
+
 _VALUES_AT_ONCE = 10_000
 _OF_A_NUMBER = 3  # how far a number that is cut off may seem to end before the cut: «1.», «1e+»
 
@@ -33,7 +36,7 @@ class SteppedReader:
     WINDOW = 65_536
     """Characters that are read at once; only a number may be longer."""
 
-    def __init__(self, content: bytes, long_number: Callable[[str], Any]) -> None:
+    def __init__(self, content: bytes | bytearray, long_number: Callable[[str], Any]) -> None:
         """`long_number` reads the whole numbers of a window in which one has more digits than Python reads."""
         decoder = codecs.getincrementaldecoder(json.detect_encoding(content))("surrogatepass")
         starts = range(0, len(content), _DECODED_AT_ONCE)
@@ -102,7 +105,7 @@ class SteppedReader:
                 return members, at
 
     def _long_text(self, at: int) -> tuple[str, int]:
-        at += 1
+        start = at = at + 1
         parts = []
         while self._text[at : at + 1] != '"':
             end = _PLAIN.match(self._text, at, at + self.WINDOW).end()  # type: ignore[union-attr]  # it may be empty
@@ -116,6 +119,8 @@ class SteppedReader:
                     raise ValueError("a text doesn't end, or has characters that must be escaped")
                 parts.append(_scan_text(f'{self._text[at:end]}"', 0, True)[0])
             at = end
+            if at - start > MAX_TEXT:
+                raise ValueError("a text is too long")
         return "".join(parts), at + 1
 
     def _next(self, at: int, closing: str) -> tuple[int, bool]:

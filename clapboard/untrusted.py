@@ -70,7 +70,7 @@ def storable_json(value: Any) -> str:
         return json.dumps(rebuilt(value, leaf=_finite), allow_nan=False)
 
 
-def read_json(content: bytes) -> Any:
+def read_json(content: bytes | bytearray) -> Any:
     """The JSON value of a request's body; whole numbers with more digits than Python reads become null.
 
     Other threads go on while a large one is read. Raises `RequestError` if it is not JSON, or is nested too deeply.
@@ -95,7 +95,7 @@ def require_object(body: Any) -> dict[str, Any]:
     return body
 
 
-def require_few_values(content: bytes) -> None:
+def require_few_values(content: bytes | bytearray) -> None:
     """Raise `BodyTooLarge` if there are more commas and brackets than values may be, those within texts included."""
     num_values = 0
     for start in range(0, len(content), _SLICE):

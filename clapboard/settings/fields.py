@@ -201,7 +201,7 @@ class SettingsFields(BaseSettings):
     )
     max_body_mb: float = _backend(
         "CLAPBOARD_MAX_BODY_MB",
-        128.0,
+        64.0,
         "largest body of a request with tasks or events, in MB; larger ones are refused",
         gt=0,
         le=2000,

@@ -7,7 +7,7 @@ import anyio
 from anyio.abc import TaskStatus
 from starlette.types import Message, Receive, Scope, Send
 
-from backend.body_limit import BodyBounds, LimitBody
+from backend.body_limit import BODY, BodyBounds, LimitBody
 from backend.freed_memory import FreedMemory
 from tests.support.waiting import WAIT_S
 
@@ -42,9 +42,9 @@ class Caller:
     async def send(self, message: Message) -> None:
         self.sent.append(message)
 
-    async def app(self, _scope: Scope, receive: Receive, _send: Send) -> None:
+    async def app(self, scope: Scope, receive: Receive, _send: Send) -> None:
         for _ in range(2):
-            self.heard.append(await receive())
+            self.heard.append(await receive() | {"body": scope.get(BODY)})
 
     def ask(self, bounds: BodyBounds = BOUNDS) -> None:
         anyio.run(self.ask_within, LimitBody(self.app, bounds, FreedMemory()))
@@ -86,7 +86,10 @@ def test_a_body_that_grows_too_large_is_refused_at_the_limit() -> None:
 def test_a_body_within_the_limit_reaches_the_route_and_later_messages_do_too() -> None:
     asker = Caller(b"123", b"45", headers={"content-length": "5"})
     asker.ask()
-    assert [message.get("body") for message in asker.heard] == [b"12345", None]
+    assert [(message["type"], message["body"]) for message in asker.heard] == [
+        ("http.request", b"12345"),
+        ("http.disconnect", b"12345"),
+    ]
     assert asker.sent == []
 
 

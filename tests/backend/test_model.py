@@ -239,6 +239,15 @@ def test_an_event_with_an_impossible_project_is_refused_in_one_sentence(server: 
     assert answer.json()["error"] == "request"
 
 
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_too_large_a_body_is_refused_in_one_sentence(server: Server, in_chunks: bool) -> None:
+    body = 8_000_001 * b" "
+    content = iter([body]) if in_chunks else body
+    answer = server.client.post("/setup", content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (413, "body_too_large")
+    assert "larger than 8000000 bytes" in answer.json()["detail"]
+
+
 def test_the_servers_files_are_private_to_their_owner(server: Server) -> None:
     modes = {path.name: path.stat().st_mode & 0o077 for path in server.settings.model_dir.iterdir()}
     modes.pop("cache.db", None)  # label-studio-ml's, of which Clapboard makes no use
