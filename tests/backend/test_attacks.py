@@ -166,8 +166,8 @@ def test_many_refused_tasks_are_recorded_at_once(attacked: Backend) -> None:
 
 
 def test_a_half_sent_body_doesn_t_hold_up_the_end(attacked: Backend) -> None:
-    with upload(attacked, "/predict", "Content-Length: 1000", body=b"{"):
+    with upload(attacked, "/predict", "Content-Length: 1000", body=b"{") as connection:
         health_s(attacked)
-        began = time.monotonic()
         assert attacked.process.stop() == 0
-        assert time.monotonic() - began < BODY_TIMEOUT_S
+        with pytest.raises((ConnectionResetError, AssertionError)):
+            assert connection.recv(1) != b""  # closed at once, not answered when its time was up
