@@ -133,11 +133,14 @@ def _add_to(server: Flask) -> None:
 
     @server.before_request
     def within_bounds() -> None:
-        server.config["MAX_CONTENT_LENGTH"] = _bounds().of_path(request.path)
+        bound = _bounds().of_path(request.path)
+        server.config["MAX_CONTENT_LENGTH"] = bound + 1  # a body in chunks is cut there, without an error
         try:
             content = request.get_data(cache=True)
         except RequestEntityTooLarge:
-            raise too_large(request.path, _bounds().of_path(request.path)) from None
+            raise too_large(request.path, bound) from None
+        if len(content) > bound:
+            raise too_large(request.path, bound)
         require_few_values(content)
 
     @server.errorhandler(ClapboardError)
