@@ -330,6 +330,7 @@ def test_any_setting_can_be_overridden_and_the_others_stay(
     others = {"label_studio_url": "http://other", "url": "http://me", "dtype": "bfloat16", "log_level": "DEBUG"}
     others |= {"engine": "torch", "device": "cuda:1", "label_studio_host": "/ls"}
     numbers: dict[str, Any] = {"worker_metrics_port": 4, "search_wait_s": 9.0}
+    numbers |= {"max_body_mb": 10.0, "body_timeout_s": 11.0, "max_connections": 12}
     numbers |= {"batch_size": 5, "torch_threads": 3, "port": 6, "predict_wait_s": 7.0, "job_attempts": 8, "encoders": 2}
     learning = {"test_share": 0.3, "sync_s": 0.0, "prune_quiet_s": 1.0, "prune_after_s": 2.0}
     learning |= {"train_after": 3, "train_min_per_class": 2, "train_quiet_s": 0.5}
