@@ -124,7 +124,7 @@ class LearningJobs:
     def _enter_lost_annotations(self, project: int) -> None:
         """Enter annotations whose event got lost in the ledger: the predictions that they answered must stay."""
         client = require_client(self._client)
-        if client.num_annotations(project) != len(self._store.ledger.revisions(project)):
+        if client.num_annotations(project) != self._store.annotations.count(project):
             reconcile(self._store, client, project)
 
     def _train(self, job: Job) -> str:

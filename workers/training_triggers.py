@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from clapboard.feedback.consensus import Consensus, consensus
 from clapboard.labels.label_config import parse_label_config
 from clapboard.labels.label_space import LabelSpace
-from clapboard.project.agreement import agreement, current_entries
+from clapboard.project.agreement import refresh_labels
 from clapboard.queue.celery_app import TRAIN
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.jobs import JobRequest, State
+from clapboard.store.labels import LabelCounts
 from workers.job_queue import JobQueue
 
 
@@ -23,11 +23,10 @@ def queue_due_training(settings: Settings, store: Store, queue: JobQueue, projec
     label_space = parse_label_config(store.catalog.project(project).label_config)
     last_training = store.jobs.last("train", project)
     since = last_training.started_at or 0.0 if last_training else 0.0
-    new_ids = store.ledger.tasks_since(project, since)
-    agreed = consensus(current_entries(store, project, label_space), label_space)
-    if len(new_ids & agreed.labels.keys()) < settings.train_after:
+    refresh_labels(store, project, label_space)
+    if num_of_rarest_label(label_space, store.labels.counts(project)) < settings.train_min_per_class:
         return None
-    if num_of_rarest_label(label_space, agreed) < settings.train_min_per_class:
+    if not store.labels.has_new(project, since, at_least=settings.train_after):
         return None
     (job_id,) = queue.add(TRAIN, [JobRequest("train", project, delay_s=settings.train_quiet_s)])
     return job_id
@@ -36,7 +35,8 @@ def queue_due_training(settings: Settings, store: Store, queue: JobQueue, projec
 def reason_to_skip(store: Store, project: int) -> str:
     """Why a finetuning that only the clock asks for would learn nothing new; empty if it would."""
     label_space = parse_label_config(store.catalog.project(project).label_config)
-    if not agreement(store, project, label_space).labels:
+    refresh_labels(store, project, label_space)
+    if not store.labels.counts(project).num_labelled:
         return "There are no labels to learn from yet."
     last_training = store.jobs.last_ended("train", project, State.DONE)
     if last_training is not None and store.inbox.last_annotated_at(project) < (last_training.started_at or 0.0):
@@ -44,11 +44,9 @@ def reason_to_skip(store: Store, project: int) -> str:
     return ""
 
 
-def num_of_rarest_label(label_space: LabelSpace, agreed: Consensus) -> int:
+def num_of_rarest_label(label_space: LabelSpace, counts: LabelCounts) -> int:
     """How many tasks have the label that the fewest tasks have."""
-    counts = {(control.name, label.value): 0 for control in label_space.predicted for label in control.labels}
-    for labels in agreed.labels.values():
-        for control, agreed_labels in labels.items():
-            for label in agreed_labels.labels:
-                counts[control, label] += 1
-    return min(counts.values(), default=0)
+    of_labels = (
+        counts.of_label(control.name, label.value) for control in label_space.predicted for label in control.labels
+    )
+    return min(of_labels, default=0)

@@ -39,7 +39,9 @@ def add_commands(app: typer.Typer) -> None:
 def ledger(
     project: ProjectId,
     by: Annotated[By, typer.Option(help="Group by kind of model and day, or by model version.")] = By.KIND,
-    replay: Annotated[bool, typer.Option("--replay", help="Rebuild the ledger from all events and compare.")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Rebuild the ledger from all events and compare, labels too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show how often suggestions were accepted, and which annotations aren't learnt from.
@@ -62,10 +64,13 @@ def ledger(
 
 
 def _replay(store: Store, as_json: bool) -> None:
-    replayed = store.ledger.replay(store.inbox)
+    from clapboard.project.agreement import verify_derived
+
+    replayed, rebuilt = store.ledger.replay(store.inbox), verify_derived(store)
     if as_json:
         counts = {"events": replayed.num_events, "entries": replayed.num_entries}
-        write_json({"agrees": replayed.agrees} | counts | {"differing": replayed.differing})
+        differing = {"differing": replayed.differing, "rebuilt": [asdict(project) for project in rebuilt]}
+        write_json({"agrees": replayed.agrees and not rebuilt} | counts | differing)
     elif replayed.agrees:
         console().print(
             f"The ledger agrees with the inbox: {counted(replayed.num_events, 'event')}, "
@@ -77,7 +82,12 @@ def _replay(store: Store, as_json: bool) -> None:
             f"The ledger differs from the inbox in {len(replayed.differing)} of "
             f"{counted(replayed.num_events, 'event')}: {events}."
         )
-    if not replayed.agrees:
+    for project in () if as_json else rebuilt:
+        console().print(
+            f"The labels kept of project {project.project} differed from the ledger in "
+            f"{counted(len(project.tasks), 'task')} and {counted(project.num_counts, 'count')}; they are derived anew."
+        )
+    if rebuilt or not replayed.agrees:
         raise typer.Exit(1)
 
 

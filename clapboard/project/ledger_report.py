@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from clapboard.feedback.acceptance import Acceptance, acceptance
-from clapboard.feedback.consensus import consensus
 from clapboard.feedback.left_out import LeftOut
 from clapboard.feedback.people import display_names
 from clapboard.feedback.renames import Rename, renamed
-from clapboard.project.agreement import known_label_space
+from clapboard.project.agreement import agreement, known_label_space
 from clapboard.store import Store
 
 
@@ -30,7 +29,7 @@ def ledger_report(store: Store, project: int) -> LedgerReport:
     left_out = LeftOut()
     if label_space := known_label_space(store, project):
         standing = renamed(standing, renames, label_space)
-        left_out = consensus(standing, label_space).left_out
+        left_out = agreement(store, project, label_space).left_out
     rates = acceptance(standing)
     figures = {field.name: getattr(rates, field.name) for field in fields(rates)}
     names = display_names(rates.by_annotator, store.ledger.annotators())

@@ -87,7 +87,7 @@ def reconcile(
     cycle.label_config = project.label_config if states_visibility(project.label_config) else ""
     if changed_since is not None:
         _enter_changed(store, client, cycle, changed_since, on_task)
-    if changed_since is None or len(store.ledger.revisions(project_id)) != client.num_annotations(project_id):
+    if changed_since is None or store.annotations.count(project_id) != client.num_annotations(project_id):
         _enter_all(store, client, cycle, on_task)
     num_known, _ = store.tasks.count(project_id)
     if num_known > project.num_tasks:

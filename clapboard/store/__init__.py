@@ -10,6 +10,7 @@ from clapboard.feedback.suggestions import annotations_in, answered, changed_at
 from clapboard.settings import Settings
 from clapboard.settings.state_folder import make_state_folder
 from clapboard.store.access import AccessStore
+from clapboard.store.annotations import AnnotationStore
 from clapboard.store.audio_failures import AudioFailureStore
 from clapboard.store.catalog import Catalog
 from clapboard.store.clock import DatabaseClock
@@ -17,6 +18,7 @@ from clapboard.store.database import Database
 from clapboard.store.embeddings import EmbeddingStore
 from clapboard.store.inbox import Inbox
 from clapboard.store.jobs import Job, JobRequest, JobStore
+from clapboard.store.labels import LabelStore
 from clapboard.store.ledger import LedgerStore
 from clapboard.store.locks import LockStore
 from clapboard.store.plans import Plan, PlanStore
@@ -45,11 +47,13 @@ class Store:
         self.database = Database(url)
         self.clock = clock = clock or DatabaseClock(self.database)
         self.access = AccessStore(self.database)
+        self.annotations = AnnotationStore(self.database)
         self.catalog = Catalog(self.database, clock)
         self.embeddings = EmbeddingStore(self.database)
         self.audio_failures = AudioFailureStore(self.database, clock)
         self.inbox = Inbox(self.database, clock)
         self.jobs = JobStore(self.database, clock, max_attempts, model)
+        self.labels = LabelStore(self.database)
         self.ledger = LedgerStore(self.database)
         self.locks = LockStore(self.database, clock)
         self.plans = PlanStore(self.database, clock)

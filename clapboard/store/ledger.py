@@ -1,18 +1,19 @@
 """The ledger: the meaning of every event of the inbox, entered once. Append-only; it can be rebuilt from the inbox.
 
-Events may arrive late, twice and in any order, and several processes may enter them at once. Each annotation's latest
-revision stands. A deleted annotation stays deleted, unless reconciliation has seen it in Label Studio since.
+Events may arrive late, twice and in any order, and several processes may enter them at once. The transaction that
+enters an event also keeps what is derived from the entries up to date, see `annotations`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, Row, Select, Subquery, case, exists, func, select
+from sqlalchemy import Connection, exists, func, select
 
-from clapboard.feedback.entries import Entry, Outcome, entries
+from clapboard.feedback.entries import Entry, entries
 from clapboard.feedback.people import names_in
+from clapboard.store.annotations import ENTRY_COLUMNS, AnnotationStore, Entered, entry_of, lock_ledger
 from clapboard.store.database import Database
 from clapboard.store.inbox import Event, Inbox
 from clapboard.store.schema import annotators, ledger, ledger_events
@@ -43,6 +44,7 @@ class LedgerStore:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._annotations = AnnotationStore(database)
 
     def catch_up(self) -> int:
         """Enter all events of the inbox that haven't been yet. Returns how many entries this call added.
@@ -52,9 +54,11 @@ class LedgerStore:
         num_entered = 0
         while events := self.unread():
             with self._db.write() as connection:
-                for event in events:
-                    new = entries(event)
-                    num_entered += len(new) if self._append(connection, event, new) else 0
+                lock_ledger(connection)
+                read = [(event, entries(event)) for event in events]
+                entered = [(event, new) for event, new in read if self._append(connection, event, new)]
+                self._derive(connection, entered)
+            num_entered += sum(len(new) for _, new in entered)
         return num_entered
 
     def unread(self, limit: int = _EVENTS_AT_ONCE) -> list[Event]:
@@ -76,29 +80,18 @@ class LedgerStore:
     def append(self, event: Event, new: Sequence[Entry]) -> bool:
         """Enter the event's entries; False if the event had been entered already."""
         with self._db.write() as connection:
-            return self._append(connection, event, new)
+            lock_ledger(connection)
+            is_new = self._append(connection, event, new)
+            self._derive(connection, [(event, new)] if is_new else [])
+        return is_new
 
     def num_entries(self, project: int) -> int:
         """How many entries the project has. The ledger is append-only, so an equal number means nothing has changed."""
-        with self._db.read() as connection:
-            query = select(func.count()).select_from(ledger).where(ledger.c.project == project)
-            return int(connection.scalar(query) or 0)
+        return self._annotations.num_entries(project)
 
-    def tasks_since(self, project: int, since: float) -> set[int]:
-        """The tasks with entries from events that were received after `since`, by our clock."""
-        is_later = (ledger.c.project == project) & (inbox_table.c.received_at > since)
-        query = (
-            select(ledger.c.task).distinct().join(inbox_table, inbox_table.c.id == ledger.c.inbox_id).where(is_later)
-        )
-        with self._db.read() as connection:
-            return set(connection.scalars(query))
-
-    def standing(self, project: int) -> list[Entry]:
-        """The entries of each annotation's latest revision, in the order of annotations."""
-        latest = _latest(project)
-        query = select(latest).where(latest.c.place == 1).order_by(latest.c.annotation, latest.c.position)
-        with self._db.read() as connection:
-            return [_entry(row) for row in connection.execute(query)]
+    def standing(self, project: int, tasks: Iterable[int] | None = None) -> list[Entry]:
+        """The entries of each annotation's latest revision, in the order of annotations; of all tasks, or of some."""
+        return self._annotations.standing(project, tasks)
 
     def annotators(self) -> dict[int, str]:
         """The names of Label Studio's users, by id, as far as they are known."""
@@ -118,10 +111,7 @@ class LedgerStore:
 
     def revisions(self, project: int) -> dict[int, float]:
         """By annotation, its latest revision, even if it has no labels."""
-        latest = _latest(project)
-        query = select(latest.c.annotation, latest.c.revision).where(latest.c.place == 1).distinct()
-        with self._db.read() as connection:
-            return {row.annotation: row.revision for row in connection.execute(query)}
+        return self._annotations.revisions(project)
 
     def replay(self, inbox: Inbox) -> Replay:
         """Read the inbox from its beginning and compare its meaning with the ledger."""
@@ -143,7 +133,7 @@ class LedgerStore:
 
     def _append(self, connection: Connection, event: Event, new: Sequence[Entry]) -> bool:
         """Enter the event's entries; False if it isn't new, or if another process enters it at this moment."""
-        marker = self._db.insert(ledger_events).values(inbox_id=event.id, reconciled=event.body.get("source") == "sync")
+        marker = self._db.insert(ledger_events).values(inbox_id=event.id, reconciled=_is_reconciled(event))
         if connection.scalar(marker.on_conflict_do_nothing().returning(ledger_events.c.inbox_id)) is None:
             return False
         rows = [asdict(entry) | {"inbox_id": event.id, "position": position} for position, entry in enumerate(new)]
@@ -151,6 +141,11 @@ class LedgerStore:
             connection.execute(ledger.insert(), rows)
         self._name(connection, names_in(event.body))
         return True
+
+    def _derive(self, connection: Connection, entered: Sequence[tuple[Event, Sequence[Entry]]]) -> None:
+        self._annotations.enter(
+            connection, [Entered(event.id, event.received_at, _is_reconciled(event), new) for event, new in entered]
+        )
 
     def _name(self, connection: Connection, names: Mapping[int, str]) -> None:
         statement = self._db.insert(annotators)
@@ -165,45 +160,13 @@ class LedgerStore:
     def _entered(self, *, after_id: int, to_id: int) -> dict[int, list[Entry]]:
         """By event in the range, its entries in the ledger; without the events that haven't been entered."""
         events = select(ledger_events.c.inbox_id).where(ledger_events.c.inbox_id.between(after_id + 1, to_id))
-        rows = select(ledger).where(ledger.c.inbox_id.between(after_id + 1, to_id))
+        rows = select(*ENTRY_COLUMNS, ledger.c.inbox_id).where(ledger.c.inbox_id.between(after_id + 1, to_id))
         with self._db.read() as connection:
             entered: dict[int, list[Entry]] = {number: [] for number in connection.scalars(events)}
-            for row in connection.execute(rows.order_by(ledger.c.inbox_id, ledger.c.position)):
-                entered.setdefault(row.inbox_id, []).append(_entry(row))
+            for *entry, inbox_id in connection.execute(rows.order_by(ledger.c.inbox_id, ledger.c.position)):
+                entered.setdefault(inbox_id, []).append(entry_of(entry))
         return entered
 
 
-def _latest(project: int) -> Subquery:
-    """The project's entries, ranked: those of an annotation's latest revision have place 1.
-
-    If one revision came in several events, the first one counts. Deleted annotations are left out.
-    """
-    place = func.dense_rank().over(
-        partition_by=ledger.c.annotation, order_by=[ledger.c.revision.desc(), ledger.c.inbox_id]
-    )
-    return (
-        select(*ledger.c, place.label("place"))
-        .where(ledger.c.project == project, ledger.c.outcome != Outcome.WITHDRAWN)
-        .where(ledger.c.annotation.not_in(_deleted(project)))
-        .subquery()
-    )
-
-
-def _deleted(project: int) -> Select[tuple[int]]:
-    """The annotations that were deleted, and that reconciliation hasn't seen since."""
-    withdrawn = ledger.c.outcome == Outcome.WITHDRAWN
-    seen = ledger_events.c.reconciled & ~withdrawn
-    last_withdrawn = func.max(case((withdrawn, ledger.c.inbox_id), else_=0))
-    last_seen = func.max(case((seen, ledger.c.inbox_id), else_=0))
-    return (
-        select(ledger.c.annotation)
-        .join(ledger_events, ledger_events.c.inbox_id == ledger.c.inbox_id)
-        .where(ledger.c.project == project)
-        .group_by(ledger.c.annotation)
-        .having(last_withdrawn > last_seen)
-    )
-
-
-def _entry(row: Row[tuple[object, ...]]) -> Entry:
-    content = {column.name: row._mapping[column.name] for column in fields(Entry)}
-    return Entry(**content | {"outcome": Outcome(row.outcome)})
+def _is_reconciled(event: Event) -> bool:
+    return event.body.get("source") == "sync"

@@ -299,6 +299,70 @@ ledger_events = Table(
     Column("reconciled", Boolean, nullable=False),  # it came from reconciliation, not from a webhook
 )
 
+# Derived from the ledger in the transaction that enters an event: which event each annotation stands by.
+annotation_states = Table(
+    "annotation_states",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("annotation", BigInteger, primary_key=True, autoincrement=False),
+    Column("task", BigInteger, nullable=False),
+    Column("revision", Float, nullable=False),
+    Column("inbox_id", BigInteger, nullable=False),  # the first event of its latest revision; 0: none but deletions
+    Column("model_version", String, nullable=False),  # of the suggestion in view
+    Column("withdrawn_by", BigInteger, nullable=False),  # the newest event that deleted it; 0: none
+    Column("seen_by", BigInteger, nullable=False),  # the newest reconciliation that found it; 0: none
+    Column("stands", Boolean, nullable=False),
+    Index("annotation_states_by_task", "project", "task"),
+)
+
+# Derived from the annotations: what each task's annotators agree on.
+labelled_tasks = Table(
+    "labelled_tasks",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("task", BigInteger, primary_key=True, autoincrement=False),
+    # The generation of `learning` that the labels are of; 0: an event has come since.
+    Column("generation", Integer, nullable=False, default=0),
+    Column("received_at", Float, nullable=False),  # when the newest event about it arrived
+    Column("labels", JSON, nullable=False),  # by control, see agreed_labels
+    Column("left_out", JSON, nullable=False),  # what isn't learnt from, and why
+    Index("labelled_tasks_by_generation", "project", "generation", "task"),
+    Index("labelled_tasks_by_arrival", "project", "received_at"),
+)
+
+# The tasks that have each label, in the order in which samples are drawn.
+agreed_labels = Table(
+    "agreed_labels",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("label_key", BigInteger, primary_key=True, autoincrement=False),  # see label_counts
+    Column("draw", BigInteger, primary_key=True, autoincrement=False),  # a hash of the task's id
+    Column("task", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+# How many tasks have each label, or are left out for each reason.
+label_counts = Table(
+    "label_counts",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("label_key", BigInteger, primary_key=True, autoincrement=False),  # a hash of the next three, which are long
+    Column("reason", String, nullable=False),  # see task_labels.Reason
+    Column("control", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("num_tasks", BigInteger, nullable=False),
+)
+
+# What is kept between two learnings of a project.
+learning = Table(
+    "learning",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("num_entries", BigInteger, nullable=False, default=0),  # in the ledger
+    Column("rules", String, nullable=False, default=""),  # a hash of the labels' names that `generation` is of
+    Column("generation", Integer, nullable=False, default=0),
+)
+
 # The password that `clapboard connect` made because the operator had set none; a single row.
 credentials = Table(
     "credentials",

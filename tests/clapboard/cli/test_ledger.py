@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from clapboard.settings import Settings
 from clapboard.store import Store
-from clapboard.store.schema import ledger
+from clapboard.store.schema import annotation_states, label_counts, ledger
 from tests.clapboard.cli.conftest import Clapboard, lines
 from tests.support.annotation_events import PROJECT, annotation, bulk, clip, said, suggestion
 
@@ -98,7 +98,20 @@ def test_a_replay_says_whether_the_ledger_agrees(clapboard: Clapboard, store: St
     assert (done.exit_code, done.stdout) == (1, "The ledger differs from the inbox in 1 of 3 events: 2.\n")
     done = clapboard("ledger", "-p", str(PROJECT), "--replay", "--json")
     assert done.exit_code == 1
-    assert lines(done) == [{"agrees": False, "events": 3, "entries": 3, "differing": [2]}]
+    assert lines(done) == [{"agrees": False, "events": 3, "entries": 3, "differing": [2], "rebuilt": []}]
+
+
+def test_a_replay_mends_labels_that_differ_from_the_ledger(clapboard: Clapboard, store: Store) -> None:
+    store.catalog.put_project(PROJECT, CONFIG, "v1")
+    assert clapboard("ledger", "-p", str(PROJECT), "--replay").exit_code == 0
+    with store.database.write() as connection:
+        connection.execute(update(annotation_states).where(annotation_states.c.annotation == 1).values(stands=False))
+        connection.execute(update(label_counts).values(num_tasks=7))
+    done = clapboard("ledger", "-p", str(PROJECT), "--replay")
+    assert done.exit_code == 1
+    sentence = f"The labels kept of project {PROJECT} differed from the ledger in 1 task and 3 counts; they are derived"
+    assert sentence in " ".join(done.stdout.split())
+    assert clapboard("ledger", "-p", str(PROJECT), "--replay").exit_code == 0
 
 
 def test_a_project_is_needed(clapboard: Clapboard) -> None:
