@@ -114,7 +114,7 @@ def _fit_control(zero_shot: ControlHead, labelled: LabelledEmbeddings, pool: Arr
 
     variance = _prior_variance(loss(offset)[0], targets, clip_weights, multiple)
     bias_feature = np.full((len(embeddings), 1), float(multiple))  # the last column of U: each class's bias
-    features = np.hstack([(embeddings - mean) / radius, bias_feature])
+    features = np.hstack([(embeddings - mean) / radius, bias_feature]).astype(np.float32)
     class_rows: Matrix = np.zeros((len(text_rows), features.shape[1]))  # U [L, D + 1]; zero for classes without labels
     class_rows[has_labels] = _fit_class_rows(features, offset, loss, variance)
 
@@ -197,29 +197,27 @@ def _hessian(function: Loss, point: Matrix) -> Matrix:
 # Step 2: the class rows
 
 
-def _fit_class_rows(features: Matrix, offset: Matrix, loss: Loss, variance: float) -> Matrix:
+def _fit_class_rows(features: Array, offset: Matrix, loss: Loss, variance: float) -> Matrix:
     """The posterior mode of U `[C, D]` under N(0, variance), from features `[N, D]` and the offset's logits `[N, C]`.
 
     It is sought as U = V A⁻¹ with A Aᵀ = c ΦᵀΦ + I / variance. That is roughly the objective's curvature, so that a few
-    steps are enough.
+    steps are enough. The products with Φ, nearly all of the work, are in single precision.
     """
-    gram = _CURVATURE * features.T @ features
+    gram = _CURVATURE * (features.T @ features).astype(np.float64)
     gram[np.diag_indices_from(gram)] += 1.0 / variance
-    factor = cholesky(gram, lower=True, check_finite=False)  # A
-    basis = solve_triangular(factor, features.T, lower=True, check_finite=False).T  # Φ A⁻ᵀ [N, D]
+    inverse = solve_triangular(cholesky(gram, lower=True, check_finite=False), np.eye(len(gram)), lower=True)  # A⁻¹
 
     def negative_log_posterior(flat_rows: Matrix) -> tuple[float, Matrix]:
-        rows = flat_rows.reshape(-1, basis.shape[1])  # V
-        class_logits = basis @ rows.T
-        value, gradient = loss(offset + class_logits)
-        value += 0.5 * float(np.square(rows).sum() - _CURVATURE * np.square(class_logits).sum())  # |U|² / 2 variance
-        return value, (rows + (gradient - _CURVATURE * class_logits).T @ basis).ravel()
+        rows = flat_rows.reshape(-1, len(inverse)) @ inverse  # U
+        value, gradient = loss(offset + features @ rows.T.astype(np.float32))
+        value += 0.5 * float(np.square(rows).sum()) / variance
+        return value, ((gradient.T.astype(np.float32) @ features + rows / variance) @ inverse.T).ravel()
 
-    start = np.zeros(offset.shape[1] * basis.shape[1])
+    start = np.zeros(offset.shape[1] * len(inverse))
     options = {"maxiter": _MAX_STEPS, "ftol": _TOLERANCE}
     mode = minimize(negative_log_posterior, start, jac=True, method="L-BFGS-B", options=options).x
-    rows: Matrix = solve_triangular(factor, mode.reshape(-1, basis.shape[1]).T, lower=True, trans="T").T
-    return rows
+    class_rows: Matrix = mode.reshape(-1, len(inverse)) @ inverse
+    return class_rows
 
 
 # The losses

@@ -6,7 +6,7 @@ from clapboard.installation.public_address import audio_sources
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.labels.label_config import parse_label_config
 from clapboard.plurals import counted, plural
-from clapboard.project.agreement import agreement
+from clapboard.project.agreement import refresh_labels
 from clapboard.project.known_tasks import rekey_tasks
 from clapboard.project.sync import reconcile
 from clapboard.queue.celery_app import LEARN
@@ -38,7 +38,7 @@ PUSHING_S = 1.0
 
 
 class LearningJobs:
-    """Runs these jobs. It remembers between them when each project may be changed again."""
+    """Runs these jobs. What they remember from one to the next is in the store, for the workers of all machines."""
 
     def __init__(
         self,
@@ -60,8 +60,6 @@ class LearningJobs:
         self._pruner = pruner
         self._finetuner = finetuner
         self._sources = audio_sources(settings, store)
-        self._rests_until: dict[int, float] = {}
-        self._channels: dict[int, str] = {}  # the channel that a project's tasks are keyed by
         self._prune_due_at: dict[int, float] = {}
 
     @property
@@ -71,7 +69,7 @@ class LearningJobs:
 
     def _learn(self, job: Job) -> str:
         began_at = self._store.clock()
-        if (rest_s := self._rests_until.get(job.project, 0.0) - began_at) > 0:
+        if (rest_s := self._store.learning.rests_until(job.project) - began_at) > 0:
             raise PutOff(rest_s, "Label Studio rests from the last change")
         self._follow_channel(job.project)
         refitted = self._refitter.run(job.project, on_page=self._pace(job).advance)
@@ -80,7 +78,7 @@ class LearningJobs:
             raise PutOff(PUSHING_S, f"{_still(refitted.num_waiting)} to be embedded or pushed")
         if refitted.changed:
             now = self._store.clock()
-            self._rests_until[job.project] = now + REST * (now - began_at)
+            self._store.learning.rest(job.project, now + REST * (now - began_at))
         if refitted.num_missing:  # once embedded, they are learnt from: their labels, and what they add to the pool
             raise PutOff(EMBEDDING_S, f"{refitted}; {_still(refitted.num_missing)} to be embedded")
         return str(refitted)
@@ -88,9 +86,9 @@ class LearningJobs:
     def _follow_channel(self, project: int) -> None:
         """If the label config names another channel than before, key the project's tasks by that one."""
         channel = parse_label_config(self._store.catalog.project(project).label_config).channel
-        if self._channels.get(project) != channel:
+        if self._store.learning.channel(project) != channel:
             rekey_tasks(self._store, self._sources, project, channel)
-        self._channels[project] = channel
+            self._store.learning.put_channel(project, channel)
 
     def _promote(self, job: Job) -> str:
         self._store.ledger.catch_up()
@@ -144,7 +142,8 @@ class LearningJobs:
         if finetuned.promote:
             self._queue.add(LEARN, [JobRequest("promote", job.project, model_version=finetuned.model_version)])
         label_space = parse_label_config(self._store.catalog.project(job.project).label_config)
-        left_out = agreement(self._store, job.project, label_space).left_out.sentence
+        refresh_labels(self._store, job.project, label_space)
+        left_out = self._store.labels.counts(job.project).left_out
         return f"{finetuned.reason} {left_out}".rstrip()
 
     def _pace(self, job: Job) -> Pace:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from clapboard.labels.label_config import parse_label_config
 from clapboard.labels.label_space import LabelSpace
 from clapboard.plurals import counted
-from clapboard.project.agreement import agreement
+from clapboard.project.agreement import refresh_labels
 from clapboard.project.serving import Serving, find_serving
 from clapboard.settings import Settings
 from clapboard.store import Store
@@ -18,7 +18,8 @@ from clapboard.suggest import prediction
 from clapboard.suggest.head import ZERO_SHOT, Head
 from workers.encoder_pool import EncoderPool
 from workers.head_cache import HeadCache
-from workers.head_fitting import embedding_pool, fit, is_noticeable
+from workers.head_fitting import fit, is_noticeable
+from workers.label_sample import LabelSampler
 from workers.rollout import Rollout, Takeover
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Refitter:
         self._encoders = encoders
         self._heads = heads
         self._rollout = rollout
+        self._sampler = LabelSampler(store)
 
     def run(self, project: int, *, on_page: OnPage = lambda _num_tasks: None) -> Refitted:
         """Enter new events in the ledger, fit a head and roll it out.
@@ -133,9 +135,9 @@ class Refitter:
         promoted = self._store.versions.promoted(project)
         serving = find_serving(self._store, self._settings.model, project, label_space)
         num_entries = self._store.ledger.num_entries(project)
-        agreed = agreement(self._store, project, label_space)
-        embeddings = embedding_pool(self._store, project, serving.encoder, set(agreed.labels))
-        fitted = fit(label_space, self._head(serving, ZERO_SHOT), agreed.labels, embeddings)
+        refresh_labels(self._store, project, label_space)
+        sample = self._sampler.draw(project, label_space, serving.encoder)
+        fitted = fit(label_space, self._head(serving, ZERO_SHOT), sample)
         name = fitted.head.name if fitted.num_labels else ZERO_SHOT
         version = _version(
             project,
@@ -148,11 +150,13 @@ class Refitter:
                 "num_entries": num_entries,
             },
         )
-        left_out = agreed.left_out.sentence
+        left_out = self._store.labels.counts(project).left_out
         if version.model_version == serving.model_version:
             is_worth_it = self._others_predicted(project, promoted, version.model_version)
         else:
-            is_worth_it = is_noticeable(label_space, self._head(serving, serving.head), fitted.head, embeddings)
+            is_worth_it = is_noticeable(
+                label_space, self._head(serving, serving.head), fitted.head, sample.pool.values()
+            )
         if not is_worth_it:
             return Refitted(serving.model_version, fitted.num_labels, 0, changed=False, left_out=left_out)
         is_new = self._store.versions.put(version, fitted.head if fitted.num_labels else None)

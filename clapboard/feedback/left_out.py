@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clapboard.plurals import counted
@@ -40,19 +40,27 @@ class LeftOut:
     @property
     def sentence(self) -> str:
         """All reasons but skipping, which was intended, in a sentence; empty if there are none."""
-        reasons = [f"{counted(len(tie.tasks), 'task')} without a majority for “{tie.control}”" for tie in self.ties]
-        reasons += [
-            f"{counted(len(several.tasks), 'task')} with several labels for “{several.control}”, which takes one"
-            for several in self.several
-        ]
-        reasons += [
-            f"{counted(len(unknown.tasks), 'task')} labelled “{unknown.label}”" for unknown in self.unknown[:_NAMED]
-        ]
-        if len(self.unknown) > _NAMED:
-            reasons.append(f"{counted(len(self.unknown) - _NAMED, 'other label')}")
-        if self.unknown:
-            reasons[-1] += ", which the label config doesn't have (any more)"
-        return f"Left out of learning: {'; '.join(reasons)}." if reasons else ""
+        return left_out_sentence(
+            [(tie.control, len(tie.tasks)) for tie in self.ties],
+            [(several.control, len(several.tasks)) for several in self.several],
+            [(unknown.label, len(unknown.tasks)) for unknown in self.unknown],
+        )
+
+
+def left_out_sentence(
+    ties: Sequence[tuple[str, int]], several: Sequence[tuple[str, int]], unknown: Sequence[tuple[str, int]]
+) -> str:
+    """The sentence from numbers of tasks: by control for ties and several labels, by label for unknown ones."""
+    reasons = [f"{counted(number, 'task')} without a majority for “{control}”" for control, number in ties]
+    reasons += [
+        f"{counted(number, 'task')} with several labels for “{control}”, which takes one" for control, number in several
+    ]
+    reasons += [f"{counted(number, 'task')} labelled “{label}”" for label, number in unknown[:_NAMED]]
+    if len(unknown) > _NAMED:
+        reasons.append(f"{counted(len(unknown) - _NAMED, 'other label')}")
+    if unknown:
+        reasons[-1] += ", which the label config doesn't have (any more)"
+    return f"Left out of learning: {'; '.join(reasons)}." if reasons else ""
 
 
 class LeftOutCollector:

@@ -19,6 +19,7 @@ from clapboard.store.embeddings import EmbeddingStore
 from clapboard.store.inbox import Inbox
 from clapboard.store.jobs import Job, JobRequest, JobStore
 from clapboard.store.labels import LabelStore
+from clapboard.store.learning import LearningStore
 from clapboard.store.ledger import LedgerStore
 from clapboard.store.locks import LockStore
 from clapboard.store.plans import Plan, PlanStore
@@ -54,6 +55,7 @@ class Store:
         self.inbox = Inbox(self.database, clock)
         self.jobs = JobStore(self.database, clock, max_attempts, model)
         self.labels = LabelStore(self.database)
+        self.learning = LearningStore(self.database)
         self.ledger = LedgerStore(self.database)
         self.locks = LockStore(self.database, clock)
         self.plans = PlanStore(self.database, clock)

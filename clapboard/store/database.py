@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from sqlalchemy import (
     JSON,
-    BigInteger,
     Column,
     ColumnElement,
     Connection,
@@ -111,15 +110,15 @@ class Database:
         statement: type[Insert] = postgresql.Insert if self.engine.dialect.name == "postgresql" else sqlite.Insert
         return statement(table)
 
-    def among(self, column: Column[Any], numbers: str) -> ColumnElement[bool]:
-        """The condition that the column is in the list of numbers that the statement gets as the parameter `numbers`.
+    def among(self, column: Column[Any], listed: str) -> ColumnElement[bool]:
+        """The condition that the column is in the list that the statement gets as the parameter of that name.
 
         The list is a single parameter, so that the statement is compiled only once and the list has no length limit.
         """
         if self.engine.dialect.name == "postgresql":
-            return column == any_(bindparam(numbers, type_=postgresql.ARRAY(BigInteger)))
-        listed = func.json_each(bindparam(numbers, type_=JSON)).table_valued("value")
-        return column.in_(select(listed.c.value))
+            return column == any_(bindparam(listed, type_=postgresql.ARRAY(type(column.type))))
+        values = func.json_each(bindparam(listed, type_=JSON)).table_valued("value")
+        return column.in_(select(values.c.value))
 
     def close(self) -> None:
         """Close all connections."""

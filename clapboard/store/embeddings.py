@@ -179,13 +179,13 @@ class EmbeddingStore:
         expected = {recording.sha256: recording.num_windows for recording in wanted}
         rows: dict[str, list[bytes]] = {sha256: [] for sha256 in expected}
         with self._db.read() as connection:
+            query = (
+                select(embeddings.c.sha256, embeddings.c.vector)
+                .where(self._db.among(embeddings.c.sha256, "contents"), _of_encoder(encoder_version, dtype))
+                .order_by(embeddings.c.sha256, embeddings.c.window_index)
+            )
             for chunk in in_chunks(expected):
-                query = (
-                    select(embeddings.c.sha256, embeddings.c.vector)
-                    .where(embeddings.c.sha256.in_(chunk), _of_encoder(encoder_version, dtype))
-                    .order_by(embeddings.c.sha256, embeddings.c.window_index)
-                )
-                for sha256, vector in connection.execute(query):
+                for sha256, vector in connection.execute(query, {"contents": chunk}):
                     rows[sha256].append(vector)
         return {
             sha256: np.frombuffer(b"".join(vectors), "<f4").reshape(len(vectors), -1)

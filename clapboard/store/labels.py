@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from clapboard.feedback.consensus import Consensus
+from clapboard.feedback.left_out import left_out_sentence
 from clapboard.feedback.task_labels import (
     Count,
     LabelledTask,
@@ -47,6 +48,16 @@ class LabelCounts:
     def of_label(self, control: str, label: str) -> int:
         """How many tasks have the label; the empty label: none of the control's."""
         return self.num_tasks.get(Count(Reason.LABEL, control, label), 0)
+
+    @property
+    def left_out(self) -> str:
+        """What isn't learnt from, in a sentence; empty if there is nothing."""
+        ordered = sorted(self.num_tasks.items())
+        return left_out_sentence(
+            [(count.control, number) for count, number in ordered if count.reason is Reason.TIE],
+            [(count.control, number) for count, number in ordered if count.reason is Reason.SEVERAL],
+            [(count.label, number) for count, number in ordered if count.reason is Reason.UNKNOWN],
+        )
 
 
 class LabelStore:

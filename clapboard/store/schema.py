@@ -147,7 +147,9 @@ tasks = Table(
     Column("uri_key", String, nullable=False),
     Column("source", String, nullable=False),  # the recording it was cut from, which is never split
     Column("set_aside", Boolean, key="held_out", nullable=False),  # drawn for the test split
+    Column("draw", BigInteger, nullable=False),  # its place in a random order, see task_labels.draw
     Index("tasks_by_address", "uri_key", "project"),
+    Index("tasks_by_draw", "project", "draw"),
 )
 
 tabs = Table(
@@ -361,6 +363,8 @@ learning = Table(
     Column("num_entries", BigInteger, nullable=False, default=0),  # in the ledger
     Column("rules", String, nullable=False, default=""),  # a hash of the labels' names that `generation` is of
     Column("generation", Integer, nullable=False, default=0),
+    Column("rests_until", Float, nullable=False, default=0.0),  # Label Studio rests from the last rollout
+    Column("channel", String),  # the channel that the project's tasks are keyed by; null: unknown
 )
 
 # The password that `clapboard connect` made because the operator had set none; a single row.

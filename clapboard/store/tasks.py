@@ -10,11 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, exists, func, or_, select
+from sqlalchemy import Connection, delete, exists, func, or_, select
 
+from clapboard.feedback.task_labels import draw
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.embeddings import Recording
 from clapboard.store.schema import predictions, recordings, tasks
+
+_WALKED = 5
+"""How many times as many tasks a sample is sought among as it has: some are held out, others aren't embedded yet."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class TaskStore:
         rows = [
             {"project": project, "task": task.task}
             | {name: getattr(task, name) for name in fresh}
-            | {"held_out": task.held_out and not task.is_twin}
+            | {"held_out": task.held_out and not task.is_twin, "draw": draw(project, task.task)}
             for task in sorted(seen, key=lambda task: task.task)
         ]
         if not rows:
@@ -99,6 +103,43 @@ class TaskStore:
                     pairs.append((_known(row), Recording(row.sha256, row.num_windows, row.duration_s)))
         return sorted(pairs, key=lambda pair: pair[0].task)
 
+    def learnable(self, project: int, task_ids: Sequence[int]) -> dict[int, Recording]:
+        """By task, the recordings of those of the tasks that have been read and aren't held out."""
+        chosen = self._db.among(tasks.c.task, "tasks")
+        query = select(*_RECORDING).select_from(_READ).where(_not_drawn(project), chosen)
+        with self._db.read() as connection:
+            rows = [row for chunk in in_chunks(sorted(task_ids)) for row in connection.execute(query, {"tasks": chunk})]
+            return self._without_twins(connection, project, rows)
+
+    def sample(self, project: int, limit: int) -> dict[int, Recording]:
+        """The same of up to `limit` tasks, drawn at random, but the same ones in every process.
+
+        They are sought among the first `limit` · `_WALKED` of the draw, so that the cost doesn't grow with the project.
+        """
+        first = select(tasks).where(tasks.c.project == project).order_by(tasks.c.draw).limit(limit * _WALKED).subquery()
+        query = (
+            select(first.c.task, recordings.c.sha256, recordings.c.num_windows, recordings.c.duration_s)
+            .join(recordings, recordings.c.uri_key == first.c.uri_key)
+            .where(first.c.held_out.is_(False))
+            .order_by(first.c.draw)
+            .limit(limit)
+        )
+        with self._db.read() as connection:
+            return self._without_twins(connection, project, connection.execute(query).all())
+
+    def _without_twins(self, connection: Connection, project: int, rows: Sequence[Any]) -> dict[int, Recording]:
+        """The rows' recordings by task, without those whose content is also that of a held-out task."""
+        is_drawn = (tasks.c.project == project) & tasks.c.held_out.is_(True)
+        query = select(recordings.c.sha256).distinct().select_from(_READ)
+        query = query.where(is_drawn, self._db.among(recordings.c.sha256, "contents"))
+        contents = sorted({row.sha256 for row in rows})
+        held_out = {sha for chunk in in_chunks(contents) for sha in connection.scalars(query, {"contents": chunk})}
+        return {
+            row.task: Recording(row.sha256, row.num_windows, row.duration_s)
+            for row in rows
+            if row.sha256 not in held_out
+        }
+
     def suggested_contents(self, project: int) -> set[str]:
         """The sha256 of the recordings that have a suggestion in a task that wasn't drawn to be held out.
 
@@ -131,6 +172,7 @@ class TaskStore:
 
 
 _READ = tasks.join(recordings, tasks.c.uri_key == recordings.c.uri_key)
+_RECORDING = (tasks.c.task, recordings.c.sha256, recordings.c.num_windows, recordings.c.duration_s)
 _MAYBE_READ = tasks.outerjoin(recordings, tasks.c.uri_key == recordings.c.uri_key)
 
 _drawn = tasks.alias("drawn")
