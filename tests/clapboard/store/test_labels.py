@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from clapboard.feedback.entries import entries
 from clapboard.feedback.renames import Rename
 from clapboard.feedback.task_labels import LabelRules, by_task, draw
 from clapboard.labels.label_config import parse_label_config
 from clapboard.store import Store
+from clapboard.store.schema import metadata
+from clapboard.store.tasks import KnownTask
 from tests.support.annotation_events import (
     CREATED,
     UPDATED,
@@ -207,3 +210,32 @@ def test_samples_are_drawn_by_label_the_same_everywhere(open_store: Callable[[],
     assert first == sorted(range(1, 41), key=lambda task: draw(project, task))[:10] != sorted(first)
     assert stores[1].labels.first_drawn(project, "clip", "rain", 10) == [50]
     assert stores[1].labels.first_drawn(project, "also", "", 10) == [51]  # none of the control's labels apply
+
+
+def test_a_store_of_before_gets_all_of_it_when_it_is_opened(open_store: Callable[[], Store]) -> None:
+    old, project = open_store(), next(projects)
+    receive(old, project, said(annotation(1, DOG)), said(annotation(2, RAIN, by=2), UPDATED), deleted(1), deleted(99))
+    receive(old, project, in_the_api(said(annotation(1, DOG, second=3))), bulk(annotation(4, DOG, task=12)))
+    old.tasks.put(project, [KnownTask(task, f"u{task}", f"k{task}", "s", False) for task in (11, 12)])
+    assert_as_recomputed(old, project, "all")
+    derived = ("annotation_states", "labelled_tasks", "agreed_labels", "label_counts", "learning")
+    before = {table: _rows(old, table) for table in (*derived, "tasks")}
+    with old.database.write() as connection:
+        for statement in (
+            *(f"DROP TABLE {table}" for table in derived),
+            "DROP INDEX tasks_by_draw",
+            "ALTER TABLE tasks DROP COLUMN draw",
+            "UPDATE clapboard_revision SET version_num = '0005'",
+        ):
+            connection.exec_driver_sql(statement)
+    new = open_store()
+    assert_as_recomputed(new, project, "all")
+    for table, rows in before.items():
+        assert _rows(new, table) == rows, table
+
+
+def _rows(store: Store, table: str) -> list[str]:
+    with store.database.read() as connection:
+        return sorted(
+            str(sorted(row._mapping.items(), key=str)) for row in connection.execute(select(metadata.tables[table]))
+        )
