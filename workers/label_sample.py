@@ -1,8 +1,9 @@
 """Which labels a head is fitted to, and which clips it is centred on: all in a small project, a sample in a large one.
 
 The sample is bounded by the work of a fit, so that a label costs the same in a project of any size. It is stratified:
-each label gets an equal share, and rare labels all their clips. Which clips, a hash of their tasks decides, so that
-every process fits the same head, and a further label changes the sample by a few clips at most.
+each label gets an equal share, and rare labels all their clips. A clip counts for all those that it was drawn from, so
+that frequent labels stay frequent. Which clips, a hash of their tasks decides: every process fits the same head, and a
+further label changes the sample by a few clips at most.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from clapboard.suggest.scoring import Array, mean_direction
 POOL_SIZE = 2_000
 """How many clips a head is centred on at most, and how many tell whether people would notice it."""
 
-_FIT_WORK = 50_000_000
-"""How many clips · dimensions · (labels + `_FIXED_WORK`) a fit of all controls may take: 0.2 s on one core."""
+_FIT_WORK = 40_000_000
+"""How many clips · dimensions · (labels + `_FIXED_WORK`) the fits of all controls may take: 0.2 s on one core."""
 _FIXED_WORK = 12
-_LEAST_CLIPS = 1_000
+_LEAST_CLIPS = 1_500
 _WINDOWS_AT_ONCE = 20_000
 
 
@@ -106,13 +107,12 @@ def clips_per_control(label_space: LabelSpace, dim: int) -> int:
 def quotas(totals: Mapping[str, int], num_clips: int) -> dict[str, int]:
     """How many clips of each label to draw, from how many it has: all if they are few enough.
 
-    A quarter is shared out evenly, for rare labels; the others as the labels are distributed.
+    Else each label gives the same number, and those that have fewer give all.
     """
-    total = sum(totals.values())
-    if total <= num_clips:
+    if sum(totals.values()) <= num_clips:
         return dict(totals)
-    even = _even(sorted(totals.values()), num_clips // 4)
-    return {name: min(number, max(even, number * num_clips // total)) for name, number in totals.items()}
+    even = _even(sorted(totals.values()), num_clips)
+    return {name: min(number, even) for name, number in totals.items()}
 
 
 def _even(totals: Sequence[int], num_clips: int) -> int:

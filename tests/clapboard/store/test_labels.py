@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import MetaData, create_engine, select
 
 from clapboard.feedback.entries import entries
 from clapboard.feedback.renames import Rename
 from clapboard.feedback.task_labels import LabelRules, by_task, draw
 from clapboard.labels.label_config import parse_label_config
 from clapboard.store import Store
+from clapboard.store.migrations import VERSIONS, numbered
+from clapboard.store.migrations.upgrade import upgrade
 from clapboard.store.schema import metadata
 from clapboard.store.tasks import KnownTask
 from tests.support.annotation_events import (
@@ -71,7 +74,7 @@ others = st.lists(st.sampled_from(["loud", "far"]), max_size=2, unique=True)
 
 
 @st.composite
-def annotations(draw_from: st.DrawFn) -> dict[str, Any]:
+def any_annotation(draw_from: st.DrawFn) -> dict[str, Any]:
     results = [clip(*draw_from(choices)), clip(*draw_from(others), control="also")]
     return annotation(
         draw_from(numbers),
@@ -85,9 +88,9 @@ def annotations(draw_from: st.DrawFn) -> dict[str, Any]:
 
 
 events = st.one_of(
-    st.builds(said, annotations(), st.sampled_from([CREATED, UPDATED])),
-    st.builds(lambda one: in_the_api(said(one, UPDATED)), annotations()),
-    st.lists(annotations(), min_size=1, max_size=3).map(lambda several: bulk(*several)),
+    st.builds(said, any_annotation(), st.sampled_from([CREATED, UPDATED])),
+    st.builds(lambda one: in_the_api(said(one, UPDATED)), any_annotation()),
+    st.lists(any_annotation(), min_size=1, max_size=3).map(lambda several: bulk(*several)),
     numbers.map(deleted),
     numbers.map(lambda number: in_the_api(deleted(number))),
 )
@@ -212,30 +215,30 @@ def test_samples_are_drawn_by_label_the_same_everywhere(open_store: Callable[[],
     assert stores[1].labels.first_drawn(project, "also", "", 10) == [51]  # none of the control's labels apply
 
 
-def test_a_store_of_before_gets_all_of_it_when_it_is_opened(open_store: Callable[[], Store]) -> None:
-    old, project = open_store(), next(projects)
-    receive(old, project, said(annotation(1, DOG)), said(annotation(2, RAIN, by=2), UPDATED), deleted(1), deleted(99))
-    receive(old, project, in_the_api(said(annotation(1, DOG, second=3))), bulk(annotation(4, DOG, task=12)))
-    old.tasks.put(project, [KnownTask(task, f"u{task}", f"k{task}", "s", False) for task in (11, 12)])
-    assert_as_recomputed(old, project, "all")
-    derived = ("annotation_states", "labelled_tasks", "agreed_labels", "label_counts", "learning")
-    before = {table: _rows(old, table) for table in (*derived, "tasks")}
-    with old.database.write() as connection:
-        for statement in (
-            *(f"DROP TABLE {table}" for table in derived),
-            "DROP INDEX tasks_by_draw",
-            "ALTER TABLE tasks DROP COLUMN draw",
-            "UPDATE clapboard_revision SET version_num = '0005'",
-        ):
-            connection.exec_driver_sql(statement)
-    new = open_store()
-    assert_as_recomputed(new, project, "all")
-    for table, rows in before.items():
-        assert _rows(new, table) == rows, table
+def test_a_store_of_before_gets_all_of_it_when_it_is_opened(url: str, tmp_path: Path) -> None:
+    project = next(projects)
+    (before,) = (numbered(file.name)[1] for file in VERSIONS.glob("*_derive_labels.py"))
+    with closing(Store(f"sqlite:///{tmp_path / 'source.db'}")) as source:
+        receive(source, project, said(annotation(1, DOG)), said(annotation(2, RAIN, by=2), UPDATED), deleted(1, 99))
+        receive(source, project, in_the_api(said(annotation(1, DOG, second=3))), bulk(annotation(4, DOG, task=12)))
+        source.tasks.put(project, [KnownTask(task, f"u{task}", f"k{task}", "s", False) for task in (11, 12)])
+        engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+        upgrade(engine, to=str(before))
+        old = MetaData()
+        old.reflect(engine)
+        with engine.begin() as connection:
+            for name in ("inbox", "ledger", "ledger_events", "tasks"):
+                connection.execute(old.tables[name].insert(), _rows(source, name, list(old.tables[name].c.keys())))
+        engine.dispose()
+        with closing(Store(url)) as store:
+            assert_as_recomputed(store, project, "all")
+            assert_as_recomputed(source, project, "all")
+            for name in ("annotation_states", "labelled_tasks", "agreed_labels", "label_counts", "learning", "tasks"):
+                assert _rows(store, name) == _rows(source, name), name
 
 
-def _rows(store: Store, table: str) -> list[str]:
+def _rows(store: Store, table: str, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    columns = [column for column in metadata.tables[table].c if not names or column.name in names]
     with store.database.read() as connection:
-        return sorted(
-            str(sorted(row._mapping.items(), key=str)) for row in connection.execute(select(metadata.tables[table]))
-        )
+        rows = connection.execute(select(*columns)).all()
+    return sorted((dict(zip((column.name for column in columns), row, strict=True)) for row in rows), key=str)
