@@ -9,6 +9,8 @@
     │   └── SourceUnavailable     … for now: time-out, 5xx, connection lost (retryable)
     │       └── SourceUnreachable … because no connection can be made
     ├── AudioError                the file was fetched, but isn't usable audio
+    │   └── AudioTooLong          … because it is longer than recordings may be
+    ├── TimedOut                  a job took too long
     ├── ModelError                a checkpoint can't be found or read
     ├── TrainingError             there is nothing to train on, or training can't go on
     ├── NoWorkerError             no worker has loaded a model yet (retryable)
@@ -98,6 +100,16 @@ class AudioError(ClapboardError):
     """The file isn't usable audio."""
 
     http_status = 422
+
+
+class AudioTooLong(AudioError):
+    """The recording is longer than recordings may be."""
+
+
+class TimedOut(ClapboardError):
+    """A job took longer than jobs may take."""
+
+    http_status = 504
 
 
 class ModelError(ClapboardError):

@@ -5,6 +5,7 @@ A recording is embedded once however many jobs need it, and one that the store h
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,11 +20,12 @@ from clapboard.sources import AudioSources, SourceFile
 from clapboard.store import Store
 from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import Job
-from workers.pipeline import Pipeline
+from workers.pipeline import Pipeline, timed_out
 from workers.unexpected import unexpected_error
 from workers.worker_metrics import WorkerMetrics
 
 _FETCHES_AT_ONCE = 8
+_LOOK_S = 1.0  # how often to look for what hangs
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,18 @@ _Claim = tuple[Job, PredictPayload]
 class JobEmbedder:
     """Takes batches of predict jobs through a pipeline. Threads share it."""
 
-    def __init__(self, store: Store, sources: AudioSources, pipeline: Pipeline, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sources: AudioSources,
+        pipeline: Pipeline,
+        metrics: WorkerMetrics,
+        *,
+        timeout_s: float = math.inf,
+    ) -> None:
+        """A fetch may take `timeout_s`: long after its own time-out, so that only one that hangs does."""
+        self._timeout_s = timeout_s
+        self._fetching: dict[int, float] = {}  # by job, since when
         self._store = store
         self._sources = sources
         self._pipeline = pipeline
@@ -80,9 +93,10 @@ class JobEmbedder:
             self._fetchers.submit(self._fetch, job, payload): [(job, payload)] for job, payload in claims
         }
         while waiting:
-            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            ended = []
-            for future in done:
+            done, _ = wait(waiting, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
+            ended = self._hanging(waiting)
+            self._pipeline.give_up()
+            for future in done & waiting.keys():
                 for job, payload in waiting.pop(future):
                     result = _result(future)
                     if isinstance(result, SourceFile):
@@ -95,8 +109,17 @@ class JobEmbedder:
             if ended:
                 yield ended
 
+    def _hanging(self, waiting: dict[Future[Any], list[_Claim]]) -> list[EmbeddedJob]:
+        """The jobs whose fetch takes too long. They are taken out of what is waited for."""
+        since = time.monotonic() - self._timeout_s
+        late = {job_id for job_id, began_at in self._fetching.copy().items() if began_at < since}
+        futures = [future for future, claims in waiting.items() if any(job.id in late for job, _ in claims)]
+        error = timed_out("fetched", self._timeout_s)
+        return [self._ended(*claim, error) for future in futures for claim in waiting.pop(future)]
+
     def _fetch(self, job: Job, payload: PredictPayload) -> SourceFile:
         began = time.perf_counter()
+        self._fetching[job.id] = time.monotonic()
         with about(**job.subject):
             try:
                 return self._sources.fetch(payload.uri, task_id=job.task if job.task > 0 else None)
@@ -105,6 +128,7 @@ class JobEmbedder:
             except Exception as error:
                 raise unexpected_error("fetching", error) from error
             finally:
+                self._fetching.pop(job.id, None)
                 self._metrics.observe_stage("fetch", time.perf_counter() - began)
 
     def _ended(self, job: Job, payload: PredictPayload, result: Recording | ClapboardError) -> EmbeddedJob:

@@ -59,8 +59,15 @@ def make_job_runner(
     sources = audio_sources(settings, store)
     heads = HeadCache(store)
     encoders = EncoderPool(encoder, lambda name: load_encoder(settings, name), capacity=settings.encoders)
-    pipeline = Pipeline(store, metrics, num_decoders=torch.get_num_threads(), batch_size=encoder.batch_size)
-    embedder = JobEmbedder(store, sources, pipeline, metrics)
+    pipeline = Pipeline(
+        store,
+        metrics,
+        num_decoders=torch.get_num_threads(),
+        batch_size=encoder.batch_size,
+        longest_s=settings.max_audio_s,
+        timeout_s=settings.job_timeout_s,
+    )
+    embedder = JobEmbedder(store, sources, pipeline, metrics, timeout_s=settings.job_timeout_s)
     return JobRunner(
         store,
         worker,

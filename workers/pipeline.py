@@ -22,7 +22,7 @@ import numpy as np
 from clapboard.audio.channels import content_key
 from clapboard.audio.pieces import LEAST_DAMAGE_S, Condition
 from clapboard.audio.windows import SAMPLE_RATE, blocks
-from clapboard.errors import ClapboardError, InternalError
+from clapboard.errors import ClapboardError, InternalError, TimedOut
 from clapboard.model.clap import ClapEncoder, Embeddings, View
 from clapboard.sources import SourceFile
 from clapboard.store import Store
@@ -51,6 +51,7 @@ class _File:
     leave: Callable[[_File], None]
     done: Future[Recording] = field(default_factory=Future)
     channel: str = ""
+    began_at: float = math.inf  # when its decoding began
     damage: str = ""  # from an earlier reading
     num_windows: int = 0
     duration_s: float = 0.0
@@ -126,9 +127,21 @@ class _Batch:
 class Pipeline:
     """Embeds files. Threads share it. Closing it ends the files that are under way as failed."""
 
-    def __init__(self, store: Store, metrics: WorkerMetrics, *, num_decoders: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        metrics: WorkerMetrics,
+        *,
+        num_decoders: int,
+        batch_size: int,
+        longest_s: float = math.inf,
+        timeout_s: float = math.inf,
+    ) -> None:
+        """`longest_s` is the longest recording that is embedded, `timeout_s` how long that may take: see `give_up`."""
         self._store = store
         self._metrics = metrics
+        self._longest_s = longest_s
+        self._timeout_s = timeout_s
         self._under_way: dict[tuple[str, str, str], _File] = {}
         self._lock = threading.Lock()
         capacity = max(_MIN_WINDOWS_AHEAD, _BATCHES_AHEAD * batch_size)
@@ -155,6 +168,14 @@ class Pipeline:
         (self._urgent_decoders if urgent else self._decoders).submit(self._decode, file)
         return file.done
 
+    def give_up(self) -> None:
+        """Fail the files that have been under way for too long. To be called now and then by whoever waits."""
+        since = time.monotonic() - self._timeout_s
+        with self._lock:
+            overdue = [file for file in self._under_way.values() if file.began_at < since]
+        for file in overdue:
+            file.fail(timed_out("read and embedded", self._timeout_s))
+
     def close(self) -> None:
         """Stop the stages. Files that are still under way fail with a retryable error."""
         self._windows.close()
@@ -173,13 +194,20 @@ class Pipeline:
 
     def _decode(self, file: _File) -> None:
         began = time.perf_counter()
+        file.began_at = time.monotonic()
         try:
             if stored := self._stored(file):
                 self._metrics.count_cached(1)
                 file.num_windows, file.duration_s, file.damage = stored.num_windows, stored.duration_s, stored.damage
                 file.finish()
                 return
-            views = file.encoder.views(file.source.path, name=_NAME, channel=file.channel, condition=file.condition)
+            views = file.encoder.views(
+                file.source.path,
+                name=_NAME,
+                channel=file.channel,
+                longest_s=self._longest_s,
+                condition=file.condition,
+            )
             for view in views:
                 if file.done.done() or not self._windows.put(_Entry(file, view)):
                     return
@@ -209,7 +237,9 @@ class Pipeline:
         """
         condition = Condition()
         try:
-            pieces = blocks(file.source.path, name=_NAME, channel=file.channel, condition=condition)
+            pieces = blocks(
+                file.source.path, name=_NAME, channel=file.channel, longest_s=self._longest_s, condition=condition
+            )
             duration_s = sum(piece.size for piece in pieces) / SAMPLE_RATE
         except ClapboardError:
             duration_s = math.inf
@@ -274,6 +304,14 @@ class Pipeline:
             identity = batch.windows[0].file.encoder.identity
             self._store.embeddings.put_all(stretches, identity.version, identity.dtype)
             self._metrics.observe_stage("store", time.perf_counter() - began)
+
+
+def timed_out(done: str, timeout_s: float) -> TimedOut:
+    """The error of audio that wasn't `done` in time."""
+    return TimedOut(
+        f"The task's audio wasn't {done} within the {timeout_s:g} s of CLAPBOARD_JOB_TIMEOUT_S: the worker's log may "
+        "say why; cut it into shorter files, or raise that setting."
+    )
 
 
 def _fail_all(windows: Sequence[_Entry | _EmbeddedWindow], error: ClapboardError) -> None:

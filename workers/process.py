@@ -33,7 +33,7 @@ from workers.queue_threads import QueueThreads
 from workers.store_outages import StoreOutages
 from workers.worker_metrics import MetricsServer, WorkerMetrics
 
-AUDIO_FAILURES_BY_SETTINGS = ("source_refused", "source_too_large")
+AUDIO_FAILURES_BY_SETTINGS = ("source_refused", "source_too_large", "audio_too_long", "timed_out")
 """Failures of audio that depend on settings, which may have changed when a worker starts."""
 
 log = logging.getLogger(__name__)

@@ -64,7 +64,9 @@ class SearchJobs:
             return deadline.remaining_s() if self._store.searches.is_open(search_id) else 0.0
 
         terms = SearchTerms(request.all_texts, _sounds("like", request.like), _sounds("not_like", request.not_like))
-        embedder = ExampleEmbedder(lambda: encoder, self._memory, patience_s=patience_s)
+        embedder = ExampleEmbedder(
+            lambda: encoder, self._memory, patience_s=patience_s, longest_s=self._settings.max_audio_s
+        )
         places = search.find(terms, request.top, embedder, self._sources)
         return [place.as_json(request.project, self._settings.label_studio_url) for place in places]
 

@@ -66,6 +66,7 @@ class TrainingSet:
             dtype=self._settings.dtype,
             engine=self._settings.engine,
             fusion=self._settings.fusion,
+            longest_s=self._settings.max_audio_s,
             batch_size=self._settings.batch_size,
             threads=self._settings.torch_threads,
         )

@@ -16,9 +16,9 @@ import soundfile
 
 from clapboard.audio.containers import parts
 from clapboard.audio.ffmpeg import FfmpegFile
-from clapboard.audio.pieces import BLOCK_SAMPLES, Condition, Piece, gain_of, scaled
+from clapboard.audio.pieces import BLOCK_SAMPLES, Bound, Condition, Piece, gain_of, scaled
 from clapboard.audio.sections import Part, Section
-from clapboard.errors import AudioError
+from clapboard.errors import AudioError, AudioTooLong
 
 _PLAIN = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 _FLOAT = frozenset({"FLOAT", "DOUBLE"})
@@ -44,37 +44,40 @@ _DECODER_ERRORS = (
 )
 
 
-def decode(file: IO[bytes], name: str, condition: Condition) -> Iterator[Piece]:
+def decode(file: IO[bytes], bound: Bound, condition: Condition) -> Iterator[Piece]:
     """Everything that can be decoded of the recordings in the file, one after the other.
 
     `condition` records what couldn't be. A float recording whose peak is above 1 is scaled down as a whole, which takes
-    a first pass. Raises `AudioError`, which calls the file `name`, if it isn't audio, or is mostly damaged.
+    a first pass. Raises `AudioError`, which calls the file by the bound's name, if it isn't audio, is mostly damaged,
+    or goes beyond the bound: `AudioTooLong`, before the first piece where its header says so.
     """
     decoded_s, decoded_bytes = 0.0, 0
     for part in parts(file):
         try:
-            for piece in _pieces(part, file, name, condition):
+            for piece in bound.check(_pieces(part, file, bound, decoded_s, condition), decoded_s):
                 decoded_s += piece.duration_s
                 yield piece
+        except AudioTooLong:
+            raise
         except AudioError:
             if not decoded_s:
                 raise
             condition.lost_s += (part.end - part.start) * decoded_s / max(1, decoded_bytes)
         decoded_bytes += part.end - part.start
     if condition.lost_s > decoded_s:
-        raise AudioError(f"{name} is damaged: most of it can't be decoded. Export or upload it again.")
+        raise AudioError(f"{bound.name} is damaged: most of it can't be decoded. Export or upload it again.")
 
 
-def _pieces(part: Part, file: IO[bytes], name: str, condition: Condition) -> Iterator[Piece]:
-    """The pieces of one recording."""
+def _pieces(part: Part, file: IO[bytes], bound: Bound, before_s: float, condition: Condition) -> Iterator[Piece]:
+    """The pieces of one recording, which follows `before_s` seconds of others."""
     if part.is_plain and (sound := _sound_file(part, file)) is not None:
         if sound.subtype.startswith(_PLAIN):
-            yield from _from_soundfile(sound, part, condition)
+            yield from _from_soundfile(sound, part, bound, before_s, condition)
             return
         sound.close()
     has_begun = False
     try:
-        for piece in _from_ffmpeg(part.open(file), name, condition):
+        for piece in _from_ffmpeg(part.open(file), bound, before_s, condition):
             has_begun = True
             yield piece
     except _DECODER_ERRORS:
@@ -82,23 +85,24 @@ def _pieces(part: Part, file: IO[bytes], name: str, condition: Condition) -> Ite
         sound = _sound_file(part, file) if is_rare else None
         if sound is None:
             raise AudioError(
-                f"{name} is no audio that can be decoded: it is damaged, or not what its name says. Export it again, "
-                "for example as WAV, FLAC or Ogg."
+                f"{bound.name} is no audio that can be decoded: it is damaged, or not what its name says. Export it "
+                "again, for example as WAV, FLAC or Ogg."
             ) from None
-        yield from _from_soundfile(sound, part, condition)
+        yield from _from_soundfile(sound, part, bound, before_s, condition)
 
 
-def _from_ffmpeg(file: Section, name: str, condition: Condition) -> Iterator[Piece]:
+def _from_ffmpeg(file: Section, bound: Bound, before_s: float, condition: Condition) -> Iterator[Piece]:
     """The pieces by FFmpeg. Raises one of `_DECODER_ERRORS`, before the first piece, if nothing can be decoded."""
     with FfmpegFile(file) as recording:
         if not recording.has_sound:
-            raise AudioError(f"{name} has no audio track that can be decoded: choose a file with sound.")
-        if not recording.is_float:
+            raise AudioError(f"{bound.name} has no audio track that can be decoded: choose a file with sound.")
+        is_long = before_s + recording.claimed_s > bound.longest_s
+        if not recording.is_float and not is_long:
             yield from _not_empty(recording.pieces(condition))
             return
-        gain = gain_of(recording.pieces(Condition()))
+        gain = gain_of(bound.check(recording.pieces(Condition()), before_s))
     with FfmpegFile(file) as recording:
-        yield from _not_empty(scaled(recording.pieces(condition), gain))
+        yield from _not_empty(scaled(recording.pieces(condition), gain if recording.is_float else 1.0))
 
 
 def _not_empty(pieces: Iterator[Piece]) -> Iterator[Piece]:
@@ -123,11 +127,15 @@ def _sound_file(part: Part, file: IO[bytes]) -> soundfile.SoundFile | None:
     return None
 
 
-def _from_soundfile(sound: soundfile.SoundFile, part: Part, condition: Condition) -> Iterator[Piece]:
+def _from_soundfile(
+    sound: soundfile.SoundFile, part: Part, bound: Bound, before_s: float, condition: Condition
+) -> Iterator[Piece]:
     with sound:
         gain = 1.0
-        if sound.subtype in _FLOAT:
-            gain = gain_of(_soundfile_pieces(sound))
+        is_float = sound.subtype in _FLOAT
+        if is_float or before_s + sound.frames / max(1, sound.samplerate) > bound.longest_s:
+            peak_gain = gain_of(bound.check(_soundfile_pieces(sound), before_s))
+            gain = peak_gain if is_float else 1.0
             sound.seek(0)
         num_frames = 0
         for piece in scaled(_soundfile_pieces(sound), gain):

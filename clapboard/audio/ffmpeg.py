@@ -66,6 +66,11 @@ class FfmpegFile:
         """Whether samples may be above full scale on purpose."""
         return self._stream is not None and self._stream.codec_context.name.startswith(_FLOAT_CODECS)
 
+    @property
+    def claimed_s(self) -> float:
+        """About how long it is by its header; 0 if that doesn't say."""
+        return self._container.duration / av.time_base if self._container.duration else 0.0
+
     def pieces(self, condition: Condition) -> Iterator[Piece]:
         """Everything that can be decoded; `condition` records what can't. To be called once."""
         tally = _Tally()

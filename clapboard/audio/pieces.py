@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from clapboard.errors import AudioTooLong
+
 Samples = npt.NDArray[np.float32]
 """Float32 `[t, C]` as they come from a decoder; integer formats span [-1, 1]."""
+
+SAMPLE_RATE = 48_000
+"""In Hz, of all that a model sees."""
 
 BLOCK_SAMPLES = 1 << 16
 """About how many samples a piece holds, over all channels."""
@@ -51,6 +56,28 @@ class Condition:
         return ", and ".join(clauses)
 
 
+@dataclass(frozen=True)
+class Bound:
+    """The longest that a recording may be, in seconds. Errors call it `name`; `on_piece` is called for each piece."""
+
+    name: str
+    longest_s: float = math.inf
+    on_piece: Callable[[], None] = lambda: None
+
+    def check(self, pieces: Iterable[Piece], before_s: float = 0.0) -> Iterator[Piece]:
+        """The pieces, which follow `before_s` seconds of the recording. Raises `AudioTooLong` where it is too long."""
+        duration_s = before_s
+        for piece in pieces:
+            self.on_piece()
+            duration_s += piece.duration_s
+            if duration_s > self.longest_s + LEAST_DAMAGE_S:
+                raise AudioTooLong(
+                    f"{self.name} is longer than the {_in_words(self.longest_s)} that CLAPBOARD_MAX_AUDIO_S allows: "
+                    "cut it into shorter files, or raise that setting."
+                )
+            yield piece
+
+
 def gain_of(pieces: Iterable[Piece]) -> float:
     """The factor that brings the peak of a recording down to 1 if it is above."""
     peak = max((float(np.abs(piece.samples).max()) for piece in pieces), default=0.0)
@@ -61,3 +88,11 @@ def scaled(pieces: Iterable[Piece], gain: float) -> Iterator[Piece]:
     """The pieces times the gain."""
     for piece in pieces:
         yield Piece(piece.rate, piece.samples * np.float32(gain)) if gain != 1.0 else piece
+
+
+def _in_words(duration_s: float) -> str:
+    """The duration as people say it."""
+    for unit_s, unit in ((3600, "h"), (60, "min")):
+        if duration_s >= unit_s and duration_s % unit_s == 0:
+            return f"{duration_s / unit_s:g} {unit}"
+    return f"{duration_s:g} s"

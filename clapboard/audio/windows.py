@@ -8,6 +8,7 @@ length. All of a file is read; what can't be decoded is left out and recorded in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,13 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
-from clapboard.audio.channels import ChannelMix
-from clapboard.audio.decoding import decode
-from clapboard.audio.pieces import Condition, Piece
+from clapboard.audio.confined.decoders import decoders
+from clapboard.audio.confined.messages import Request
+from clapboard.audio.pieces import SAMPLE_RATE as SAMPLE_RATE
+from clapboard.audio.pieces import Condition
 from clapboard.errors import AudioError
 
-SAMPLE_RATE = 48_000
 WINDOW_S = 10.0
 WINDOW_SAMPLES = 480_000
 
@@ -33,7 +33,6 @@ AudioFile = Path | IO[bytes]
 """A recording: a file on disk, or an open or in-memory file, which is closed after it has been read."""
 
 _ROUNDING_SAMPLES = SAMPLE_RATE // 20
-_MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -58,20 +57,26 @@ class Span:
 
 
 def windows(
-    path: Path, *, name: str = "", span: Span | None = None, channel: str = "", condition: Condition | None = None
+    path: Path,
+    *,
+    name: str = "",
+    span: Span | None = None,
+    channel: str = "",
+    longest_s: float = math.inf,
+    condition: Condition | None = None,
 ) -> Iterator[Window]:
     """The recording's windows in order, each ready for the model.
 
     With a `span`, that piece is treated as if it were the whole recording. Errors call the recording `name`, by default
-    its file's name; `channel` and `condition` are as in `blocks`. Raises `AudioError`, at the first window that can't
-    be read, if the file isn't audio that can be used, or ends before the span does.
+    its file's name; `channel`, `longest_s` and `condition` are as in `blocks`. Raises `AudioError`, at the first window
+    that can't be read, if the file isn't audio that can be used, or ends before the span does.
     """
     name = name or path.name
     before: Waveform = np.zeros(0, np.float32)
-    pieces = piece_blocks(path, name=name, span=span, channel=channel, condition=condition)
+    pieces = piece_blocks(path, name=name, span=span, channel=channel, longest_s=longest_s, condition=condition)
     for index, piece in enumerate(regrouped(pieces, WINDOW_SAMPLES)):
         missing = WINDOW_SAMPLES - piece.size if index else 0
-        whole = np.concatenate([before[WINDOW_SAMPLES - missing :], piece])
+        whole = np.concatenate([before[WINDOW_SAMPLES - missing :], piece]) if missing else piece
         yield _window(index, index * WINDOW_SAMPLES - missing, whole)
         before = piece
     if before.size == 0:
@@ -89,6 +94,8 @@ def window_waveform(waveform: Waveform) -> Waveform:
 
 def repeat_pad(waveform: Waveform) -> Waveform:
     """`[T]`, T ≤ 480000, repeated as often as it fits as a whole, then zeros: `[480000]`."""
+    if waveform.size == WINDOW_SAMPLES:
+        return waveform
     repeats = WINDOW_SAMPLES // waveform.size
     padded = np.zeros(WINDOW_SAMPLES, np.float32)
     padded[: repeats * waveform.size] = np.tile(waveform, repeats)
@@ -108,29 +115,41 @@ def read(source: AudioFile, *, name: str = "", channel: str = "", condition: Con
 
 
 def blocks(
-    source: AudioFile, *, name: str = "", channel: str = "", condition: Condition | None = None
+    source: AudioFile,
+    *,
+    name: str = "",
+    channel: str = "",
+    longest_s: float = math.inf,
+    condition: Condition | None = None,
 ) -> Iterator[Waveform]:
     """The recording as consecutive pieces `[t]`, mono float32 in [-1, 1] at 48 kHz.
 
     Integer formats span [-1, 1]. A float file whose peak is above 1 is scaled down as a whole by that peak, which takes
     a first pass; the small overshoot of lossy decoders and of the resampler is clipped. `channel` names the channel to
-    use instead of the mean of all (see `channels`); `condition` records how much couldn't be decoded.
+    use instead of the mean of all (see `channels`); `condition` records how much couldn't be decoded. A confined
+    process decodes the file, a little ahead (see `confined`).
 
-    Raises `AudioError` if most of the file can't be decoded, or if it holds NaN or infinite samples.
+    Raises `AudioError` if most of the file can't be decoded, if it holds NaN or infinite samples, or if it takes its
+    decoder down; `AudioTooLong` if it is longer than `longest_s`; `InternalError` where another try may succeed.
     """
     name = _name_of(source, name)
     condition = Condition() if condition is None else condition
     with _open(source, name) if isinstance(source, Path) else source as file:
-        mix = ChannelMix(name, channel, condition)
-        yield from _resampled(name, decode(file, name, condition), mix)
+        yield from decoders().blocks(file, Request(name, channel, longest_s), condition)
 
 
 def piece_blocks(
-    path: Path, *, name: str = "", span: Span | None = None, channel: str = "", condition: Condition | None = None
+    path: Path,
+    *,
+    name: str = "",
+    span: Span | None = None,
+    channel: str = "",
+    longest_s: float = math.inf,
+    condition: Condition | None = None,
 ) -> Iterator[Waveform]:
     """The recording's `blocks`, cut to the span if there is one. Raises `AudioError` also if it ends before that."""
     name = name or path.name
-    pieces = blocks(path, name=name, channel=channel, condition=condition)
+    pieces = blocks(path, name=name, channel=channel, longest_s=longest_s, condition=condition)
     return pieces if span is None else _cut(pieces, span, name)
 
 
@@ -161,7 +180,7 @@ def regrouped(pieces: Iterable[Waveform], num_samples: int) -> Iterator[Waveform
         waiting.append(piece)
         num_waiting += piece.size
         if num_waiting >= num_samples:
-            joined = np.concatenate(waiting)
+            joined = np.concatenate(waiting) if len(waiting) > 1 else piece
             num_waiting %= num_samples
             full = joined.size - num_waiting
             yield from np.split(joined[:full], full // num_samples)
@@ -194,29 +213,3 @@ def _open(path: Path, name: str) -> IO[bytes]:
         return path.open("rb")
     except OSError as error:
         raise AudioError(f"{name} can't be opened ({error.strerror}): check its permissions.") from None
-
-
-def _resampled(name: str, pieces: Iterable[Piece], mix: ChannelMix) -> Iterator[Waveform]:
-    """The pieces as mono at 48 kHz. The sample rate may change midway."""
-    stream: soxr.ResampleStream | None = None
-    rate = 0
-    for piece in pieces:
-        if not np.isfinite(piece.samples).all():
-            raise AudioError(f"{name} holds NaN or infinite samples: repair or re-export it.")
-        if piece.rate != rate:
-            yield from _rest(stream)
-            rate = piece.rate
-            if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
-                raise AudioError(
-                    f"{name} has a sample rate of {rate} Hz, which audio doesn't have: re-export it at 48 kHz."
-                )
-            stream = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-        mono = mix.mono(piece)
-        yield np.clip(mono if stream is None else stream.resample_chunk(mono), -1.0, 1.0)
-    yield from _rest(stream)
-
-
-def _rest(stream: soxr.ResampleStream | None) -> Iterator[Waveform]:
-    """What the resampler keeps back until it knows that nothing follows."""
-    if stream is not None:
-        yield np.clip(stream.resample_chunk(np.zeros(0, np.float32), last=True), -1.0, 1.0)

@@ -26,7 +26,7 @@ from clapboard.cli.output import (
     require_text,
     settings_with,
 )
-from clapboard.errors import AudioError, LabelConfigError, RequestError
+from clapboard.errors import AudioError, InternalError, LabelConfigError, RequestError
 
 if TYPE_CHECKING:
     from clapboard.audio.pieces import Condition
@@ -80,9 +80,17 @@ def predict(
     if windows and settings.fusion:
         raise RequestError("With fusion a file is embedded as a whole and has no windows: add --no-fusion.")
     with fast_imports():
+        from clapboard.audio.confined.decoders import decoders
         from clapboard.model.load import load_encoder
 
-    scorer = _Scorer.of(label_space, load_encoder(settings), by_control=config is not None, by_window=windows)
+    decoders().start()
+    scorer = _Scorer.of(
+        label_space,
+        load_encoder(settings),
+        by_control=config is not None,
+        by_window=windows,
+        longest_s=settings.max_audio_s,
+    )
     failed = False
     with ExitStack() as stack:
         out = _Json(stack.enter_context(JsonList())) if as_json else _Csv() if as_csv else _Text()
@@ -148,16 +156,19 @@ class _Scorer:
     model_version: str
     by_control: bool
     by_window: bool
+    longest_s: float
 
     @classmethod
-    def of(cls, label_space: LabelSpace, encoder: ClapEncoder, *, by_control: bool, by_window: bool) -> _Scorer:
+    def of(
+        cls, label_space: LabelSpace, encoder: ClapEncoder, *, by_control: bool, by_window: bool, longest_s: float
+    ) -> _Scorer:
         from clapboard.suggest.head import zero_shot_head
         from clapboard.suggest.prediction import compute_class_weights, model_version
 
         weights = compute_class_weights(label_space, encoder.embed_texts)
         head = zero_shot_head(label_space, weights, encoder.logit_scale)
         version = model_version(encoder.identity, label_space)
-        return cls(label_space, encoder, head, version, by_control, by_window)
+        return cls(label_space, encoder, head, version, by_control, by_window, longest_s)
 
     def score(self, path: Path) -> dict[str, Any]:
         """The file's duration, scores and suggestions, as they are printed. Raises `AudioError`."""
@@ -181,7 +192,8 @@ class _Scorer:
         """Start and end of each of the file's views, in seconds, and their embeddings `[W, D]`."""
         import numpy as np
 
-        views = self.encoder.views(path, channel=self.label_space.channel, condition=condition)
+        channel = self.label_space.channel
+        views = self.encoder.views(path, channel=channel, longest_s=self.longest_s, condition=condition)
         spans: list[tuple[float, float]] = []
         parts = []
         while batch := [*itertools.islice(views, self.encoder.batch_size)]:
@@ -216,7 +228,7 @@ def _line(path: Path, scorer: _Scorer) -> dict[str, Any]:
         if path.is_dir():
             raise AudioError(f"{path.name} is a folder: name the files in it.")
         return line | scorer.score(path)
-    except AudioError as error:
+    except (AudioError, InternalError) as error:
         return line | {"error": str(error)}
     except OSError as error:
         return line | {"error": f"{path.name} can't be read: {error.strerror}."}

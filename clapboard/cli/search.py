@@ -118,7 +118,9 @@ def _search_here(
         f"Loading the model {escape(project_search.encoder.model)}, which takes a while: {escape(reason)}.",
         highlight=False,
     )
-    embedder = ExampleEmbedder(lambda: _load(settings, project_search.encoder), Memory())
+    embedder = ExampleEmbedder(
+        lambda: _load(settings, project_search.encoder), Memory(), longest_s=settings.max_audio_s
+    )
     places = project_search.find(terms, top, embedder, audio_sources(settings, store))
     return [place.as_json(project, settings.label_studio_url) for place in places]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import httpx
 
+from clapboard.audio.confined.seccomp import lacking
 from clapboard.doctor.schedules import check_plans
 from clapboard.errors import (
     ClapboardError,
@@ -46,6 +47,7 @@ def examine(settings: Settings, store: Store, project_id: int | None) -> Iterato
     yield Check("store", True, f"{store.database} can be read and written")
     yield _privacy(settings)
     yield _disk(settings)
+    yield _decoding()
     yield from _workers(settings, store)
     encoder = store.catalog.encoder(settings.model)
     yield _model(settings, encoder)
@@ -85,6 +87,17 @@ def _disk(settings: Settings) -> Check:
             "disk", False, f"{settings.model_dir} has only {free_gb:.1f} GB left: free some space, or move MODEL_DIR."
         )
     return Check("disk", True, f"{settings.model_dir} has {free_gb:.0f} GB left")
+
+
+def _decoding() -> Check:
+    """Whether decoders run fully confined on this machine."""
+    if reason := lacking():
+        message = (
+            "Decoders of audio run in processes with little memory and none of our secrets, but without a filter of "
+            f"system calls: {reason}. Run workers on Linux, in a container that allows seccomp."
+        )
+        return Check("decoding", False, message)
+    return Check("decoding", True, "decoders run confined: they can open no file and reach no network")
 
 
 def _workers(settings: Settings, store: Store) -> Iterator[Check]:

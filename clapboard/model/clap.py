@@ -202,19 +202,20 @@ class ClapEncoder:
         name: str = "",
         span: Span | None = None,
         channel: str = "",
+        longest_s: float = math.inf,
         condition: Condition | None = None,
     ) -> Iterator[View]:
         """The parts of an audio file to embed, in order: its windows or, with fusion, the whole of it.
 
-        With a `span`, that piece is treated as if it were the whole file. Errors call the file `name`; `channel` and
-        `condition` are as in `audio.windows.blocks`. Raises `AudioError`, at the first part that can't be read, if the
-        file isn't audio that can be used.
+        With a `span`, that piece is treated as if it were the whole file. Errors call the file `name`; `channel`,
+        `longest_s` and `condition` are as in `audio.windows.blocks`. Raises `AudioError`, at the first part that
+        can't be read, if the file isn't audio that can be used.
         """
         if self.fusion:
-            pieces = piece_blocks(path, name=name, span=span, channel=channel, condition=condition)
+            pieces = piece_blocks(path, name=name, span=span, channel=channel, longest_s=longest_s, condition=condition)
             yield self._whole(pieces, name or path.name)
         else:
-            yield from windows(path, name=name, span=span, channel=channel, condition=condition)
+            yield from windows(path, name=name, span=span, channel=channel, longest_s=longest_s, condition=condition)
 
     def embed_views(self, views: Sequence[View]) -> Embeddings:
         """Embeddings `[N, D]` of what `views` gave, in batches like those of `embed_windows`."""
@@ -222,13 +223,15 @@ class ClapEncoder:
             return self._in_batches(self._forward_mels, [view for view in views if isinstance(view, FourMels)])
         return self.embed_windows([view.waveform for view in views if isinstance(view, Window)])
 
-    def embed_file(self, path: Path, *, channel: str = "", condition: Condition | None = None) -> Embeddings:
+    def embed_file(
+        self, path: Path, *, channel: str = "", longest_s: float = math.inf, condition: Condition | None = None
+    ) -> Embeddings:
         """Embeddings `[W, D]` of an audio file's views; the file is read and embedded a batch at a time.
 
-        `channel` and `condition` are as in `audio.windows.blocks`. Raises `AudioError` if it isn't audio that can be
-        used.
+        `channel`, `longest_s` and `condition` are as in `audio.windows.blocks`. Raises `AudioError` if it isn't
+        audio that can be used.
         """
-        views = self.views(path, channel=channel, condition=condition)
+        views = self.views(path, channel=channel, longest_s=longest_s, condition=condition)
         batches = iter(lambda: [*itertools.islice(views, self.batch_size)], [])
         return np.concatenate([self.embed_views(batch) for batch in batches])
 

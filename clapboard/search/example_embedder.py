@@ -32,8 +32,13 @@ class ExampleEmbedder:
         memory: Memory[Hashable, Array],
         *,
         patience_s: Callable[[], float] = lambda: math.inf,
+        longest_s: float = math.inf,
     ) -> None:
-        """`patience_s` returns how long somebody still waits for the search: 0 when they have gone."""
+        """`patience_s` returns how long somebody still waits for the search: 0 when they have gone.
+
+        `longest_s` is the longest recording that a piece may be taken from.
+        """
+        self._longest_s = longest_s
         self._encoder = lru_cache(maxsize=1)(load_encoder)
         self._memory = memory
         self._patience_s = patience_s
@@ -68,7 +73,9 @@ class ExampleEmbedder:
     def _embed(self, file: FileSound) -> Array:
         _require_short(file)
         encoder = self._encoder()
-        views = encoder.views(file.path, name=file.name, span=file.span, channel=file.channel)
+        views = encoder.views(
+            file.path, name=file.name, span=file.span, channel=file.channel, longest_s=self._longest_s
+        )
         batches = iter(lambda: [*islice(views, encoder.batch_size)], [])
         return mean_direction(np.concatenate([encoder.embed_views(batch) for batch in batches]))
 

@@ -240,6 +240,13 @@ class SettingsFields(BaseSettings):
     job_lease_s: float = _state(
         "CLAPBOARD_JOB_LEASE_S", 30.0, "seconds without a heartbeat after which a job is queued again", ge=0.5, le=1e6
     )
+    job_timeout_s: float = _state(
+        "CLAPBOARD_JOB_TIMEOUT_S",
+        3600.0,
+        "seconds that fetching a task's recording, or reading and embedding it, may take; then the task has failed",
+        ge=0.1,
+        le=_LONGEST_S,
+    )
     job_attempts: int = _state(
         "CLAPBOARD_JOB_ATTEMPTS", 3, "number of attempts after which a job counts as failed", ge=1, le=1000
     )
@@ -249,6 +256,9 @@ class SettingsFields(BaseSettings):
     )
     max_audio_mb: float = _audio(
         "CLAPBOARD_MAX_AUDIO_MB", 2048.0, "largest audio file that is fetched, in MB", gt=0, le=1e9
+    )
+    max_audio_s: float = _audio(
+        "CLAPBOARD_MAX_AUDIO_S", 14_400.0, "longest recording that is embedded, in seconds", gt=0, le=_LONGEST_S
     )
     cache_mb: float = _audio("CLAPBOARD_CACHE_MB", 4096.0, "size of the cache of fetched audio, in MB", ge=0, le=1e9)
     allow_private_urls: bool = _audio(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,13 +80,14 @@ def no_checkpoint(name: str) -> ClapEncoder:
 class World:
     """A store, sources and an audio server, with what a backend would queue."""
 
-    def __init__(self, folder: Path, audio: AudioServer, database_url: str = "") -> None:
+    def __init__(self, folder: Path, audio: AudioServer, database_url: str = "", timeout_s: float = math.inf) -> None:
         self.settings = Settings(
             MODEL_DIR=folder,
             CLAPBOARD_MODEL="counting",
             CLAPBOARD_ALLOW_PRIVATE_URLS=True,
             CLAPBOARD_JOB_LEASE_S=1,
             CLAPBOARD_DATABASE_URL=database_url,
+            CLAPBOARD_MAX_AUDIO_S=120,
         )
         self.audio = audio
         self.store = Store.open(self.settings)
@@ -94,8 +96,15 @@ class World:
         self.encoders = EncoderPool(self.encoder, no_checkpoint, capacity=4)  # type: ignore[arg-type]
         self.heads = HeadCache(self.store)
         self.metrics = WorkerMetrics(RequestTally(), torch.device("cpu"), dict)
-        self.pipeline = Pipeline(self.store, self.metrics, num_decoders=2, batch_size=self.encoder.batch_size)
-        self.stage = JobEmbedder(self.store, self.sources, self.pipeline, self.metrics)
+        self.pipeline = Pipeline(
+            self.store,
+            self.metrics,
+            num_decoders=2,
+            batch_size=self.encoder.batch_size,
+            longest_s=self.settings.max_audio_s,
+            timeout_s=timeout_s,
+        )
+        self.stage = JobEmbedder(self.store, self.sources, self.pipeline, self.metrics, timeout_s=timeout_s)
         self.version = prediction.model_version(self.encoder.identity, LABELS)
         self.store.catalog.put_label_space(SPACE_ID, CHOICES)
 

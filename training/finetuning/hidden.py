@@ -159,7 +159,7 @@ def _decoded(clips: Sequence[LabelledClip], log_mel: LogMel) -> Iterator[LogMels
 @torch.no_grad()
 def _features(clip: LabelledClip, log_mel: LogMel) -> LogMels | None:
     try:
-        clip_windows = windows(clip.path, channel=clip.channel)
+        clip_windows = windows(clip.path, channel=clip.channel, longest_s=clip.longest_s)
         return torch.cat([log_mel(torch.from_numpy(window.waveform)[None]) for window in clip_windows])
     except AudioError:
         return None

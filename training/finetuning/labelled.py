@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ class LabelledClip:
     split: Split = "train"
     weight: float = 1.0  # how often it is drawn, relative to others
     channel: str = ""  # the one to decode; empty: all of them
+    longest_s: float = math.inf  # a longer recording can't be read
 
 
 @dataclass(frozen=True, eq=False)

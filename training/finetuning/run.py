@@ -56,6 +56,7 @@ def run(spec: RunSpec, folder: Path) -> Outcome:
                 "test" if clip.is_test else "train",
                 clip.weight,
                 label_space.channel,
+                spec.longest_s,
             )
             for clip in spec.clips
         ],
@@ -142,7 +143,7 @@ def _embed(encoder: ClapEncoder, clips: Sequence[LabelledClip]) -> list[tuple[La
     embedded = []
     for clip in clips:
         with contextlib.suppress(AudioError):
-            embedded.append((clip, encoder.embed_file(clip.path, channel=clip.channel)))
+            embedded.append((clip, encoder.embed_file(clip.path, channel=clip.channel, longest_s=clip.longest_s)))
     return embedded
 
 

@@ -5,6 +5,7 @@ They are apart from the run itself, so that a worker, which only starts it, does
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class ClipSpec(BaseModel):
 class RunSpec(BaseModel):
     """The input of a run. `served` is the checkpoint in service; its fitted head, if any, lies beside this file."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
     base: str
     served: str
@@ -41,6 +42,7 @@ class RunSpec(BaseModel):
     dtype: str
     engine: str = "auto"
     fusion: bool = False
+    longest_s: float = math.inf
     batch_size: int
     threads: int
 

@@ -22,6 +22,7 @@ from clapboard.suggest.prediction import space_id
 from tests.clapboard.cli.conftest import Clapboard, document
 from tests.support.audio_server import wav
 from tests.support.processes import Installation
+from tests.support.recordings import silent_flac
 from training.sounds.synthesis import synthesise
 
 
@@ -290,3 +291,13 @@ def test_json_is_one_list_whatever_happens_on_the_way(tmp_path: Path, tiny_clap:
         assert [line.partition(":")[0] for line in text.stdout.splitlines()] == ["two\\nlines.wav", "caf�.wav"]
         missing = house.run("predict", "nowhere.wav", "--labels", "a", "--json", model="/nowhere/clap")
         assert (missing.returncode, json.loads(missing.stdout)["error"]) == (3, "model")
+
+
+def test_a_file_that_is_too_long_has_its_own_error(clapboard: Clapboard, clip: Path, tiny_clap: Path) -> None:
+    file = clip.with_name("long.flac")
+    file.write_bytes(silent_flac(20))
+    done = clapboard("predict", str(file), str(clip), "--labels", "a,b", "--json", model=tiny_clap, max_audio_s=15)
+    assert done.exit_code == 1
+    refused, scored = document(done)
+    assert "longer than the 15 s that CLAPBOARD_MAX_AUDIO_S allows" in refused["error"]
+    assert "scores" in scored

@@ -74,6 +74,7 @@ def test_a_fresh_installation_is_told_each_thing_that_is_missing(clinic: Clinic)
     found = clinic.look()
     assert {name for name, check in found.items() if check.ok} == {
         "store",
+        "decoding",
         "disk",
         "privacy",
         "queue",

@@ -206,6 +206,8 @@ MALFORMED = {
     "CLAPBOARD_JOB_ATTEMPTS": ["0"],
     "CLAPBOARD_FETCH_TIMEOUT_S": ["0", "soon"],
     "CLAPBOARD_MAX_AUDIO_MB": ["0", "nan"],
+    "CLAPBOARD_MAX_AUDIO_S": ["0", "inf"],
+    "CLAPBOARD_JOB_TIMEOUT_S": ["0", "never"],
     "CLAPBOARD_CACHE_MB": ["-1", "nan", "1e303"],
     "CLAPBOARD_ALLOW_PRIVATE_URLS": ["perhaps"],
     "LABEL_STUDIO_URL": [
@@ -339,7 +341,9 @@ def test_any_setting_can_be_overridden_and_the_others_stay(
         **others,
         **numbers,
         **learning,
-        **dict.fromkeys(("job_lease_s", "fetch_timeout_s", "max_audio_mb", "cache_mb"), 9.5),
+        **dict.fromkeys(
+            ("job_lease_s", "job_timeout_s", "fetch_timeout_s", "max_audio_mb", "max_audio_s", "cache_mb"), 9.5
+        ),
         **dict.fromkeys(("label_studio_api_key", "basic_auth_pass", "database_url"), SecretStr("other")),
         "broker_url": SecretStr("redis://other/0"),
         "certificates": str(REPOSITORY / "README.md"),
