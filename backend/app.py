@@ -27,7 +27,6 @@ from backend.answering import OpenRequest, PredictAnswer, PredictService
 from backend.body_limit import BodyBounds, LimitBody
 from backend.connections import LimitRequests
 from backend.description import BODY_OF_EVENTS, OPEN, PROBLEMS, describe
-from backend.freed_memory import FreedMemory
 from backend.json_route import JsonRoute, limit_reading
 from backend.ledger import ledger_router
 from backend.metrics import MeasureRequests, Metrics
@@ -53,6 +52,7 @@ from backend.wire import (
 )
 from clapboard import __version__
 from clapboard.errors import ClapboardError, NoWorkerError, RequestError, StoreError, TrainingError
+from clapboard.freed_memory import FreedMemory
 from clapboard.logs import about
 from clapboard.settings import Settings
 from clapboard.untrusted import require_object
@@ -213,10 +213,10 @@ async def _running(services: Services, access: Access, freed: FreedMemory, lease
 async def _keep_house(services: Services, access: Access, freed: FreedMemory, lease_s: float) -> None:
     """Every second: refresh versions and password, write down new projects, requeue the jobs of lost workers.
 
-    Memory that large requests have freed is given back to the system.
+    Memory that was freed is given back to the system.
     """
     while True:
-        await run_in_threadpool(freed.give_back)
+        await run_in_threadpool(freed.look)
         try:
             with contextlib.suppress(NoWorkerError):
                 await run_in_threadpool(services.versions.refresh)

@@ -15,9 +15,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.access import OPEN_PATHS
-from backend.freed_memory import FreedMemory
 from backend.problems import problem
 from clapboard.errors import BodyTooLarge, BodyTooSlow, BusyError
+from clapboard.freed_memory import FreedMemory
 from clapboard.search.search_request import MAX_AUDIO_CHARS
 from clapboard.settings import Settings
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 
 from clapboard.errors import StoreError
+from clapboard.freed_memory import FreedMemory
 from clapboard.store import Store
 from workers.heartbeat import Heartbeat
 from workers.planner import Planner
@@ -74,7 +75,9 @@ class QueuePolling:
 
     def run(self) -> None:
         """Poll until the worker stops."""
+        memory = FreedMemory()
         while not self._stopping.wait(POLL_S):
+            memory.look()
             try:
                 self._planner.look()
                 waiting = self._store.jobs.queues_with_work(self._queues, self._encoders)

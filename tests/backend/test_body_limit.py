@@ -8,7 +8,7 @@ from anyio.abc import TaskStatus
 from starlette.types import Message, Receive, Scope, Send
 
 from backend.body_limit import BODY, BodyBounds, LimitBody
-from backend.freed_memory import FreedMemory
+from clapboard.freed_memory import FreedMemory
 from tests.support.waiting import WAIT_S
 
 LARGE = 70_000
