@@ -41,7 +41,7 @@ from clapboard.audio.windows import (
     windows,
 )
 from clapboard.errors import ModelError
-from clapboard.model.batch_size import fastest_batch_size
+from clapboard.model.batch_size import FittingBatchSize, fastest_batch_size
 from clapboard.model.checkpoints import (
     checkpoint_folder,
     fingerprint,
@@ -104,7 +104,7 @@ class ClapEncoder:
         """`computing` says what the device can, by what the tower is computed, and why."""
         self.identity = identity
         self.computing = computing
-        self.batch_size = batch_size
+        self._batch = FittingBatchSize(batch_size)
         self.fusion = fusion
         self._model = model.eval()
         self._log_mel = log_mel
@@ -165,6 +165,15 @@ class ClapEncoder:
         return encoder
 
     @property
+    def batch_size(self) -> int:
+        """How many windows go through the device at once, at the moment."""
+        return self._batch.size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self._batch = FittingBatchSize(size)
+
+    @property
     def model(self) -> Clap:
         """The weights, for training."""
         return self._model
@@ -187,7 +196,7 @@ class ClapEncoder:
     def embed_windows(self, waveforms: Waveform | Sequence[Waveform]) -> Embeddings:
         """Audio embeddings `[N, D]` of windows `[N, 480000]`, in batches that the device's memory can hold.
 
-        When memory runs out, the batch size is halved for good, and the batch is tried again. Raises `ModelError` if
+        When memory runs out, the batch is tried again in halves; later batches grow again. Raises `ModelError` if
         not even one window fits, and `ValueError` for windows of another shape.
         """
         for waveform in waveforms:
@@ -270,6 +279,7 @@ class ClapEncoder:
                     raise
                 self._shrink_batch(len(part))
                 continue
+            self._batch.fitted(len(part))
             done += len(part)
         return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, self.identity.dim), np.float32)
 
@@ -323,7 +333,7 @@ class ClapEncoder:
                 f"Device {self.device} has too little memory for one window of {self.identity.model}: free some, or "
                 "choose a smaller model or another device."
             )
-        self.batch_size = max(1, size // 2)
+        self._batch.shrink(size)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -8,15 +8,21 @@ from typing import TypeVar
 import torch
 
 from clapboard.errors import TrainingError
+from clapboard.model.batch_size import FittingBatchSize
 
 _Result = TypeVar("_Result")
 
 
 class Portion:
-    """How many windows go through the model at once. The size is halved for good each time memory runs out."""
+    """How many windows go through the model at once: fewer after memory ran out, and more again later."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self._batch = FittingBatchSize(size)
+
+    @property
+    def size(self) -> int:
+        """How many do at the moment."""
+        return self._batch.size
 
     def run(self, attempt: Callable[[int], _Result]) -> _Result:
         """Returns `attempt(size)`, retried with half the size as long as memory runs out.
@@ -25,7 +31,9 @@ class Portion:
         """
         while True:
             try:
-                return attempt(self.size)
+                result = attempt(self.size)
+                self._batch.fitted(self.size)
+                return result
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -34,7 +42,7 @@ class Portion:
                     "There is too little memory to train on one window: free some, or set CLAPBOARD_DEVICE to another "
                     "device."
                 )
-            self.size //= 2
+            self._batch.shrink(self.size)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 

@@ -372,26 +372,38 @@ def test_a_text_that_is_remembered_keeps_no_other_text_s_row(tiny_clap: Path) ->
     assert all(row.base is None for row in encoder._texts._remembered.known(["text 3", "text 66"]).values())
 
 
-def small_memory_encoder(folder: Path, room: int) -> tuple[ClapEncoder, list[int]]:
+def small_memory_encoder(folder: Path, room: int | Callable[[], int]) -> tuple[ClapEncoder, list[int]]:
     """An encoder that runs out of memory on more than `room` windows, and the numbers of windows that it tried."""
     tower, tried = Htsat(ClapModel.from_pretrained(folder).audio_model.audio_encoder), []
 
     def small(features: torch.Tensor) -> torch.Tensor:
         tried.append(len(features))
-        if len(features) > room:
+        if len(features) > (room if isinstance(room, int) else room()):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return tower(features)
 
     return encoder_with(folder, tower=small, batch_size=8), tried
 
 
-def test_out_of_memory_halves_the_batch_for_good_and_changes_no_result(tiny_clap: Path) -> None:
+def test_out_of_memory_halves_the_batch_and_changes_no_result(tiny_clap: Path) -> None:
     encoder, tried = small_memory_encoder(tiny_clap, 2)
     assert_same(encoder.embed_windows(unlike_windows()[:7]), load(tiny_clap).embed_windows(unlike_windows()[:7]))
     assert tried == [7, 3, 1, 1, 1, 1, 1, 1, 1]
     tried.clear()
     encoder.embed_windows(unlike_windows())
     assert max(tried) <= 2
+
+
+def test_the_batch_grows_back_once_there_is_memory_again(tiny_clap: Path) -> None:
+    room = 2
+    encoder, tried = small_memory_encoder(tiny_clap, lambda: room)
+    encoder.embed_windows(unlike_windows())
+    assert encoder.batch_size == 2
+    room = 8
+    while encoder.batch_size < 8 and len(tried) < 200:
+        encoder.embed_windows(np.repeat(unlike_windows()[:1], 8, axis=0))
+    assert encoder.batch_size == 8
+    assert len(tried) < 100
 
 
 def test_a_device_without_room_for_one_window_is_an_error_that_says_so(tiny_clap: Path) -> None:

@@ -15,7 +15,7 @@ from training.finetuning.memory import Portion
         MemoryError(),
     ],
 )
-def test_where_memory_runs_out_half_as_many_are_tried_from_then_on(error: Exception) -> None:
+def test_where_memory_runs_out_half_as_many_are_tried(error: Exception) -> None:
     tried = []
 
     def attempt(size: int) -> str:
