@@ -7,11 +7,25 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, case, func, select, true
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Float,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    cast,
+    exists,
+    func,
+    literal_column,
+    select,
+    text,
+)
 
 from clapboard.errors import NotFoundError
 from clapboard.store.database import Database, in_chunks
-from clapboard.store.schema import jobs
+from clapboard.store.schema import WAITS_SINCE, job_tallies, jobs
 
 
 class State(enum.StrEnum):
@@ -24,6 +38,12 @@ class State(enum.StrEnum):
 
 
 OPEN = (State.QUEUED, State.RUNNING)
+
+# Spelt as in the indexes, which a database recognises only without parameters.
+IS_OPEN = text("jobs.state IN ('queued', 'running')")
+IS_QUEUED = text("jobs.state = 'queued'")
+IS_RUNNING = text("jobs.state = 'running'")
+IS_FAILED = text("jobs.state = 'failed'")
 
 
 @dataclass(frozen=True)
@@ -115,30 +135,28 @@ class JobRecords:
 
     def last(self, kind: str, project: int) -> Job | None:
         """The project's newest job of the kind that has ever started, open or ended."""
-        has_started = (jobs.c.kind == kind) & (jobs.c.project == project) & jobs.c.started_at.is_not(None)
-        query = select(jobs).where(has_started).order_by(jobs.c.id.desc()).limit(1)
+        query = select(jobs).where(_of_kind(kind, project), jobs.c.started_at.is_not(None))
+        query = query.order_by(jobs.c.id.desc()).limit(1)
         with self._db.read() as connection:
             row = connection.execute(query).one_or_none()
         return job_of(row) if row else None
 
     def open_versions(self, kind: str, project: int) -> list[str]:
         """The model versions that the project's open jobs of the kind are about, the oldest job's first."""
-        query = select(jobs.c.model_version).where(
-            jobs.c.kind == kind, jobs.c.project == project, jobs.c.state.in_(OPEN)
-        )
+        query = select(jobs.c.model_version).where(jobs.c.kind == kind, jobs.c.project == project, IS_OPEN)
         with self._db.read() as connection:
             return list(connection.scalars(query.order_by(jobs.c.id)))
 
     def newest_open(self, kind: str, project: int) -> Job | None:
         """The project's newest open job of the kind, if there is one."""
-        of_project = (jobs.c.kind == kind) & (jobs.c.project == project) & jobs.c.state.in_(OPEN)
+        query = select(jobs).where(jobs.c.kind == kind, jobs.c.project == project, IS_OPEN)
         with self._db.read() as connection:
-            row = connection.execute(select(jobs).where(of_project).order_by(jobs.c.id.desc()).limit(1)).one_or_none()
+            row = connection.execute(query.order_by(jobs.c.id.desc()).limit(1)).one_or_none()
         return job_of(row) if row else None
 
     def last_ended(self, kind: str, project: int, state: State | None = None) -> Job | None:
         """The project's newest job of the kind that has ended: in this state, or in any."""
-        ended = (jobs.c.kind == kind) & (jobs.c.project == project) & jobs.c.state.not_in(OPEN)
+        ended = _of_kind(kind, project) & jobs.c.state.not_in(OPEN)
         if state is not None:
             ended &= jobs.c.state == state
         query = select(jobs).where(ended).order_by(jobs.c.id.desc()).limit(1)
@@ -158,82 +176,117 @@ class JobRecords:
 
     def counts(self, *, project: int | None = None, since_id: int = 0) -> dict[tuple[str, State], int]:
         """How many jobs there are, by queue and state."""
-        query = select(jobs.c.queue, jobs.c.state, func.count()).where(jobs.c.id > since_id)
-        if project is not None:
-            query = query.where(jobs.c.project == project)
+        if since_id:
+            query = select(jobs.c.queue, jobs.c.state, func.count()).where(jobs.c.id > since_id)
+            query = query if project is None else query.where(jobs.c.project == project)
+            query = query.group_by(jobs.c.queue, jobs.c.state)
+        else:
+            query = _tally(job_tallies.c.queue, job_tallies.c.state)
+            query = query if project is None else query.where(job_tallies.c.project == project)
         with self._db.read() as connection:
-            rows = connection.execute(query.group_by(jobs.c.queue, jobs.c.state)).all()
+            rows = connection.execute(query).all()
         return {(queue, State(state)): count for queue, state, count in rows}
 
     def num_open(self, project: int, model_version: str) -> int:
         """How many of the project's jobs for the version haven't ended."""
-        of_version = (jobs.c.project == project) & (jobs.c.model_version == model_version)
+        of_version = (job_tallies.c.project == project) & (job_tallies.c.model_version == model_version)
+        query = select(func.sum(job_tallies.c.num)).where(of_version, job_tallies.c.state.in_(OPEN))
         with self._db.read() as connection:
-            query = select(func.count()).where(of_version, jobs.c.state.in_(OPEN))
             return int(connection.scalar(query) or 0)
 
     def failed_since(self, project: int, model_version: str, since: float) -> list[Job]:
         """The project's jobs for the version that have failed since then."""
         of_version = (jobs.c.project == project) & (jobs.c.model_version == model_version)
-        late = (jobs.c.state == State.FAILED) & (jobs.c.finished_at >= since)
+        query = select(jobs).where(of_version, IS_FAILED, jobs.c.finished_at >= since)
         with self._db.read() as connection:
-            rows = connection.execute(select(jobs).where(of_version, late).order_by(jobs.c.task))
+            rows = connection.execute(query.order_by(jobs.c.task))
             return [job_of(row) for row in rows]
 
     def failed_tasks(self, project: int, model_version: str) -> set[int]:
         """The project's tasks for which a job for the version has ever failed."""
         of_version = (jobs.c.project == project) & (jobs.c.model_version == model_version)
         with self._db.read() as connection:
-            return set(connection.scalars(select(jobs.c.task).where(of_version, jobs.c.state == State.FAILED)))
+            return set(connection.scalars(select(jobs.c.task).where(of_version, IS_FAILED)))
 
     def failed_for_good(self, project: int) -> set[int]:
         """The project's tasks whose newest prediction job, of any version, has failed."""
-        of_project = (jobs.c.project == project) & (jobs.c.kind == "predict")
-        newest = select(func.max(jobs.c.id)).where(of_project).group_by(jobs.c.task)
-        query = select(jobs.c.task).where(jobs.c.id.in_(newest), jobs.c.state == State.FAILED)
+        newer = jobs.alias("newer")
+        has_newer = exists().where(
+            newer.c.project == jobs.c.project,
+            newer.c.task == jobs.c.task,
+            newer.c.kind == jobs.c.kind,
+            newer.c.id > jobs.c.id,
+        )
+        query = select(jobs.c.task).where(jobs.c.project == project, jobs.c.kind == "predict", IS_FAILED, ~has_newer)
         with self._db.read() as connection:
             return set(connection.scalars(query))
 
     def num_to_predict(self, project: int) -> int:
         """How many of the project's tasks wait for a prediction, of any version, that will be pushed."""
-        waits = (jobs.c.kind == "predict") & jobs.c.push.is_(True) & jobs.c.state.in_(OPEN)
+        waits = (job_tallies.c.kind == "predict") & job_tallies.c.push.is_(True) & job_tallies.c.state.in_(OPEN)
+        query = select(func.sum(job_tallies.c.num)).where(job_tallies.c.project == project, waits)
         with self._db.read() as connection:
-            return int(connection.scalar(select(func.count()).where(jobs.c.project == project, waits)) or 0)
+            return int(connection.scalar(query) or 0)
 
     def failures(self) -> dict[str, int]:
         """How many jobs failed, by the error's code.
 
         A training that was refused before it was queued, as with too few labels, isn't among them: nothing broke.
         """
-        is_refused = (jobs.c.kind == "train") & jobs.c.started_at.is_(None)
-        is_failed = (jobs.c.state == State.FAILED) & ~is_refused
-        query = select(jobs.c.error_code, func.count()).where(is_failed).group_by(jobs.c.error_code)
+        query = _tally(job_tallies.c.failure).where(job_tallies.c.failure != "")
         with self._db.read() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def oldest_queued_s(self) -> dict[str, float]:
         """By queue, how long its oldest claimable job has waited, in seconds."""
         now = self._clock()
-        due = (jobs.c.state == State.QUEUED) & (jobs.c.not_before <= now)
-        waits_since = case((jobs.c.not_before > jobs.c.created_at, jobs.c.not_before), else_=jobs.c.created_at)
-        query = select(jobs.c.queue, func.min(waits_since)).where(due).group_by(jobs.c.queue)
         with self._db.read() as connection:
-            rows = connection.execute(query).all()
-        return {queue: now - since for queue, since in rows}
+            rows = connection.execute(_WAITING, {"now": now}).all()
+        waits: dict[str, float] = {}
+        for row in rows:
+            waits[row.queue] = max(waits.get(row.queue, 0.0), now - row.since)
+        return waits
 
     def queued_for(self) -> dict[str, int]:
         """How many jobs are queued, by the encoder that they need; see `claimable`."""
-        query = select(jobs.c.encoder, func.count()).where(jobs.c.state == State.QUEUED).group_by(jobs.c.encoder)
+        query = _tally(job_tallies.c.encoder).where(job_tallies.c.state == State.QUEUED)
         with self._db.read() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def queues_with_work(self, queues: Iterable[str], encoders: Collection[str] | None = None) -> list[str]:
         """The queues that have a job which a worker with these encoders can claim now."""
-        due = (jobs.c.state == State.QUEUED) & (jobs.c.not_before <= self._clock())
-        query = select(jobs.c.queue).distinct().where(due, is_for(encoders))
         with self._db.read() as connection:
-            with_work = set(connection.scalars(query))
+            rows = connection.execute(_WAITING, {"now": self._clock()}).all()
+        with_work = {row.queue for row in rows if encoders is None or row.encoder in encoders}
         return [queue for queue in queues if queue in with_work]
+
+
+def _tally(*columns: ColumnElement[Any]) -> Select[Any]:
+    """The number of jobs by these columns of the tallies, without those that have none."""
+    num = func.sum(job_tallies.c.num)
+    return select(*columns, cast(num, BigInteger)).group_by(*columns).having(num > 0)
+
+
+# By queue and encoder, since when the first job that can be claimed has waited.
+_queued = _tally(job_tallies.c.queue, job_tallies.c.encoder).where(job_tallies.c.state == State.QUEUED).subquery()
+_since = literal_column(WAITS_SINCE, Float)
+_first = (
+    select(_since)
+    .where(IS_QUEUED, jobs.c.queue == _queued.c.queue, jobs.c.encoder == _queued.c.encoder)
+    .order_by(_since)
+    .limit(1)
+    .select_from(jobs)
+    .correlate(_queued)
+    .scalar_subquery()
+)
+_firsts = select(_queued.c.queue, _queued.c.encoder, _first.label("since")).subquery()
+_WAITING = select(_firsts).where(_firsts.c.since <= bindparam("now"))
+
+
+def _of_kind(kind: str, project: int) -> ColumnElement[bool]:
+    """The condition that a job is of this kind and project, so that an index serves it."""
+    of_project = (jobs.c.project == project) & (jobs.c.kind == kind)
+    return of_project if kind == "predict" else and_(of_project, text("jobs.kind <> 'predict'"))
 
 
 def claimable(model: str, version: str, dtype: str) -> tuple[str, ...]:
@@ -243,11 +296,6 @@ def claimable(model: str, version: str, dtype: str) -> tuple[str, ...]:
     this very base model, since the same CLAPBOARD_MODEL can name different weights.
     """
     return "", model, f"{model} {dtype}", f"{model} {version} {dtype}"
-
-
-def is_for(encoders: Collection[str] | None) -> ColumnElement[bool]:
-    """The condition that a job is for one of these encoders; None: for any."""
-    return true() if encoders is None else jobs.c.encoder.in_(encoders)
 
 
 def job_of(row: Row[Any]) -> Job:

@@ -18,8 +18,8 @@ from sqlalchemy import Connection, and_, bindparam, case, delete, select, text, 
 from clapboard.errors import ClapboardError
 from clapboard.store.audio_failures import AudioFailureStore
 from clapboard.store.database import Database, in_chunks
-from clapboard.store.job_records import OPEN, Job, JobRecords, State, is_for, job_of
-from clapboard.store.schema import jobs
+from clapboard.store.job_records import IS_QUEUED, IS_RUNNING, OPEN, Job, JobRecords, State, job_of
+from clapboard.store.schema import job_tallies, jobs
 
 __all__ = ["OPEN", "Job", "JobRequest", "JobStore", "State"]
 
@@ -112,15 +112,8 @@ class JobStore(JobRecords):
         claimed alone. With `encoders`, only jobs for one of them are claimed, see `claimable`.
         """
         now = self._clock()
-        waiting = (
-            select(jobs.c.id, jobs.c.kind, jobs.c.attempts)
-            .where(jobs.c.state == State.QUEUED, jobs.c.queue == queue, jobs.c.not_before <= now, is_for(encoders))
-            .order_by(jobs.c.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
         with self._db.write() as connection:
-            rows = connection.execute(waiting).all()
+            rows = _oldest(connection, queue, limit, encoders, now)
             if not rows:
                 return []
             groupable = [row.id for row in rows if row.attempts == 0 and row.kind == (together or row.kind)]
@@ -142,7 +135,7 @@ class JobStore(JobRecords):
 
     def heartbeat(self, worker: str) -> None:
         """Renew the heartbeat of the worker's running jobs."""
-        running = select(jobs.c.id).where(jobs.c.worker == worker, jobs.c.state == State.RUNNING)
+        running = select(jobs.c.id).where(jobs.c.worker == worker, IS_RUNNING)
         with self._db.write() as connection:
             connection.execute(
                 update(jobs)
@@ -208,7 +201,7 @@ class JobStore(JobRecords):
         A job that lost its worker `max_attempts` times has failed.
         """
         now = self._clock()
-        without_heartbeat = select(jobs.c.id).where(jobs.c.state == State.RUNNING, jobs.c.heartbeat_at < now - lease_s)
+        without_heartbeat = select(jobs.c.id).where(IS_RUNNING, jobs.c.heartbeat_at < now - lease_s)
         reason = "Each worker that tried this job was lost: look at their logs and at the machine's memory."
         queues: set[str] = set()
         with self._db.write() as connection:
@@ -229,11 +222,13 @@ class JobStore(JobRecords):
 
     def owe_push(self, project: int, tasks: Sequence[int], model_version: str) -> None:
         """Make the results of the tasks' open jobs be pushed when they are done."""
-        of_version = (jobs.c.project == project) & (jobs.c.model_version == model_version) & jobs.c.state.in_(OPEN)
+        of_version = (jobs.c.project == project) & (jobs.c.model_version == model_version)
         with self._db.write() as connection:
             for chunk in in_chunks(sorted(tasks)):
                 in_order = (
-                    select(jobs.c.id).where(of_version, jobs.c.task.in_(chunk)).order_by(jobs.c.kind, jobs.c.task)
+                    select(jobs.c.id)
+                    .where(of_version, jobs.c.task.in_(chunk), jobs.c.state.in_(OPEN))
+                    .order_by(jobs.c.kind, jobs.c.task)
                 )
                 for ids in in_chunks(connection.scalars(in_order.with_for_update()).all()):
                     connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(push=True))
@@ -298,6 +293,31 @@ def _batches(requests: Sequence[JobRequest]) -> Iterator[tuple[float | None, lis
         in_order = sorted(distinct, key=lambda request: request.subject)
         for delay_s, batch in itertools.groupby(in_order, key=lambda request: request.delay_s):
             yield delay_s, list(batch)
+
+
+def _oldest(
+    connection: Connection, queue: str, limit: int, encoders: Collection[str] | None, now: float
+) -> Sequence[Any]:
+    """Lock the queue's oldest jobs that are due and for one of the encoders, at most `limit`, by ascending id.
+
+    Each encoder has a query of its own, because only in one encoder's jobs an index has the order of ids.
+    """
+    if encoders is None:
+        queued = select(job_tallies.c.encoder).where(job_tallies.c.queue == queue, job_tallies.c.state == State.QUEUED)
+        encoders = sorted(set(connection.scalars(queued)))
+    parameters = {"of_queue": queue, "now": now, "most": limit}
+    rows = [row for name in encoders for row in connection.execute(_OLDEST, parameters | {"of_encoder": name})]
+    return sorted(rows, key=lambda row: row.id)[:limit]
+
+
+_OLDEST = (
+    select(jobs.c.id, jobs.c.kind, jobs.c.attempts)
+    .where(IS_QUEUED, jobs.c.queue == bindparam("of_queue"), jobs.c.encoder == bindparam("of_encoder"))
+    .where(jobs.c.not_before <= bindparam("now"))
+    .order_by(jobs.c.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
 
 
 def _same_subject(request: JobRequest) -> Any:

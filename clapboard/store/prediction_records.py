@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, cast, func, select, text
 
 from clapboard.feedback.suggestions import Suggestion
 from clapboard.store.database import Database, in_chunks
-from clapboard.store.schema import predictions
+from clapboard.store.schema import prediction_tallies, predictions
 
 
 class Delivery(enum.StrEnum):
@@ -24,6 +24,10 @@ class Delivery(enum.StrEnum):
     OWED = "owed"
     PUSHING = "pushing"
     PUSHED = "pushed"
+
+
+# Spelt as in the index, which a database recognises only without parameters.
+IS_UNDELIVERED = text("predictions.delivery IN ('owed', 'pushing')")
 
 
 @dataclass(frozen=True)
@@ -86,43 +90,47 @@ class PredictionRecords:
 
     def counts(self, project: int, model_version: str) -> dict[Delivery, int]:
         """How many of the project's predictions of the version there are, by delivery."""
+        num = cast(func.sum(prediction_tallies.c.num), BigInteger)
         query = (
-            select(predictions.c.delivery, func.count())
-            .where(predictions.c.project == project, predictions.c.model_version == model_version)
-            .group_by(predictions.c.delivery)
+            select(prediction_tallies.c.delivery, num)
+            .where(prediction_tallies.c.project == project, prediction_tallies.c.model_version == model_version)
+            .group_by(prediction_tallies.c.delivery)
+            .having(num > 0)
         )
         with self._db.read() as connection:
             return {Delivery(delivery): count for delivery, count in connection.execute(query)}
 
     def num_owed(self, project: int | None = None, model_version: str | None = None) -> int:
         """How many predictions wait to be pushed: of all, or of one project or version."""
-        query = select(func.count()).where(predictions.c.delivery.in_([Delivery.OWED, Delivery.PUSHING]))
+        is_owed = prediction_tallies.c.delivery.in_([Delivery.OWED, Delivery.PUSHING])
+        query = select(func.sum(prediction_tallies.c.num)).where(is_owed)
         if project is not None:
-            query = query.where(predictions.c.project == project)
+            query = query.where(prediction_tallies.c.project == project)
         if model_version is not None:
-            query = query.where(predictions.c.model_version == model_version)
+            query = query.where(prediction_tallies.c.model_version == model_version)
         with self._db.read() as connection:
             return int(connection.scalar(query) or 0)
 
     def model_versions(self, project: int | None) -> list[str]:
         """The model versions that have predictions, sorted."""
-        query = select(predictions.c.model_version).distinct().order_by(predictions.c.model_version)
+        query = _STORED_VERSIONS.order_by(prediction_tallies.c.model_version)
         if project is not None:
-            query = query.where(predictions.c.project == project)
+            query = query.where(prediction_tallies.c.project == project)
         with self._db.read() as connection:
             return list(connection.scalars(query))
 
     def newest_versions(self, project: int, limit: int) -> list[str]:
         """The model versions that were delivered last, newest first."""
-        query = (
-            select(predictions.c.model_version)
-            .where(predictions.c.project == project)
-            .group_by(predictions.c.model_version)
-            .order_by(func.max(predictions.c.delivered_at).desc())
-            .limit(limit)
-        )
+        query = _STORED_VERSIONS.where(prediction_tallies.c.project == project)
+        query = query.order_by(func.max(prediction_tallies.c.last_at).desc()).limit(limit)
         with self._db.read() as connection:
             return list(connection.scalars(query))
 
+
+_STORED_VERSIONS = (
+    select(prediction_tallies.c.model_version)
+    .group_by(prediction_tallies.c.model_version)
+    .having(func.sum(prediction_tallies.c.num) > 0)
+)
 
 _quoted = lru_cache(maxsize=64)(json.dumps)

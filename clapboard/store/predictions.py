@@ -22,7 +22,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, Text, bindparam, case, cast, delete, or_, select, update
 
 from clapboard.store.database import Database, in_chunks
-from clapboard.store.prediction_records import Delivery, PredictionRecords, StoredPrediction, TakenPrediction
+from clapboard.store.prediction_records import (
+    IS_UNDELIVERED,
+    Delivery,
+    PredictionRecords,
+    StoredPrediction,
+    TakenPrediction,
+)
 from clapboard.store.schema import predictions
 
 __all__ = ["Delivery", "PredictionStore", "StoredPrediction", "TakenPrediction"]
@@ -156,7 +162,7 @@ class PredictionStore(PredictionRecords):
         due = (predictions.c.delivery == Delivery.OWED) & (predictions.c.delivered_at <= now)
         waiting = (
             select(predictions.c.project, predictions.c.task, predictions.c.model_version)
-            .where(or_(due, lost))
+            .where(IS_UNDELIVERED, or_(due, lost))
             .order_by(predictions.c.project, predictions.c.model_version, predictions.c.task)
             .limit(limit)
             .with_for_update(skip_locked=True)

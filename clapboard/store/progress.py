@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, case, cast, func, select, true
 
 from clapboard.queue.pace import RATE_OVER_S, time_left_s
 from clapboard.store.database import Database
 from clapboard.store.job_records import OPEN, State
 from clapboard.store.predictions import Delivery
-from clapboard.store.schema import jobs, predictions
+from clapboard.store.schema import job_tallies, jobs, prediction_tallies, predictions
 
 PUSH = "push"
 
@@ -51,61 +51,61 @@ class ProgressReader:
         return sorted(unfinished, key=lambda work: (work.project, work.model_version, work.queue == PUSH, work.queue))
 
     def _predicting(self, connection: Connection, project: int | None) -> Iterator[UnderWay]:
-        group = (jobs.c.project, jobs.c.queue, jobs.c.model_version)
         now = self._clock()
-        is_open = jobs.c.state.in_(OPEN)
-        lately = jobs.c.state.in_([State.DONE, State.FAILED]) & (jobs.c.finished_at > now - RATE_OVER_S)
-        lately &= jobs.c.started_at.is_not(None)
-        waiting = select(*group).distinct().where(is_open, jobs.c.kind == "predict")
-        query = (
-            select(
-                *group,
-                func.count().label("total"),
-                func.count().filter(is_open).label("left"),
-                func.count().filter(lately).label("lately"),
-                func.min(case((lately, jobs.c.started_at))).label("since"),
-            )
-            .where(jobs.c.kind == "predict", tuple_(*group).in_(_of(waiting, jobs.c.project, project)))
-            .group_by(*group)
-        )
-        for row in connection.execute(query):
-            since = max(row.since or 0.0, now - RATE_OVER_S)
-            per_s = row.lately / (now - since) if row.lately and now > since else None
+        group = (jobs.c.project, jobs.c.queue, jobs.c.model_version)
+        lately = (jobs.c.finished_at > now - RATE_OVER_S) & jobs.c.state.in_([State.DONE, State.FAILED])
+        ended = select(*group, func.count().label("num"), func.min(jobs.c.started_at).label("since"))
+        ended = ended.where(jobs.c.kind == "predict", lately, jobs.c.started_at.is_not(None)).group_by(*group)
+        rates = {tuple(row[:3]): (row.num, row.since) for row in connection.execute(ended)}
+        tallies = job_tallies.c
+        for row in _unfinished(
+            connection,
+            (tallies.project, tallies.queue, tallies.model_version),
+            tallies.num,
+            tallies.state.in_(OPEN),
+            of=_of(tallies.project, project) & (tallies.kind == "predict"),
+        ):
+            num_lately, first = rates.get(tuple(row[:3]), (0, 0.0))
+            since = max(first, now - RATE_OVER_S)
+            per_s = num_lately / (now - since) if num_lately and now > since else None
             yield _under_way(row, row.queue, per_s)
 
     def _pushing(self, connection: Connection, project: int | None) -> Iterator[UnderWay]:
-        group = (predictions.c.project, predictions.c.model_version)
-        now = self._clock()
-        is_owed = predictions.c.delivery.in_([Delivery.OWED, Delivery.PUSHING])
-        is_pushed = predictions.c.delivery == Delivery.PUSHED
-        lately = is_pushed & (predictions.c.delivered_at > now - RATE_OVER_S)
-        owing = select(*group).distinct().where(is_owed)
-        query = (
-            select(
-                *group,
-                func.count().filter(is_owed | is_pushed).label("total"),
-                func.count().filter(is_owed).label("left"),
-                func.min(case((lately, predictions.c.delivered_at))).label("since"),
-            )
-            .where(tuple_(*group).in_(_of(owing, predictions.c.project, project)))
-            .group_by(*group)
-        )
-        for row in connection.execute(query).all():
-            yield _under_way(row, PUSH, self._pushed_per_s(connection, row, now))
+        tallies = prediction_tallies.c
+        is_owed = tallies.delivery.in_([Delivery.OWED, Delivery.PUSHING])
+        for row in _unfinished(
+            connection,
+            (tallies.project, tallies.model_version),
+            tallies.num,
+            is_owed,
+            of=_of(tallies.project, project) & (is_owed | (tallies.delivery == Delivery.PUSHED)),
+        ):
+            yield _under_way(row, PUSH, self._pushed_per_s(connection, row))
 
-    def _pushed_per_s(self, connection: Connection, row: Row[Any], now: float) -> float | None:
+    def _pushed_per_s(self, connection: Connection, row: Row[Any]) -> float | None:
         """The rate since the first push of the last minutes ended, because when it began isn't known."""
-        if row.since is None or now <= row.since:
-            return None
-        after = (predictions.c.delivery == Delivery.PUSHED) & (predictions.c.delivered_at > row.since)
+        now = self._clock()
         of_version = (predictions.c.project == row.project) & (predictions.c.model_version == row.model_version)
-        num_pushed = connection.scalar(select(func.count()).where(of_version, after)) or 0
-        return num_pushed / (now - row.since) if num_pushed else None
+        pushed = of_version & (predictions.c.delivery == Delivery.PUSHED)
+        lately = pushed & (predictions.c.delivered_at > now - RATE_OVER_S)
+        since = connection.scalar(select(func.min(predictions.c.delivered_at)).where(lately))
+        if since is None or now <= since:
+            return None
+        num_pushed = connection.scalar(select(func.count()).where(pushed, predictions.c.delivered_at > since)) or 0
+        return num_pushed / (now - since) if num_pushed else None
 
 
-def _of(groups: Any, column: Any, project: int | None) -> Any:
-    """The groups with work under way, of one project or of all."""
-    return groups if project is None else groups.where(column == project)
+def _unfinished(
+    connection: Connection, group: Sequence[Any], num: Any, is_left: ColumnElement[bool], *, of: ColumnElement[bool]
+) -> Sequence[Any]:
+    """The groups of tallies that have something left, with what they have in all."""
+    left = func.sum(case((is_left, num), else_=0))
+    query = select(*group, cast(func.sum(num), BigInteger).label("total"), cast(left, BigInteger).label("left"))
+    return connection.execute(query.where(of).group_by(*group).having(left > 0)).all()
+
+
+def _of(column: ColumnElement[int], project: int | None) -> ColumnElement[bool]:
+    return true() if project is None else column == project
 
 
 def _under_way(row: Row[Any], queue: str, per_s: float | None) -> UnderWay:

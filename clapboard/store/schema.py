@@ -5,11 +5,14 @@ Who changes a table writes a revision, too: see CONTRIBUTING.md.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Float,
     ForeignKey,
     Index,
@@ -19,7 +22,15 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TextClause,
+    event,
+    text,
 )
+
+from clapboard.store.migrations.tallies import tally_triggers
+
+WAITS_SINCE = "CASE WHEN not_before > created_at THEN not_before ELSE created_at END"
+"""Since when a job has been waiting for a worker, or from when on it will."""
 
 metadata = MetaData()
 
@@ -197,7 +208,29 @@ predictions = Table(
     Column("result", JSON, nullable=False),
     Column("delivery", String, nullable=False),  # see predictions.Delivery
     Column("delivered_at", Float, nullable=False, default=0.0),
-    Index("predictions_by_delivery", "delivery", "project"),
+    Index("predictions_by_version", "project", "model_version", "delivered_at"),
+)
+# Those on their way, see `IS_UNDELIVERED`.
+Index(
+    "predictions_owed",
+    predictions.c.project,
+    predictions.c.model_version,
+    predictions.c.task,
+    predictions.c.delivered_at,
+    sqlite_where=text("delivery IN ('owed', 'pushing')"),
+    postgresql_where=text("delivery IN ('owed', 'pushing')"),
+)
+
+# How many predictions there are, and when the last was delivered. Triggers count, see migrations/tallies.py.
+prediction_tallies = Table(
+    "prediction_tallies",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("model_version", String, primary_key=True),
+    Column("delivery", String, primary_key=True),
+    Column("session", Integer, primary_key=True, autoincrement=False),  # a count is the sum over all of them
+    Column("num", BigInteger, nullable=False),
+    Column("last_at", Float, nullable=False),
 )
 
 # Audio that failed when it was last fetched or decoded, see AudioFailureStore.
@@ -233,20 +266,63 @@ jobs = Table(
     Column("error_code", String),
     Column("error", Text),
     Column("progress", Text),
-    Index("jobs_to_claim", "state", "queue", "id"),
     Index("jobs_by_subject", "project", "task", "model_version"),
 )
+
+
+def _index_some(name: str, condition: str, *columns: Column[Any] | TextClause, unique: bool = False) -> None:
+    """An index of the jobs with the condition. A query uses it only if it has the same text, without parameters."""
+    where = text(condition)
+    Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where, _table=jobs)
+
+
 # At most one open job for a subject; a further request joins it.
-Index(
+_index_some(
     "jobs_open_once",
+    "state IN ('queued', 'running')",
     jobs.c.kind,
     jobs.c.project,
     jobs.c.task,
     jobs.c.model_version,
     unique=True,
-    sqlite_where=jobs.c.state.in_(["queued", "running"]),
-    postgresql_where=jobs.c.state.in_(["queued", "running"]),
 )
+_index_some("jobs_to_claim", "state = 'queued'", jobs.c.queue, jobs.c.encoder, jobs.c.id, jobs.c.not_before)
+_index_some("jobs_waiting", "state = 'queued'", jobs.c.queue, jobs.c.encoder, text(f"({WAITS_SINCE})"))
+_index_some("jobs_running", "state = 'running'", jobs.c.worker)
+_index_some("jobs_failed", "state = 'failed'", jobs.c.project, jobs.c.model_version, jobs.c.task)
+_index_some("jobs_of_project", "kind <> 'predict'", jobs.c.project, jobs.c.kind, jobs.c.id)
+_index_some("jobs_ended", "finished_at IS NOT NULL", jobs.c.finished_at)
+
+# How many jobs there are. Triggers count, see migrations/tallies.py.
+job_tallies = Table(
+    "job_tallies",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("queue", String, primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("model_version", String, primary_key=True),
+    Column("encoder", String, primary_key=True),
+    Column("push", Boolean, primary_key=True),
+    Column("state", String, primary_key=True),
+    Column("failure", String, primary_key=True),  # the error's code; empty if nothing broke
+    Column("session", Integer, primary_key=True, autoincrement=False),  # a count is the sum over all of them
+    Column("num", BigInteger, nullable=False),
+)
+
+# How often tasks and recordings have changed. Triggers count.
+content_changes = Table(
+    "content_changes",
+    metadata,
+    Column("session", Integer, primary_key=True, autoincrement=False),  # the count is the sum over all of them
+    Column("num", BigInteger, nullable=False),
+)
+
+
+@event.listens_for(metadata, "after_create")
+def _make_triggers(_metadata: MetaData, connection: Connection, **_options: Any) -> None:
+    for statement in tally_triggers(connection.dialect.name):
+        connection.exec_driver_sql(statement)
+
 
 # Searches under way, deleted when the answer was fetched or the client has gone.
 searches = Table(

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, exists, func, or_, select
 from clapboard.feedback.task_labels import draw
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.embeddings import Recording
-from clapboard.store.schema import predictions, recordings, tasks
+from clapboard.store.schema import content_changes, predictions, recordings, tasks
 
 _WALKED = 5
 """How many times as many tasks a sample is sought among as it has: some are held out, others aren't embedded yet."""
@@ -43,6 +43,7 @@ class TaskStore:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._contents: dict[int, tuple[int, list[str]]] = {}  # by project, as they were after so many changes
 
     def put(self, project: int, seen: Sequence[KnownTask]) -> None:
         """Store the tasks, or their changes."""
@@ -86,11 +87,22 @@ class TaskStore:
                 stored |= {row.task: _known(row) for row in connection.execute(query)}
         return stored
 
-    def contents(self, project: int) -> list[str]:
-        """The sha256 of all recordings of the project's tasks that have been read, without held-out tasks."""
-        query = select(recordings.c.sha256).distinct().select_from(_READ).where(_searched(project))
+    def contents(self, project: int) -> Sequence[str]:
+        """The sha256 of all recordings of the project's tasks that have been read, without held-out tasks.
+
+        They are remembered until a task or a recording changes.
+        """
+        query = select(recordings.c.sha256, tasks.c.held_out).distinct().select_from(_READ)
         with self._db.read() as connection:
-            return list(connection.scalars(query))
+            num_changes = int(connection.scalar(select(func.sum(content_changes.c.num))) or 0)
+            remembered = self._contents.get(project)
+            if remembered and remembered[0] == num_changes:
+                return remembered[1]
+            rows = connection.execute(query.where(tasks.c.project == project)).all()
+        drawn = {sha256 for sha256, held_out in rows if held_out}
+        contents = [sha256 for sha256, held_out in rows if not held_out and sha256 not in drawn]
+        self._contents = {project: (num_changes, contents)}
+        return contents
 
     def holding(self, project: int, sha256s: Sequence[str]) -> list[tuple[KnownTask, Recording]]:
         """The project's tasks with one of these recordings, by ascending id, without held-out ones."""

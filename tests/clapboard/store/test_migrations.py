@@ -270,8 +270,15 @@ def shape(url: str) -> dict[str, Any]:
         indexes = {name: " ".join(sql.split()) for name, sql in connection.exec_driver_sql(listed)}
         if connection.dialect.name == "sqlite":
             has_sequence = "SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'"
+            listed = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
             tables["autoincrement"] = {"columns": set(connection.exec_driver_sql(has_sequence).scalars())}
-    return {"tables": tables, "indexes": indexes}
+        else:
+            listed = (
+                "SELECT tgname, prosrc FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid JOIN pg_proc ON "
+                "pg_proc.oid = tgfoid WHERE relnamespace = current_schema()::regnamespace AND NOT tgisinternal"
+            )
+        triggers = dict(map(tuple, connection.exec_driver_sql(listed)))
+    return {"tables": tables, "indexes": indexes, "triggers": triggers}
 
 
 def revision(url: str) -> str:
