@@ -86,6 +86,7 @@ def _rows(num_jobs: int, num_tasks: int, now: float, is_server: bool) -> Iterato
             "uri_key": key,
             "source": text("'https://audio.example/' || (n / 4)"),
             "set_aside": "n % 10 = 0",
+            "draw": "n * 7919 % 1000003",
         },
         num_tasks,
     )
