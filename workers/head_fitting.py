@@ -10,7 +10,7 @@ import numpy as np
 
 from clapboard.labels.label_space import LabelSpace
 from clapboard.suggest.head import Head, scores_of_all
-from clapboard.suggest.scoring import Array, mean_direction
+from clapboard.suggest.scoring import Array, mean_directions
 from workers.label_sample import LabelSample
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def fit(label_space: LabelSpace, zero_shot: Head, sample: LabelSample) -> Fitted
     examples = _examples(label_space, sample)
     if not examples:
         return FittedHead(zero_shot, 0)
-    pool = {task: mean_direction(windows) for task, windows in sample.pool.items()}
-    centred_on = np.stack(list(pool.values()) or list(sample.means.values()))  # [N, D]
+    pool = list(sample.pool.values())
+    centred_on = mean_directions(pool) if pool else np.stack(list(sample.means.values()))  # [N, D]
     num_labels = max(len(example.embeddings) for example in examples.values())
     return FittedHead(fit_head(label_space, zero_shot, examples, centred_on), num_labels)
 

@@ -56,11 +56,10 @@ class LabelSampler:
         num_clips = clips_per_control(label_space, encoder.dim)
         clips = {control.name: self._clips(project, control, counts, num_clips) for control in label_space.predicted}
         tasks = sorted({task for of_control in clips.values() for task in of_control})
-        labels = self._store.labels.of_tasks(project, tasks)
         recordings = self._store.tasks.learnable(project, tasks)
         pool = dict(sorted(_within(self._store.tasks.sample(project, POOL_SIZE), _WINDOWS_AT_ONCE).items()))
         return LabelSample(
-            {task: labels[task].labels for task in tasks if task in labels},
+            self._store.labels.agreed(project, tasks),
             clips,
             self._of_tasks(recordings, encoder, self._means, mean_direction),
             self._of_tasks(pool, encoder, self._windows, np.copy),

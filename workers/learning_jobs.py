@@ -148,12 +148,13 @@ class LearningJobs:
 
     def _pace(self, job: Job) -> Pace:
         """Reports how many of the project's tasks, those held out excepted, a rollout has gone through."""
-        num_known, num_held_out = self._store.tasks.count(job.project)
+
+        def num_tasks() -> int:
+            num_known, num_held_out = self._store.tasks.count(job.project)
+            return num_known - num_held_out
+
         return Pace(
-            "tasks gone through",
-            num_known - num_held_out,
-            lambda progress: self._store.jobs.report(job, progress),
-            self._store.clock,
+            "tasks gone through", num_tasks, lambda progress: self._store.jobs.report(job, progress), self._store.clock
         )
 
 

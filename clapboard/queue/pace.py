@@ -14,8 +14,14 @@ REPORT_EVERY_S = 1.0
 class Pace:
     """The progress of one piece of work, reported once a second at most, and not in its first second."""
 
-    def __init__(self, noun: str, total: int | None, report: Callable[[str], None], clock: Callable[[], float]) -> None:
-        """`noun` names what is counted, in the plural; `total` is their number, if known."""
+    def __init__(
+        self,
+        noun: str,
+        total: int | Callable[[], int] | None,
+        report: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`noun` names what is counted, in the plural; `total` is their number, if known, or counts them."""
         self._noun = noun
         self._total = total
         self._report = report
@@ -42,6 +48,8 @@ class Pace:
 
     def __str__(self) -> str:
         """Such as «3,000 of 10,000 tasks, 40 s left»."""
+        if callable(self._total):
+            self._total = self._total()
         if self._total is None or self._num_done > self._total:
             return f"{self._num_done:,} {self._noun}"
         left_s = time_left_s(self._total - self._num_done, self._rate())

@@ -7,14 +7,15 @@ config or a renamed label, a new generation begins, which marks every task at on
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, Text, bindparam, cast, delete, select, update
 
-from clapboard.feedback.consensus import Consensus
+from clapboard.feedback.consensus import Consensus, TaskLabels
 from clapboard.feedback.left_out import left_out_sentence
 from clapboard.feedback.task_labels import (
     Count,
@@ -28,7 +29,7 @@ from clapboard.feedback.task_labels import (
     together,
 )
 from clapboard.store.annotations import AnnotationStore, lock_ledger
-from clapboard.store.database import Database
+from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import agreed_labels, label_counts, labelled_tasks, learning
 
 _TASKS_AT_ONCE = 500
@@ -80,17 +81,28 @@ class LabelStore:
         """The labels of all tasks, and what is left out, as of the last refresh."""
         return together(self.of_tasks(project))
 
-    def of_tasks(self, project: int, tasks: Sequence[int] | None = None) -> dict[int, LabelledTask]:
-        """By task, its labels as of the last refresh: of all tasks that have been annotated, or of some."""
+    def of_tasks(self, project: int) -> dict[int, LabelledTask]:
+        """By task, its labels as of the last refresh, and what is left out."""
         query = select(labelled_tasks.c.task, labelled_tasks.c.labels, labelled_tasks.c.left_out)
-        query = query.where(labelled_tasks.c.project == project)
-        parameters: dict[str, Any] = {}
-        if tasks is not None:
-            query, parameters = query.where(self._db.among(labelled_tasks.c.task, "tasks")), {"tasks": list(tasks)}
         with self._db.read() as connection:
-            return {
-                task: from_json(labels, left_out) for task, labels, left_out in connection.execute(query, parameters)
-            }
+            rows = connection.execute(query.where(labelled_tasks.c.project == project))
+            return {task: from_json(labels, left_out) for task, labels, left_out in rows}
+
+    def agreed(self, project: int, tasks: Iterable[int]) -> dict[int, TaskLabels]:
+        """By task, its agreed labels as of the last refresh; tasks without any are absent."""
+        # As text, because thousands of tasks have the same few labels.
+        query = select(labelled_tasks.c.task, cast(labelled_tasks.c.labels, Text).label("labels"))
+        query = query.where(labelled_tasks.c.project == project, self._db.among(labelled_tasks.c.task, "tasks"))
+        decoded: dict[str, TaskLabels] = {}
+        agreed: dict[int, TaskLabels] = {}
+        with self._db.read() as connection:
+            for chunk in in_chunks(tasks):
+                for task, labels in connection.execute(query, {"tasks": chunk}):
+                    if labels not in decoded:
+                        decoded[labels] = from_json(json.loads(labels), []).labels
+                    if decoded[labels]:
+                        agreed[task] = decoded[labels]
+        return agreed
 
     def counts(self, project: int) -> LabelCounts:
         """How many tasks have each label, as of the last refresh."""

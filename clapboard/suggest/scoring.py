@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +20,14 @@ def mean_direction(vectors: Array) -> Array:
     """The unit-norm mean `[D]` of vectors `[N, D]`: prompts → a class's weight, windows → a recording's embedding."""
     mean = vectors.mean(axis=0)
     return mean / max(float(np.linalg.norm(mean)), 1e-12)
+
+
+def mean_directions(recordings: Sequence[Array]) -> Array:
+    """The unit-norm means `[N, D]` of recordings' windows `[W, D]`, of which there must be at least one each."""
+    starts = np.cumsum([0, *map(len, recordings[:-1])])
+    sums = np.add.reduceat(np.concatenate(recordings), starts, axis=0)  # [N, D]
+    means: Array = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    return means
 
 
 def exclusive_scores(logits: Array, starts: Rows | None = None) -> Array:

@@ -35,8 +35,10 @@ from tests.support.annotation_events import annotation, clip, said
 from tests.support.postgres_server import running_postgres
 from workers.encoder_pool import EncoderPool
 from workers.head_cache import HeadCache
+from workers.job_queue import JobQueue
 from workers.refit import Refitter
 from workers.rollout import RolloutProgress, Takeover
+from workers.training_triggers import queue_due_training
 
 SECONDS_AT_MOST = 0.5
 GROWTH_AT_MOST = 1_000_000  # bytes
@@ -68,6 +70,13 @@ class _Encoder:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+class _Sleeper:
+    """Wakes no worker."""
+
+    def wake(self, queue: str) -> bool:
+        return bool(queue)
+
+
 class _NoRollout:
     """Takes a version over by the project's pointer, as a rollout does, and delivers nothing."""
 
@@ -91,11 +100,13 @@ def measure(url: str, num_tasks: int, num_accepts: int = 5) -> AcceptCost:
         refitter.run(PROJECT)  # derives what the store was filled with in bulk
         refitter = Refitter(settings, store, EncoderPool(encoder, _none, capacity=1), heads, rollout)
         seconds, before = [], _size(store)
+        queue = JobQueue(store, _Sleeper())
         for task in range(num_tasks, num_tasks - num_accepts - 1, -1):
             action, body = said(annotation(num_tasks + task, _result(LABELS[labels[task - 1]]), task=task, by=2))
             store.append_event(action, PROJECT, body)
             began, busy = time.perf_counter(), time.process_time()
             refitted = refitter.run(PROJECT)
+            queue_due_training(settings, store, queue, PROJECT)
             seconds.append(time.perf_counter() - began)
             _say(f"    {seconds[-1]:.2f} s, {time.process_time() - busy:.2f} s of CPU: {refitted}")
         return AcceptCost(seconds[0], median(seconds[1:]), (_size(store) - before) / len(seconds))
@@ -123,7 +134,8 @@ def build(store: Store, num_tasks: int) -> list[int]:
         with store.database.write() as connection:
             connection.execute(insert(recordings), [_recording(task) for task in tasks])
             connection.execute(insert(embeddings), list(_embeddings(tasks, vectors)))
-            connection.execute(insert(inbox), list(_events(tasks, said_labels, num_tasks // 2)))
+            if events := list(_events(tasks, said_labels, num_tasks // 2)):
+                connection.execute(insert(inbox), events)
         labels += heaps.tolist()
     store.ledger.catch_up()
     return labels

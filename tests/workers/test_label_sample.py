@@ -9,6 +9,7 @@ import pytest
 
 import workers.label_sample as label_sample
 from clapboard.project.agreement import refresh_labels
+from clapboard.store.embeddings import Recording
 from tests.support.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import LABELS
 from tests.workers.learning import ENCODER, PROJECT, Learning
@@ -61,6 +62,14 @@ def test_of_many_each_label_gives_as_many_and_counts_for_all_of_its_own(
     assert sum(clips.values()) == pytest.approx(30)
     assert len(sample.pool) <= 12
     assert {*sample.pool} & {*RAINS}, "the pool is a draw of all tasks, not the oldest"
+
+
+def test_the_sound_of_a_held_out_task_is_neither_learnt_nor_in_the_pool(learning: Learning) -> None:
+    for address in ("1", "200"):
+        key = learning.sources.key(f"https://host.example/{address}.wav")
+        learning.store.embeddings.put_recording(key, Recording(f"{200:064}", 1, 1.0))
+    sample = draw(learning)
+    assert set(sample.means) == set(sample.pool) == {*DOGS, *RAINS} - {1}
 
 
 def test_each_process_draws_the_same_and_a_further_label_changes_little(
