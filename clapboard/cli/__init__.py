@@ -15,6 +15,7 @@ from clapboard.cli import (
     config,
     convert,
     data,
+    departure,
     evaluate,
     jobs,
     labels,
@@ -43,6 +44,7 @@ app = typer.Typer(
 for module in (
     run,
     project,
+    departure,
     train,
     models,
     labels,

@@ -65,6 +65,7 @@ def connect(project: ProjectId, model: Model = None, as_json: AsJson = False) ->
     locks = ProjectLocks(store, "clapboard connect", settings.job_lease_s)
     with LabelStudioClient(settings) as client, locks.hold(project, wait_s=WAIT_S, on_wait=errors_console().print):
         report = connecting.connect(client, settings, project, version_for)
+        store.departures.return_project(project)  # if it was forgotten, somebody now wants it back
         store.catalog.put_project(project, report.project.label_config, report.model_version)
         store.catalog.set_connected(project, settings.test_share, client.last_task(project))
         settle(store, client, settings, project, report.model_version)

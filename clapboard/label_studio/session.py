@@ -79,14 +79,14 @@ class LabelStudioSession:
         return label_studio_errors(self.url, subject)
 
     def _request(self, method: str, path: str, **arguments: Any) -> Any:
-        """The JSON answer to a request for which the SDK has no method. Raises what the SDK raises."""
+        """The JSON answer to a request for which the SDK has no method; None if empty. Raises what the SDK raises."""
         response = self._sdk._client_wrapper.httpx_client.request(path, method=method, **arguments)
         if not response.is_success:
             is_json = response.headers.get("content-type", "").startswith("application/json")
             body = response.json() if is_json else response.text
             raise ApiError(status_code=response.status_code, headers=dict(response.headers), body=body)
         try:
-            return read_json(response.content)
+            return read_json(response.content) if response.content else None
         except RequestError:
             raise ValueError("not JSON, or nested too deeply") from None
 

@@ -44,6 +44,15 @@ class TabCalls(LabelStudioSession):
                 if error.status_code != 404 or not isinstance(error.body, dict):
                     raise
 
+    def delete_tab(self, project_id: int, tab_id: int) -> None:
+        """Delete the tab, unless somebody has already."""
+        with self._asking(f"tab {tab_id} of project {project_id}"):
+            try:
+                self._request("DELETE", f"api/dm/views/{tab_id}/", params={"project": project_id})
+            except ApiError as error:
+                if error.status_code != 404:
+                    raise
+
     def hidden_columns(self, project_id: int) -> dict[str, list[str]]:
         """The columns that a new tab hides, in the list of tasks («explore») and beside an open one («labeling»)."""
         with self._asking(f"columns of project {project_id}"):

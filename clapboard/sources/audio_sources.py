@@ -11,7 +11,7 @@ import logging
 import math
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 
 import httpx
@@ -104,6 +104,10 @@ class AudioSources:
     def name(self, uri: str) -> str:
         """The URI's name in messages, without secrets. Raises `SourceRefused`."""
         return read_uri(uri, self._media).name
+
+    def forget(self, keys: Iterable[str]) -> int:
+        """Delete the keys' files from the cache. Returns how many there were."""
+        return self._cache.forget(keys)
 
     @property
     def _media(self) -> LabelStudioMedia:

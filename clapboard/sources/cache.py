@@ -15,7 +15,7 @@ import hashlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -121,6 +121,15 @@ class AudioCache:
         except OSError as error:
             raise SourceUnavailable(f"The audio cache {self._folder} can't be written: {error.strerror}.") from error
         return filled
+
+    def forget(self, keys: Iterable[str]) -> int:
+        """Delete the keys' files; readers that have one open keep it until they close it. Returns how many went."""
+        count = 0
+        for key in keys:
+            for path in (self._folder / key[:2]).glob(f"{key}.*"):
+                path.unlink(missing_ok=True)
+                count += 1
+        return count
 
     def _lock(self, key: str, timeout_s: float) -> FileLock:
         locks = self._folder / "locks"

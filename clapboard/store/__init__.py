@@ -15,6 +15,7 @@ from clapboard.store.audio_failures import AudioFailureStore
 from clapboard.store.catalog import Catalog
 from clapboard.store.clock import DatabaseClock
 from clapboard.store.database import Database
+from clapboard.store.departures import WHOLE_PROJECT, DepartureStore, forgotten_tasks, is_empty, without_tasks
 from clapboard.store.embeddings import EmbeddingStore
 from clapboard.store.inbox import Inbox
 from clapboard.store.jobs import Job, JobRequest, JobStore
@@ -50,6 +51,7 @@ class Store:
         self.access = AccessStore(self.database)
         self.annotations = AnnotationStore(self.database)
         self.catalog = Catalog(self.database, clock)
+        self.departures = DepartureStore(self.database, clock)
         self.embeddings = EmbeddingStore(self.database)
         self.audio_failures = AudioFailureStore(self.database, clock)
         self.inbox = Inbox(self.database, clock)
@@ -79,11 +81,19 @@ class Store:
     ) -> int:
         """Put an event into the inbox, with the suggestions that its annotations answered; its id, once it is on disk.
 
+        What it says of forgotten tasks is left out; the id is 0 if nothing is left then.
+
         `ahead_s` is our clock minus Label Studio's. If unknown, it is estimated from the event, which is sent as soon
         as its annotation is made or changed. Raises `RequestError` for an event that is nested too deeply.
         """
         if depth(body) > MAX_DEPTH:
             raise RequestError(f"The event is nested more deeply than {MAX_DEPTH} levels: it can't be stored.")
+        with self.database.read() as connection:
+            forgotten = forgotten_tasks(connection, project)
+        if forgotten:
+            whole, body = body, without_tasks(body, forgotten)
+            if WHOLE_PROJECT in forgotten or is_empty(whole, body):
+                return 0
         annotations = {item["task"]: item for item in annotations_in(body) if identifier(item.get("task"))}
         delivered = self.predictions.delivered(project, list(annotations)) if project and annotations else {}
         suggestions = {

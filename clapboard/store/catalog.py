@@ -12,7 +12,8 @@ from sqlalchemy import Row, delete, select, update
 
 from clapboard.errors import NotFoundError
 from clapboard.store.database import Database
-from clapboard.store.schema import class_weights, encoders, label_spaces, label_studios, projects, workers
+from clapboard.store.departures import is_forgotten
+from clapboard.store.schema import class_weights, departures, encoders, label_spaces, label_studios, projects, workers
 
 FORGET_WORKER_S = 86_400.0
 
@@ -102,21 +103,26 @@ class Catalog:
             return [Worker(**row._mapping) for row in connection.execute(query)]
 
     def put_project(self, project: int, label_config: str, model_version: str) -> None:
-        """Store the project's label config and the model version that serves it."""
+        """Store the project's label config and the model version that serves it, unless it was forgotten."""
         fresh = {"label_config": label_config, "model_version": model_version, "updated_at": self._clock()}
         statement = self._db.insert(projects).values(id=project, connected=False, **fresh)
         with self._db.write() as connection:
+            if is_forgotten(connection, project):
+                return
             connection.execute(statement.on_conflict_do_update(index_elements=[projects.c.id], set_=fresh))
 
     def set_connected(self, project: int, test_share: float = 0.0, last_task: int = 0) -> None:
         """Record that `clapboard connect` has connected the project to this backend.
 
         The first time decides the share of tasks that are held out, and that tasks after `last_task` are pre-labelled
-        automatically.
+        automatically; a project that comes back after it was disconnected keeps both.
         """
         first = (projects.c.id == project) & projects.c.connected.is_(False)
-        fresh = {"connected": True, "test_share": test_share, "last_task": last_task}
+        fresh: dict[str, Any] = {"connected": True, "test_share": test_share, "last_task": last_task}
+        left = departures.c.project == project, departures.c.task == 0, departures.c.kind == "disconnected"
         with self._db.write() as connection:
+            if connection.execute(delete(departures).where(*left)).rowcount:
+                fresh = {"connected": True}
             connection.execute(update(projects).where(first).values(fresh))
 
     def set_last_task(self, project: int, last_task: int) -> None:

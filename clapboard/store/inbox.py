@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Row, func, select
 
 from clapboard.store.database import Database
+from clapboard.store.departures import WHOLE_PROJECT, forgotten_tasks, without_tasks
 from clapboard.store.schema import inbox
 from clapboard.untrusted import large_json
 
@@ -35,7 +36,7 @@ class Inbox:
     def append(
         self, action: str, project: int | None, body: Mapping[str, Any], suggestions: Mapping[str, Any] | None = None
     ) -> int:
-        """Store the event. Returns its id, once it is on disk."""
+        """Store the event. Returns its id, once it is on disk; 0 if its project or task was forgotten."""
         statement = inbox.insert().values(
             received_at=self._clock(),
             action=action,
@@ -44,6 +45,9 @@ class Inbox:
             suggestions=dict(suggestions or {}),
         )
         with self._db.write() as connection:
+            forgotten = forgotten_tasks(connection, project)
+            if forgotten and (WHOLE_PROJECT in forgotten or without_tasks(body, forgotten) != dict(body)):
+                return 0  # forgotten since the caller looked
             return int(connection.scalar(statement.returning(inbox.c.id)) or 0)
 
     def events(self, *, after_id: int = 0, project: int | None = None, limit: int = 1000) -> list[Event]:

@@ -116,6 +116,15 @@ class JobRecords:
                 )
         return job_ids
 
+    def running(self, project: int, lease_s: float, *, task: int = 0) -> list[Job]:
+        """The project's jobs that live workers are running; with a `task`, those that may be about it."""
+        is_running = (jobs.c.state == State.RUNNING) & (jobs.c.heartbeat_at > self._clock() - lease_s)
+        query = select(jobs).where(jobs.c.project == project, is_running).order_by(jobs.c.id)
+        if task:
+            query = query.where(jobs.c.task.in_([0, task]))
+        with self._db.read() as connection:
+            return [job_of(row) for row in connection.execute(query)]
+
     def states(self, ids: Sequence[int]) -> dict[int, State]:
         """The state of each of the jobs."""
         states: dict[int, State] = {}

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, and_, bindparam, case, delete, select, text, 
 from clapboard.errors import ClapboardError
 from clapboard.store.audio_failures import AudioFailureStore
 from clapboard.store.database import Database, in_chunks
+from clapboard.store.departures import remembered
 from clapboard.store.job_records import IS_QUEUED, IS_RUNNING, OPEN, Job, JobRecords, State, job_of
 from clapboard.store.schema import job_tallies, jobs
 
@@ -60,7 +61,7 @@ class JobStore(JobRecords):
         self._failures = AudioFailureStore(database, clock)
 
     def add(self, queue: str, requests: Sequence[JobRequest]) -> list[int]:
-        """Queue the requests; the ids of their open jobs in the same order.
+        """Queue the requests; the ids of their open jobs in the same order, without those about what was forgotten.
 
         If the job is already open, it moves to the more urgent of the two queues, and is pushed if either asker wants
         that. If it is already running, it remembers that it was asked for again, see `asked_again`.
@@ -71,15 +72,15 @@ class JobStore(JobRecords):
             with self._db.write() as connection:
                 for delay_s, batch in _batches(chunk):
                     by_subject |= self._add_batch(connection, queue, batch, delay_s)
-            ids += [by_subject[request.subject] for request in chunk]
+            ids += [by_subject[request.subject] for request in chunk if request.subject in by_subject]
         return ids
 
     def add_unless_open(self, connection: Connection, queue: str, requests: Sequence[JobRequest]) -> None:
         """Queue the requests that have no open job, in the caller's transaction."""
         now = self._clock()
         statement = self._db.insert(jobs).on_conflict_do_nothing(index_elements=_SUBJECT, index_where=_IS_OPEN)
-        if requests:
-            connection.execute(statement, [self._row(queue, request, now) for request in requests])
+        if rows := remembered(connection, [self._row(queue, request, now) for request in requests]):
+            connection.execute(statement, rows)
 
     def record_failure(self, queue: str, request: JobRequest, error: ClapboardError) -> None:
         """Record a request that can't be queued as a failed job with the reason, only once for each reason."""
@@ -101,7 +102,8 @@ class JobStore(JobRecords):
             with self._db.write() as connection:
                 # What was there is deleted, so that this becomes the newest job.
                 connection.execute(delete(jobs).where(*same, jobs.c.state == State.FAILED), subjects)
-                connection.execute(jobs.insert(), list(rows.values()))
+                if remaining := remembered(connection, list(rows.values())):
+                    connection.execute(jobs.insert(), remaining)
 
     def claim(
         self, worker: str, queue: str, limit: int, *, together: str = "", encoders: Collection[str] | None = None
@@ -248,9 +250,10 @@ class JobStore(JobRecords):
             not_before.append((jobs.c.not_before > now, now + delay_s))
         changes["not_before"] = case(*not_before, else_=jobs.c.not_before)
         statement = statement.on_conflict_do_update(index_elements=_SUBJECT, index_where=_IS_OPEN, set_=changes)
-        rows = connection.execute(
-            statement.returning(jobs.c.id, *_SUBJECT), [self._row(queue, request, now) for request in requests]
-        )
+        remaining = remembered(connection, [self._row(queue, request, now) for request in requests])
+        if not remaining:
+            return {}
+        rows = connection.execute(statement.returning(jobs.c.id, *_SUBJECT), remaining)
         return {tuple(subject): job_id for job_id, *subject in rows}
 
     def _row(self, queue: str, request: JobRequest, now: float) -> dict[str, Any]:

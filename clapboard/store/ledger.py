@@ -15,6 +15,7 @@ from clapboard.feedback.entries import Entry, entries
 from clapboard.feedback.people import names_in
 from clapboard.store.annotations import ENTRY_COLUMNS, AnnotationStore, Entered, entry_of, lock_ledger
 from clapboard.store.database import Database
+from clapboard.store.departures import WHOLE_PROJECT, forgotten_tasks, without_tasks
 from clapboard.store.inbox import Event, Inbox
 from clapboard.store.schema import annotators, ledger, ledger_events
 from clapboard.store.schema import inbox as inbox_table
@@ -85,6 +86,17 @@ class LedgerStore:
             self._derive(connection, [(event, new)] if is_new else [])
         return is_new
 
+    def enter_anew(self, connection: Connection, event: Event) -> None:
+        """Enter an event that was changed, in the caller's transaction, which has deleted its entries.
+
+        What is derived from the ledger has to be rebuilt afterwards.
+        """
+        self._append(connection, event, entries(event))
+
+    def rebuild(self, project: int) -> None:
+        """Derive everything about the project from the ledger anew."""
+        self._annotations.rebuild(project)
+
     def num_entries(self, project: int) -> int:
         """How many entries the project has. The ledger is append-only, so an equal number means nothing has changed."""
         return self._annotations.num_entries(project)
@@ -133,6 +145,10 @@ class LedgerStore:
 
     def _append(self, connection: Connection, event: Event, new: Sequence[Entry]) -> bool:
         """Enter the event's entries; False if it isn't new, or if another process enters it at this moment."""
+        if forgotten := forgotten_tasks(connection, event.project):
+            body = without_tasks(event.body, forgotten)
+            if WHOLE_PROJECT in forgotten or body != event.body:
+                return False  # it was read before it was forgotten, and deleted or changed since
         marker = self._db.insert(ledger_events).values(inbox_id=event.id, reconciled=_is_reconciled(event))
         if connection.scalar(marker.on_conflict_do_nothing().returning(ledger_events.c.inbox_id)) is None:
             return False

@@ -22,6 +22,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Text, bindparam, case, cast, delete, or_, select, update
 
 from clapboard.store.database import Database, in_chunks
+from clapboard.store.departures import remembered
 from clapboard.store.prediction_records import (
     IS_UNDELIVERED,
     Delivery,
@@ -66,8 +67,8 @@ class PredictionStore(PredictionRecords):
         if push:
             is_changed |= predictions.c.delivery == Delivery.READY
         statement = statement.on_conflict_do_update(index_elements=_KEY, set_=fresh, where=is_changed)
-        if new:
-            connection.execute(statement, _rows(new, Delivery.OWED if push else Delivery.READY, 0.0))
+        if rows := remembered(connection, _rows(new, Delivery.OWED if push else Delivery.READY, 0.0)):
+            connection.execute(statement, rows)
 
     def put_all(self, new: Sequence[StoredPrediction], *, push: bool) -> None:
         """Write predictions that a request waits for, or, with `push`, that are owed."""
@@ -80,8 +81,8 @@ class PredictionStore(PredictionRecords):
             return []
         statement = self._db.insert(predictions).on_conflict_do_nothing().returning(*_KEY)
         with self._db.write() as connection:
-            rows = connection.execute(statement, _rows(new, Delivery.PUSHING, self._clock()))
-            written = {tuple(row) for row in rows}
+            rows = remembered(connection, _rows(new, Delivery.PUSHING, self._clock()))
+            written = {tuple(row) for row in connection.execute(statement, rows)} if rows else set()
         return [
             prediction
             for prediction in new

@@ -149,6 +149,16 @@ project_locks = Table(
     Column("held_until", Float, nullable=False),
 )
 
+# Projects and tasks that are to be left alone, see DepartureStore. Task 0 stands for the whole project.
+departures = Table(
+    "departures",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("task", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False),
+    Column("departed_at", Float, nullable=False),
+)
+
 tasks = Table(
     "tasks",
     metadata,

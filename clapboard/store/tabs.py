@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from clapboard.store.database import Database
 from clapboard.store.schema import tabs
@@ -19,6 +19,11 @@ class TabStore:
         with self._db.read() as connection:
             rows = connection.execute(select(tabs.c.name, tabs.c.tab).where(tabs.c.project == project))
             return {row.name: row.tab for row in rows}
+
+    def forget(self, project: int, name: str) -> None:
+        """Delete the record of a tab that is no longer there."""
+        with self._db.write() as connection:
+            connection.execute(delete(tabs).where(tabs.c.project == project, tabs.c.name == name))
 
     def put(self, project: int, name: str, tab: int) -> None:
         """Store the id of a tab that was made."""

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, delete, exists, func, or_, select
 
 from clapboard.feedback.task_labels import draw
 from clapboard.store.database import Database, in_chunks
+from clapboard.store.departures import remembered
 from clapboard.store.embeddings import Recording
 from clapboard.store.schema import content_changes, predictions, recordings, tasks
 
@@ -60,9 +61,10 @@ class TaskStore:
         new = {name: statement.excluded[name] for name in fresh}
         changed = or_(*(tasks.c[name] != new[name] for name in fresh))
         with self._db.write() as connection:
-            connection.execute(
-                statement.on_conflict_do_update(index_elements=["project", "task"], set_=new, where=changed), rows
-            )
+            if rows := remembered(connection, rows):
+                connection.execute(
+                    statement.on_conflict_do_update(index_elements=["project", "task"], set_=new, where=changed), rows
+                )
 
     def of_project(self, project: int, *, at_once: int = 5_000) -> Iterator[list[KnownTask]]:
         """The project's tasks by ascending id, in pages of at most `at_once`."""

@@ -39,6 +39,9 @@ class FakeLabelStudio:
         self.label_config = CHOICES
         self.shown: dict[int, str] = {}  # project → its model version
         self.backends: dict[int, dict[str, Any]] = {}  # project → its backend
+        self.webhooks: list[dict[str, Any]] = []
+        self.views: list[dict[str, Any]] = []
+        self.down_at = ""  # it goes down when it is asked this: method and the beginning of a path
         self.setup: Callable[[int], str] = lambda _project: ""  # what the project's backend answers
         self.annotations: dict[int, dict[str, Any]] = {}  # by id
         self.asked: list[str] = []  # method and path of every request
@@ -121,6 +124,10 @@ class FakeLabelStudio:
                 else:
                     url = urlsplit(self.path)
                     fake.asked.append(f"{self.command} {url.path}")
+                    fake.is_down |= bool(fake.down_at) and fake.asked[-1].startswith(fake.down_at)
+                    if fake.is_down:
+                        self.close_connection = True
+                        return
                     query = {name: values[-1] for name, values in parse_qs(url.query).items()}
                     status, answer = fake._answer(
                         self.command, url.path.strip("/").split("/")[1:], query, json.loads(body or "null")
@@ -128,7 +135,7 @@ class FakeLabelStudio:
                 if fake.is_down:  # meanwhile
                     self.close_connection = True
                     return
-                content = json.dumps(answer).encode()
+                content = b"" if status == 204 else json.dumps(answer).encode()
                 try:
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")
@@ -177,7 +184,17 @@ class FakeLabelStudio:
                 self.on_backend_set(backend)
                 return 200, answer
             case "GET", ["webhooks"]:
-                return 200, []
+                return 200, [one for one in self.webhooks if one["project"] == int(query["project"])]
+            case "DELETE", ["ml", number]:
+                return 204, self.backends.pop(int(number) - 100, None)
+            case "DELETE", ["webhooks", number]:
+                self.webhooks = [one for one in self.webhooks if one["id"] != int(number)]
+                return 204, None
+            case "GET", ["dm", "views"]:
+                return 200, [one for one in self.views if one["project"] == int(query["project"])]
+            case "DELETE", ["dm", "views", number]:
+                self.views = [one for one in self.views if one["id"] != int(number)]
+                return 204, None
             case "GET", ["annotations", number] if int(number) in self.annotations:
                 return 200, self.annotations[int(number)]
             case "GET", ["tasks"]:
