@@ -18,6 +18,7 @@ from clapboard.feedback.entries import Outcome
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.links import task_url
 from clapboard.labels.label_config import parse_label_config
+from clapboard.project.tabs import TABS
 from clapboard.store import Store
 from demo.browser import logged_in, wait_for_suggestion
 from demo.label_studio_server import LabelStudioServer
@@ -191,8 +192,26 @@ def test_what_is_suggested_is_what_is_shown(
             "sound": ("rain",),
             "whole": (suggested["whole"],),
         }
+        _assert_disconnected(clapboard, label_studio_client, project)
+        assert _annotation(label_studio_api, dog)["result"] == said["result"]
+        assert store.ledger.standing(project) == entries
+        clapboard.run("connect", "--project", str(project))
+        assert len(label_studio_client.backends(project)) == 1
     finally:
         label_studio_client.delete_project(project)
+
+
+def _assert_disconnected(clapboard: ClapboardUp, client: LabelStudioClient, project: int) -> None:
+    """`clapboard disconnect` takes out what is ours, and says so; somebody's own tab stays."""
+    tab = client.add_tab(project, {"title": "somebody's"})
+    gone = json.loads(clapboard.run("disconnect", "--project", str(project), "--json").stdout)
+    assert (client.backends(project), client.webhooks(project), client.model_versions(project)) == ([], [], {})
+    assert (len(gone["backends"]), len(gone["webhooks"]), gone["tabs"]) == (1, 1, sorted(TABS))
+    assert sum(gone["predictions"].values()) > 0
+    left = {tab.id: tab.data["title"] for tab in client.tabs(project)}
+    assert left[tab] == "somebody's"
+    assert not {*left.values()} & {*TABS}
+    assert client.project(project).model_version == ""
 
 
 def _suggested(api: httpx.Client, project: int, task: int) -> dict[str, str]:
