@@ -36,6 +36,8 @@ OF_PROJECT = (
     schema.versions,
     schema.label_renames,
     schema.tasks,
+    schema.job_tallies,  # counted by triggers, so that they come after what they count
+    schema.prediction_tallies,
 )
 """Rows with a `project`, and perhaps a `task`, in the order in which they are deleted."""
 
@@ -53,6 +55,7 @@ KEPT: Mapping[Table, str] = {
     schema.project_locks: "expires by itself",
     schema.schema_versions: "about the store",
     schema.clapboard_revision: "about the store",
+    schema.content_changes: "a number",
     schema.workers: "about processes",
     schema.plans: "about all projects",
     schema.label_studios: "about Label Studio",

@@ -31,6 +31,7 @@ from tests.support.waiting import wait_for
 
 GONE, STAYS = 7, 8
 SHARED = "sound of both"
+COUNTED_BY_TRIGGERS = (schema.job_tallies, schema.prediction_tallies)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def fill(database: Database, project: int) -> None:
     """Every table that isn't kept gets a row about the project."""
     with database.write() as connection:
         for table in schema.metadata.sorted_tables:
-            if table not in forgetting.KEPT:
+            if table not in (*forgetting.KEPT, *COUNTED_BY_TRIGGERS):
                 connection.execute(table.insert(), row(table, project))
 
 
