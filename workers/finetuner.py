@@ -1,30 +1,37 @@
 """`train` jobs: the project's labels → a training run → a candidate version with the gate's verdict.
 
-A run that is interrupted is continued by another worker from its last epoch, with the labels that it began with.
+A run that is interrupted is continued by another worker from its last epoch, with the labels that it began with. These
+are kept beside the checkpoint, and `repeat` jobs train it again from them.
 """
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from clapboard.errors import TrainingError
 from clapboard.labels.label_config import parse_label_config
 from clapboard.model.load import load_encoder
+from clapboard.project.serving import is_tuned
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.jobs import Job
 from clapboard.store.versions import Version
 from clapboard.suggest import prediction
 from clapboard.suggest.head import Head
+from training.finetuning.snapshot import read_snapshot, write_snapshot
 from training.finetuning.spec import HEAD, OUTCOME, RUN, Outcome, RunSpec
 from workers.training_process import train_in_process
 from workers.training_set import TrainingSet
 
 _CANDIDATE = "candidate"
+WEIGHTS, MANIFEST = "model.safetensors", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Finetuner:
         folder = self._settings.model_dir / "training" / f"{job.project}-{job.id}"
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            outcome = self._outcome(job, folder)
+            outcome = self._outcome(job, folder, lambda: self._training_set.collect(job.project, folder))
         except TrainingError:
             shutil.rmtree(folder)
             raise
@@ -64,11 +71,39 @@ class Finetuner:
         shutil.rmtree(folder)
         return Finetuned(model_version, outcome.promote, outcome.reason)
 
-    def _outcome(self, job: Job, folder: Path) -> Outcome | None:
+    def repeat(self, job: Job) -> str | None:
+        """Train the job's version again from its snapshot; a sentence on what came of it. None if the worker stops.
+
+        A checkpoint that was removed is put back. Raises `NotFoundError`, and `TrainingError` if the version can't be
+        repeated or other weights come of it.
+        """
+        version = self._store.versions.get(job.project, job.model_version)
+        checkpoint = Path(self._settings.checkpoint(version.encoder))
+        snapshot = read_snapshot(checkpoint) if is_tuned(version.encoder) else None
+        if snapshot is None:
+            raise TrainingError(
+                f"Version {version.model_version} can't be repeated: it has no label snapshot. Only finetunings "
+                "have one, since this release."
+            )
+        folder = self._settings.model_dir / "training" / f"{job.project}-{job.id}"
+        folder.mkdir(parents=True, exist_ok=True)
+        again = partial(self._training_set.collect_again, snapshot, job.project, folder)
+        try:
+            outcome = self._outcome(job, folder, again)
+            if outcome is None:
+                return None
+            sentence = _compare(version, checkpoint, folder / _CANDIDATE, outcome)
+        except TrainingError:
+            shutil.rmtree(folder)
+            raise
+        shutil.rmtree(folder)
+        return sentence
+
+    def _outcome(self, job: Job, folder: Path, collect: Callable[[], None]) -> Outcome | None:
         """The run's outcome, from an earlier try if it ended then. None if the worker stops before the end."""
         if not (folder / RUN).exists():
             self._store.jobs.report(job, "collecting labels and audio")
-            self._training_set.collect(job.project, folder)
+            collect()
         if not (folder / OUTCOME).exists():
             train_in_process(folder, lambda progress: self._store.jobs.report(job, progress), self._stopping)
         if not (folder / OUTCOME).exists():
@@ -89,6 +124,7 @@ class Finetuner:
         if (folder / _CANDIDATE).exists():  # otherwise an earlier try has moved it, and was killed then
             shutil.rmtree(checkpoint, ignore_errors=True)  # of a try that was judged but not written down
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            write_snapshot(spec, folder / _CANDIDATE)
             (folder / _CANDIDATE).replace(checkpoint)
         identity = load_encoder(self._settings, encoder).identity
         head = Head.from_bytes((folder / HEAD).read_bytes())
@@ -105,6 +141,33 @@ class Finetuner:
         self._store.catalog.put_label_space(space_id, spec.label_config)
         self._store.versions.put(version, head)
         return name
+
+
+def _compare(version: Version, checkpoint: Path, again: Path, outcome: Outcome) -> str:
+    """Whether the repetition gave the version's weights, in a sentence; if its checkpoint was removed, put it back.
+
+    Raises `TrainingError` if it gave others.
+    """
+    weights = checkpoint / WEIGHTS
+    was_removed = not (checkpoint / MANIFEST).is_file()
+    is_equal = (
+        outcome.encoder_version == version.manifest["training"]["encoder_version"]  # hashes the weights
+        if was_removed
+        else filecmp.cmp(weights, again / WEIGHTS, shallow=False)
+    )
+    if not is_equal:
+        raise TrainingError(
+            f"The repetition of {version.model_version} gave other weights: this machine computes otherwise than the "
+            "one that made it, or the base model or a library has changed since. Repeat it where it was made."
+        )
+    if not was_removed:
+        return f"The repetition gave the same weights as {version.model_version}, byte for byte."
+    for file in sorted(again.iterdir(), key=lambda file: file.name == MANIFEST):  # which says that the rest is complete
+        file.replace(checkpoint / file.name)
+    return (
+        f"The repetition gave the weights of {version.model_version} again. Its checkpoint, which had been removed, is "
+        f"back: `clapboard models promote --project {version.project} {version.model_version}` brings it into service."
+    )
 
 
 def _num_clips(spec: RunSpec) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The jobs that make a project's model better: `learn`, `train`, `promote`, `prune`."""
+"""The jobs that make a project's model better: `learn`, `train`, `repeat`, `promote`, `prune`."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ EMBEDDING_S = 5.0
 PUSHING_S = 1.0
 """How long a rollout is put off while its tasks are being embedded or pushed."""
 
+_GOES_ON = "the worker stopped; the next one goes on from the last epoch"
+
 
 class LearningJobs:
     """Runs these jobs. What they remember from one to the next is in the store, for the workers of all machines."""
@@ -65,7 +67,13 @@ class LearningJobs:
     @property
     def kinds(self) -> dict[str, RunJob]:
         """How to run a job of each kind."""
-        return {"learn": self._learn, "promote": self._promote, "prune": self._prune, "train": self._train}
+        return {
+            "learn": self._learn,
+            "promote": self._promote,
+            "prune": self._prune,
+            "repeat": self._repeat,
+            "train": self._train,
+        }
 
     def _learn(self, job: Job) -> str:
         began_at = self._store.clock()
@@ -132,7 +140,7 @@ class LearningJobs:
                 return reason
         finetuned = self._finetuner.run(job)
         if finetuned is None:
-            raise PutOff(0.0, "the worker stopped; the next one goes on from the last epoch")
+            raise PutOff(0.0, _GOES_ON)
         self._store.ledger.catch_up()
         if finetuned.promote and (pinned := self._store.versions.pinned(job.project)):
             return (
@@ -145,6 +153,12 @@ class LearningJobs:
         refresh_labels(self._store, job.project, label_space)
         left_out = self._store.labels.counts(job.project).left_out
         return f"{finetuned.reason} {left_out}".rstrip()
+
+    def _repeat(self, job: Job) -> str:
+        outcome = self._finetuner.repeat(job)
+        if outcome is None:
+            raise PutOff(0.0, _GOES_ON)
+        return outcome
 
     def _pace(self, job: Job) -> Pace:
         """Reports how many of the project's tasks, those held out excepted, a rollout has gone through."""

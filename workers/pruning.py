@@ -5,8 +5,8 @@ Take the versions that were replaced out of Label Studio, drop what was kept for
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Container, Sequence, Set
+from pathlib import Path
 
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.labels.label_config import parse_label_config
@@ -16,6 +16,7 @@ from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.versions import Version
 from clapboard.suggest import prediction
+from training.finetuning.snapshot import remove_checkpoint
 from workers.replaced_versions import Pruned, ReplacedVersions
 from workers.shown_version import ShownVersion
 
@@ -117,7 +118,7 @@ class Pruner:
             kept.add(promoted.encoder)
         for encoder, encoder_version in {version.encoder: version.encoder_version for version in tuned}.items():
             if encoder not in kept:
-                shutil.rmtree(self._settings.checkpoint(encoder), ignore_errors=True)
+                remove_checkpoint(Path(self._settings.checkpoint(encoder)))
                 self._store.embeddings.forget(encoder_version)
 
 

@@ -62,6 +62,8 @@ def _in_words(line: str) -> str:
     if not progress.get("epoch"):
         return f"embedding clip {progress.get('clips_heard')} of {progress.get('clips')}"
     parts = [f"epoch {progress['epoch']} of at most {progress['epochs']}"]
+    if progress.get("fold"):
+        parts.insert(0, f"judging by labelled clips too, fold {progress['fold']} of {progress['folds']}")
     parts += [f"loss {progress['loss']:.3f}"] if progress.get("loss") is not None else []
     parts += [f"validation {progress['validation']:.3f}"] if progress.get("validation") is not None else []
     parts += [f"{progress['eta_s']:.0f} s left at most"] if progress.get("eta_s") is not None else []

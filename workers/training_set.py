@@ -14,14 +14,17 @@ from clapboard.feedback.consensus import TaskLabels
 from clapboard.installation.public_address import audio_sources
 from clapboard.labels.label_config import parse_label_config
 from clapboard.logs import carry
+from clapboard.plurals import counted
 from clapboard.project.agreement import agreement
-from clapboard.project.serving import find_serving
+from clapboard.project.serving import Serving, find_serving, is_tuned
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.tasks import KnownTask
 from clapboard.suggest.head import ZERO_SHOT
 from training.finetuning.groups import groups_of
+from training.finetuning.snapshot import learnt_from, read_snapshot
 from training.finetuning.spec import RUN, SERVED_HEAD, ClipSpec, RunSpec
+from workers.evidence import Evidence, judged_before
 
 _FETCHES_AT_ONCE = 8
 
@@ -54,12 +57,16 @@ class TrainingSet:
         if serving.head != ZERO_SHOT:
             head = self._store.versions.head(serving.encoder.version, serving.space_id, serving.head)
             (folder / SERVED_HEAD).write_bytes(head.to_bytes())
+        base, served = (self._settings.checkpoint(name) for name in (self._settings.model, serving.encoder.model))
+        start = served if self._settings.finetune_from == "serving" else base
+        evidence = Evidence.of(self._store, project, serving, self._served_has_learnt(serving))
+        clips = self._clips(project, tasks, agreed.labels, folder, evidence)
         spec = RunSpec(
-            base=self._settings.checkpoint(self._settings.model),
-            served=self._settings.checkpoint(serving.encoder.model),
+            base=base,
+            served=served,
             served_head=serving.head,
             label_config=label_config,
-            clips=self._clips(project, tasks, agreed.labels, folder),
+            clips=clips,
             config={},
             max_fall=self._settings.max_class_fall,
             device=self._settings.device,
@@ -69,10 +76,36 @@ class TrainingSet:
             longest_s=self._settings.max_audio_s,
             batch_size=self._settings.batch_size,
             threads=self._settings.torch_threads,
+            start=start,
+            learnt_before=sorted(evidence.learnt or ()) if start != base else [],
+            num_folds=self._settings.train_folds,
+            judged_before=judged_before(self._store, project),
         )
-        building = folder / f"{RUN}.building"
-        building.write_text(spec.model_dump_json(), "utf-8")
-        building.replace(folder / RUN)
+        _write(spec, folder)
+
+    def collect_again(self, snapshot: RunSpec, project: int, folder: Path) -> None:
+        """Write the same again as an earlier run's snapshot has it, without what it was judged by.
+
+        Raises `TrainingError` if a recording can't be had any more, or has changed.
+        """
+        tasks = self._store.tasks.get(project, [clip.task for clip in snapshot.clips])
+        paths = self._fetch(tasks, folder)
+        missing = [clip.task for clip in snapshot.clips if paths.get(clip.task, Path()).name != clip.path.name]
+        if missing:
+            named = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+            raise TrainingError(
+                f"The finetuning can't be repeated: {counted(len(missing), 'recording')} (of tasks {named}) can't be "
+                "had any more, or changed. Bring their audio back."
+            )
+        clips = [clip.model_copy(update={"path": paths[clip.task]}) for clip in snapshot.clips]
+        _write(snapshot.model_copy(update={"clips": clips, "is_repetition": True}), folder)
+
+    def _served_has_learnt(self, serving: Serving) -> set[str] | None:
+        """What the serving encoder has learnt from; None if nobody knows any more."""
+        if not is_tuned(serving.encoder.model):
+            return set()
+        snapshot = read_snapshot(Path(self._settings.checkpoint(serving.encoder.model)))
+        return None if snapshot is None else learnt_from(snapshot)
 
     def _connected_label_config(self, project: int) -> str:
         record = self._store.catalog.project(project)
@@ -81,13 +114,18 @@ class TrainingSet:
         return record.label_config
 
     def _clips(
-        self, project: int, tasks: Mapping[int, KnownTask], labels: Mapping[int, TaskLabels], folder: Path
+        self,
+        project: int,
+        tasks: Mapping[int, KnownTask],
+        labels: Mapping[int, TaskLabels],
+        folder: Path,
+        evidence: Evidence,
     ) -> list[ClipSpec]:
         paths = sorted(self._fetch(tasks, folder).items())
         suggested = self._store.tasks.suggested_contents(project)
         groups = groups_of([(tasks[task].source, path.stem) for task, path in paths])
         clips = [
-            _clip_spec(tasks[task], path, group, labels[task], suggested)
+            _clip_spec(tasks[task], path, group, labels[task], suggested, evidence)
             for (task, path), group in zip(paths, groups, strict=True)
         ]
         return [clip for clip in clips if clip is not None]
@@ -119,7 +157,15 @@ class TrainingSet:
             return {task: path for task, path in paths if path is not None}
 
 
-def _clip_spec(task: KnownTask, path: Path, group: str, labels: TaskLabels, suggested: set[str]) -> ClipSpec | None:
+def _write(spec: RunSpec, folder: Path) -> None:
+    building = folder / f"{RUN}.building"
+    building.write_text(spec.model_dump_json(), "utf-8")
+    building.replace(folder / RUN)
+
+
+def _clip_spec(
+    task: KnownTask, path: Path, group: str, labels: TaskLabels, suggested: set[str], evidence: Evidence
+) -> ClipSpec | None:
     """The task's clip; None if it can neither be trained on nor be judged by.
 
     A held-out clip isn't judged by if its labels owe something to a suggestion, which the same sound may have got under
@@ -141,4 +187,6 @@ def _clip_spec(task: KnownTask, path: Path, group: str, labels: TaskLabels, sugg
         targets={control: agreed.labels for control, agreed in fair.items()},
         weight=min(agreed.weight for agreed in fair.values()),
         is_test=task.held_out,
+        task=task.task,
+        evidence=() if task.held_out else evidence.controls(task.task, group, path.stem, fair),
     )

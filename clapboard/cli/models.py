@@ -89,7 +89,7 @@ def show(project: ProjectId, version: VersionName, as_json: AsJson = False) -> N
 
     settings, store = _open(None)
     serving = serving_version(store, settings.model, project)
-    chosen = _find(_with_serving(store, project, serving), project, version)
+    chosen = find_version(_with_serving(store, project, serving), project, version)
     row = _row(settings, store, chosen, serving)
     if as_json:
         write_json(row | {"manifest": dict(chosen.manifest)})
@@ -101,6 +101,8 @@ def show(project: ProjectId, version: VersionName, as_json: AsJson = False) -> N
     if not verdict:
         return
     console().print(f"{'verdict':14} {verdict['reason']}", highlight=False, markup=False)
+    if verdict.get("explanation"):
+        console().print(f"{'how':14} {verdict['explanation']}", highlight=False, markup=False)
     for reports in verdict["reports"]:
         console().print(_per_class(reports))
 
@@ -108,7 +110,7 @@ def show(project: ProjectId, version: VersionName, as_json: AsJson = False) -> N
 def compare(project: ProjectId, first: VersionName, second: VersionName, as_json: AsJson = False) -> None:
     """Show the figures of two judged versions side by side, each on the test split of its day."""
     _, store = _open(None)
-    pair = [_find(store.versions.of_project(project), project, name) for name in (first, second)]
+    pair = [find_version(store.versions.of_project(project), project, name) for name in (first, second)]
     reports = [_candidate_reports(version) for version in pair]
     rows = [
         {
@@ -138,7 +140,7 @@ def promote(
     from clapboard.queue.celery_app import LEARN
 
     settings, store = _open(model)
-    chosen = _find(store.versions.of_project(project), project, version)
+    chosen = find_version(store.versions.of_project(project), project, version)
     store.versions.pin(project, chosen.model_version)
     run_job(settings, store, LEARN, "promote", project, chosen.model_version, wait=wait, as_json=as_json)
 
@@ -207,7 +209,7 @@ def _with_serving(store: Store, project: int, serving: Version | None) -> list[V
     return [*stored, serving]
 
 
-def _find(versions: Sequence[Version], project: int, name: str) -> Version:
+def find_version(versions: Sequence[Version], project: int, name: str) -> Version:
     """The version of this name, or the only one whose name begins with it. Raises `NotFoundError` otherwise."""
     matches = [version for version in versions if version.model_version.startswith(name)]
     exact = [version for version in matches if version.model_version == name]

@@ -162,6 +162,20 @@ class SettingsFields(BaseSettings):
         "when to finetune every project, as a crontab line in the worker's local time, such as `0 3 * * *`; empty: "
         "never",
     )
+    finetune_from: Literal["base", "serving"] = _learning(
+        "CLAPBOARD_FINETUNE_FROM",
+        "base",
+        "what a finetuning starts from: `base`, the model of CLAPBOARD_MODEL, or `serving`, the encoder that serves "
+        "the project, which an earlier finetuning may have made",
+    )
+    train_folds: int = _learning(
+        "CLAPBOARD_TRAIN_FOLDS",
+        3,
+        "parts into which the labelled clips are dealt to judge a finetuning by them too, where held-out tasks leave "
+        "it open; 0: judge by held-out tasks alone",
+        ge=0,
+        le=10,
+    )
     max_class_fall: float = _learning(
         "CLAPBOARD_MAX_CLASS_FALL",
         0.2,

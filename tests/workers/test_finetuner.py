@@ -18,7 +18,7 @@ from clapboard.errors import InternalError, NotFoundError, TrainingError
 from clapboard.labels.label_config import parse_label_config
 from clapboard.model.clap import ClapEncoder
 from clapboard.model.load import load_encoder
-from clapboard.project.serving import find_serving
+from clapboard.project.serving import find_serving, has_checkpoint
 from clapboard.queue.celery_app import TRAIN
 from clapboard.settings import Settings
 from clapboard.store import Store
@@ -26,14 +26,17 @@ from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import Job, JobRequest, State
 from clapboard.store.predictions import StoredPrediction
 from clapboard.store.tasks import KnownTask
+from clapboard.store.versions import Version
 from clapboard.suggest.head import ControlHead, Head
 from clapboard.suggest.prediction import space_id
 from tests.support.audio_server import AudioServer, wav
 from tests.support.fake_label_studio import CHOICES
 from tests.support.waiting import WAIT_S, wait_for
 from training.finetuning.run import run as training_run
+from training.finetuning.snapshot import remove_checkpoint
 from training.finetuning.spec import Outcome, RunSpec
 from workers.encoder_pool import announce_encoder
+from workers.evidence import judged_before
 from workers.finetuner import Finetuned, Finetuner
 
 PROJECT = 7
@@ -82,6 +85,13 @@ class Project:
 
     def job(self) -> Job:
         self.store.jobs.add(TRAIN, [JobRequest("train", PROJECT)])
+        (job,) = self.store.jobs.claim("worker", TRAIN, 1)
+        return job
+
+    def repetition(self, model_version: str) -> Job:
+        for running in self.store.jobs.newest(project=PROJECT):
+            self.store.jobs.done(running)
+        self.store.jobs.add(TRAIN, [JobRequest("repeat", PROJECT, model_version=model_version)])
         (job,) = self.store.jobs.claim("worker", TRAIN, 1)
         return job
 
@@ -224,6 +234,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was_and_ends_as_a_judged_candidat
     assert not any(line.startswith("listening") for line in told)
     check_candidate(project, job, found)
     assert project.version() == before
+    check_repetition(project, found)
 
 
 def check_candidate(project: Project, job: Job, found: Finetuned) -> None:
@@ -235,7 +246,12 @@ def check_candidate(project: Project, job: Job, found: Finetuned) -> None:
     assert (version.manifest["kind"], version.manifest["job"]) == ("finetuned", job.id)
     verdict = version.manifest["verdict"]
     assert (verdict["promote"], verdict["reason"]) == (found.promote, found.reason)
-    assert verdict["reports"][0]["candidate"]["num_clips"] == len(TEST)
+    assert verdict["reports"][0]["candidate"]["num_clips"] == len(LEARNT) + len(TEST)  # cross-fitted ones too
+    assert (verdict["num_held_out"], verdict["num_folds"]) == (len(TEST), 3)
+    assert {look: len(recordings[0]) for look, recordings in judged_before(project.store, PROJECT).items()} == {
+        "held out": len(TEST),
+        "all": len(LEARNT) + len(TEST),
+    }
     encoder: ClapEncoder = load_encoder(project.settings, version.encoder)
     assert encoder.identity.version == version.encoder_version
     head = project.store.versions.head(version.encoder_version, version.space_id, version.head)
@@ -243,6 +259,35 @@ def check_candidate(project: Project, job: Job, found: Finetuned) -> None:
     assert version.space_id == space_id(LABELS)
     assert project.store.catalog.label_config(version.space_id) == CHOICES
     assert not project.folder(job).exists()
+
+
+def check_repetition(project: Project, found: Finetuned) -> None:
+    """Trained again from its snapshot, it has the same bytes and is put back; with other audio it is refused."""
+    version = project.store.versions.get(PROJECT, found.model_version)
+    weights = project.settings.model_dir / version.encoder / "model.safetensors"
+    before = weights.read_bytes()
+    remove_checkpoint(weights.parent)
+    assert [file.name for file in weights.parent.iterdir()] == ["snapshot.json"]
+    assert not has_checkpoint(project.settings, version.encoder)
+    project.say(2)  # as a label given since, it changes nothing
+    outcome = project.finetuner.repeat(project.repetition(version.model_version))
+    assert f"The repetition gave the weights of {version.model_version} again." in str(outcome)
+    assert weights.read_bytes() == before
+    assert has_checkpoint(project.settings, version.encoder)
+    assert [v.model_version for v in project.store.versions.of_project(PROJECT)] == [version.model_version]
+
+    job = project.repetition(version.model_version)
+    project.add(2, path="1/another.wav")
+    with pytest.raises(TrainingError, match=r"1 recording \(of tasks 2\) can't be had any more, or changed"):
+        project.finetuner.repeat(job)
+    assert not project.folder(job).exists()
+
+
+def test_a_version_without_a_snapshot_cant_be_repeated(project: Project) -> None:
+    encoder = Version(PROJECT, "mini-00.head.s1", "models/7/mini-tuned-1", "00", "head", "s1")
+    project.store.versions.put(encoder)
+    with pytest.raises(TrainingError, match=r"mini-00\.head\.s1 can't be repeated: it has no label snapshot"):
+        project.finetuner.repeat(project.repetition("mini-00.head.s1"))
 
 
 def test_a_worker_that_stops_takes_the_process_along_and_leaves_the_run_to_the_next(project: Project) -> None:

@@ -28,6 +28,7 @@ class LabelledClip:
     weight: float = 1.0  # how often it is drawn, relative to others
     channel: str = ""  # the one to decode; empty: all of them
     longest_s: float = math.inf  # a longer recording can't be read
+    evidence: tuple[str, ...] = ()  # the controls whose labels may judge a model that hasn't learnt from the clip
 
 
 @dataclass(frozen=True, eq=False)

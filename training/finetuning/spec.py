@@ -24,10 +24,15 @@ class ClipSpec(BaseModel):
     targets: dict[str, tuple[str, ...]]
     weight: float
     is_test: bool
+    task: int = 0
+    evidence: tuple[str, ...] = ()  # the controls whose labels may judge models that haven't learnt from the clip
 
 
 class RunSpec(BaseModel):
-    """The input of a run. `served` is the checkpoint in service; its fitted head, if any, lies beside this file."""
+    """The input of a run. `served` is the checkpoint in service; its fitted head, if any, lies beside this file.
+
+    `judged_before` has, by the kind of look at the evidence, the recordings of each candidate judged before.
+    """
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
@@ -45,6 +50,11 @@ class RunSpec(BaseModel):
     longest_s: float = math.inf
     batch_size: int
     threads: int
+    start: str = ""  # the checkpoint that is tuned; empty: the base
+    learnt_before: list[str] = []  # recordings and contents that the checkpoint to start from has learnt from
+    num_folds: int = 0  # of cross-fitting; 0: none
+    judged_before: dict[str, list[list[str]]] = {}
+    is_repetition: bool = False  # of a run whose candidate has been judged: this one isn't
 
 
 class Outcome(BaseModel):

@@ -99,7 +99,7 @@ class Trainer:
         self._targets = [targets_of(control, clips) for control in self._controls]
         self._weights = np.array([clip.weight for clip in clips])
         tower.set_weights(tower.original)
-        original = self._embeddings(learn)
+        original = self.embeddings(learn)
         self._original = torch.from_numpy(np.concatenate(original))  # [windows, D]
         self._unchanged_rows = np.concatenate([hidden.unchanged_rows(int(clip)) for clip in learn])  # [windows]
         self._head = fit_head(label_space, zero_shot, self._labelled(original), _means(original))
@@ -142,7 +142,7 @@ class Trainer:
 
     def validate(self) -> Validation:
         """The current weights' results on the validation clips, scored as in service."""
-        embeddings = self._embeddings(self._validate)
+        embeddings = self.embeddings(self._validate)
         num_clips, figure, credit = 0, 0.0, 0.0
         for control, head, targets in zip(self._controls, self._head.controls, self._targets, strict=True):
             known = targets.known[self._validate]
@@ -156,6 +156,20 @@ class Trainer:
             figure += len(truth) * (results.accuracy if precision is None else precision)
             credit += len(truth) * _credit(scores, truth, multiple=control.multiple)
         return Validation(figure / max(num_clips, 1), credit / max(num_clips, 1))
+
+    @torch.no_grad()
+    def embeddings(self, clips: Indices) -> list[Array]:
+        """Each clip's embeddings `[W, D]` with the current weights."""
+        rows = [self._hidden.unchanged_rows(int(clip)) for clip in clips]
+        if not rows:
+            return []
+        hidden = self._hidden.rows(np.concatenate(rows))
+
+        def attempt(size: int) -> torch.Tensor:
+            return torch.cat([self._tower.upper(part.to(self._device)) for part in torch.split(hidden, size)])
+
+        embeddings = self._portion.run(attempt).cpu().numpy()
+        return np.split(embeddings, np.cumsum([len(part) for part in rows])[:-1])
 
     def state(self) -> dict[str, Any]:
         """The state with which `load_state` continues exactly where this one stopped."""
@@ -183,20 +197,6 @@ class Trainer:
                 truth, weights = targets.truth[clips].astype(np.float32), self._weights[clips].astype(np.float32)
                 by_control[control.name] = LabelledEmbeddings(means[known], truth, weights)
         return by_control
-
-    @torch.no_grad()
-    def _embeddings(self, clips: Indices) -> list[Array]:
-        """Each clip's embeddings `[W, D]` with the current weights."""
-        rows = [self._hidden.unchanged_rows(int(clip)) for clip in clips]
-        if not rows:
-            return []
-        hidden = self._hidden.rows(np.concatenate(rows))
-
-        def attempt(size: int) -> torch.Tensor:
-            return torch.cat([self._tower.upper(part.to(self._device)) for part in torch.split(hidden, size)])
-
-        embeddings = self._portion.run(attempt).cpu().numpy()
-        return np.split(embeddings, np.cumsum([len(part) for part in rows])[:-1])
 
     def _batches(self, rng: np.random.Generator) -> list[Indices]:
         """An epoch's batches of clips, balanced over the labels."""

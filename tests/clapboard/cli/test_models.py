@@ -40,7 +40,7 @@ def verdict(*, right: int, of: int = 20) -> dict[str, Any]:
 
     groups = [str(number) for number in range(of)]
     trial = Trial("clip", ("dog", "rain"), False, groups, truth, scores(right), scores(of // 2), scores(of // 2))
-    return judge([trial], Rules(num_resamples=200)).to_json()
+    return judge([trial], Rules(num_exchanges=2000)).to_json()
 
 
 @pytest.fixture
@@ -90,6 +90,10 @@ class TestModels:
     def test_show_has_the_verdict_and_each_class(self, clapboard: Clapboard, store: Store) -> None:
         shown = clapboard("models", "show", "--project", "7", REFUSED).stdout
         assert "Not promoted" in shown
+        assert "how            It was judged on 20 held-out clips, which the candidate itself answered." in shown
+        assert "No candidate was judged on the same evidence before, so at most 0.025 is allowed" in " ".join(
+            shown.split()
+        )
         assert "rain" in shown
         (whole,) = lines(clapboard("models", "show", "--project", "7", "mini-tuned-3", "--json"))
         assert whole["manifest"]["verdict"]["promote"] is True

@@ -12,6 +12,7 @@ from clapboard.errors import NotFoundError, NoWorkerError, TrainingError
 from clapboard.queue.celery_app import TRAIN
 from clapboard.settings import Settings
 from clapboard.store import Store
+from clapboard.store.versions import Version
 from tests.clapboard.cli.conftest import Clapboard, lines
 from tests.support.labelled_project import add_labels
 
@@ -68,3 +69,12 @@ def test_the_outcome_is_told_with_its_exit_code(clapboard: Clapboard, store: Sto
     (told,) = lines(ended)
     assert ended.exit_code == 1
     assert (told["state"], told["outcome"]) == ("failed", "Too few labels: label more.")
+
+
+def test_a_version_is_repeated_by_its_name_and_an_unknown_one_is_refused(clapboard: Clapboard, store: Store) -> None:
+    version = Version(PROJECT, "mini-tuned-3-11.head-bb.s1", "models/7/mini-tuned-3", "11", "head-bb", "s1")
+    store.versions.put(version)
+    (told,) = lines(clapboard("train", "--project", "7", "--repeat", "mini-tuned-3", "--no-wait", "--json"))
+    job = store.jobs.get(told["job"])
+    assert (job.queue, job.kind, job.model_version) == (TRAIN, "repeat", version.model_version)
+    assert isinstance(clapboard("train", "--project", "7", "--repeat", "v9").exception, NotFoundError)
