@@ -178,7 +178,7 @@ class EmbeddingStore:
         """By content hash, the embeddings `[W, D]` of the recordings of which every window is stored."""
         expected = {recording.sha256: recording.num_windows for recording in wanted}
         rows: dict[str, list[bytes]] = {sha256: [] for sha256 in expected}
-        with self._db.read() as connection:
+        with self._db.read(by_index=True) as connection:
             query = (
                 select(embeddings.c.sha256, embeddings.c.vector)
                 .where(self._db.among(embeddings.c.sha256, "contents"), _of_encoder(encoder_version, dtype))

@@ -95,7 +95,7 @@ class LabelStore:
         query = query.where(labelled_tasks.c.project == project, self._db.among(labelled_tasks.c.task, "tasks"))
         decoded: dict[str, TaskLabels] = {}
         agreed: dict[int, TaskLabels] = {}
-        with self._db.read() as connection:
+        with self._db.read(by_index=True) as connection:
             for chunk in in_chunks(tasks):
                 for task, labels in connection.execute(query, {"tasks": chunk}):
                     if labels not in decoded:
@@ -116,7 +116,7 @@ class LabelStore:
         """Up to `limit` of the tasks that have the label, in the order of their draw."""
         is_label = agreed_labels.c.label_key == Count(Reason.LABEL, control, label).key
         query = select(agreed_labels.c.task).where(agreed_labels.c.project == project, is_label)
-        with self._db.read() as connection:
+        with self._db.read(by_index=True) as connection:
             return list(connection.scalars(query.order_by(agreed_labels.c.draw, agreed_labels.c.task).limit(limit)))
 
     def has_new(self, project: int, since: float, at_least: int) -> bool:

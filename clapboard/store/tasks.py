@@ -121,7 +121,7 @@ class TaskStore:
         """By task, the recordings of those of the tasks that have been read and aren't held out."""
         chosen = self._db.among(tasks.c.task, "tasks")
         query = select(*_RECORDING).select_from(_READ).where(_not_drawn(project), chosen)
-        with self._db.read() as connection:
+        with self._db.read(by_index=True) as connection:
             rows = [row for chunk in in_chunks(sorted(task_ids)) for row in connection.execute(query, {"tasks": chunk})]
             return self._without_twins(connection, project, rows)
 
@@ -138,23 +138,23 @@ class TaskStore:
             .order_by(first.c.draw)
             .limit(limit)
         )
-        with self._db.read() as connection:
+        with self._db.read(by_index=True) as connection:
             return self._without_twins(connection, project, connection.execute(query).all())
 
     def _without_twins(self, connection: Connection, project: int, rows: Sequence[Any]) -> dict[int, Recording]:
         """The rows' recordings by task, without those whose content is also that of a held-out task.
 
-        In two queries: in one, SQLite would go through all tasks of the project.
+        In two queries that name nothing but addresses: else a database may go through all tasks of the project.
         """
         addresses = select(recordings.c.uri_key, recordings.c.sha256)
         addresses = addresses.where(self._db.among(recordings.c.sha256, "contents"))
-        drawn = select(tasks.c.uri_key).where(self._db.among(tasks.c.uri_key, "keys"), tasks.c.project == project)
-        drawn = drawn.where(tasks.c.held_out.is_(True))
+        same = select(tasks.c.uri_key, tasks.c.project).where(self._db.among(tasks.c.uri_key, "keys"))
+        drawn = same.where(tasks.c.held_out.is_(True))
         held_out: set[str] = set()
         for contents in in_chunks(sorted({row.sha256 for row in rows})):
             content_of = {row.uri_key: row.sha256 for row in connection.execute(addresses, {"contents": contents})}
-            keys = connection.scalars(drawn, {"keys": list(content_of)})
-            held_out |= {content_of[key] for key in keys}
+            there = connection.execute(drawn, {"keys": list(content_of)})
+            held_out |= {content_of[row.uri_key] for row in there if row.project == project}
         return {
             row.task: Recording(row.sha256, row.num_windows, row.duration_s)
             for row in rows
