@@ -14,6 +14,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for status, description in {
         401: "The user and password are missing or wrong",
         403: "The host name isn't the backend's, or the request comes from a web page of another origin",
+        408: "The body takes too long to arrive",
         413: "The body is too large",
         415: "The body isn't marked as JSON",
         422: "The request can't be used as it is",

@@ -77,7 +77,7 @@ def unserved(store: Store, project_id: int, model_version: str, num_tasks: int, 
     annotated: dict[int, set[int]] = {}
     for entry in store.ledger.standing(project_id):
         annotated.setdefault(entry.task, set()).add(entry.annotation)
-    num_unserved = num_known = 0
+    num_unserved, num_known = 0, store.departures.num_forgotten(project_id)  # those get none any more
     for page in store.tasks.of_project(project_id):
         failed -= {task.task for task in page}
         num_known += len(page)

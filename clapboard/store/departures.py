@@ -128,6 +128,11 @@ class DepartureStore:
             if WHOLE_PROJECT in tasks:
                 connection.execute(update(projects).where(projects.c.id == project).values(connected=False))
 
+    def num_forgotten(self, project: int) -> int:
+        """How many single tasks of the project were forgotten."""
+        with self._db.read() as connection:
+            return len(forgotten_tasks(connection, project) - {WHOLE_PROJECT})
+
     def return_project(self, project: int) -> None:
         """Somebody connects the project on purpose, though it was forgotten: it may be written about again.
 

@@ -8,6 +8,8 @@ it is one atomic statement, so that two requests, two workers or a request and a
     owed ──► pushing ──► pushed  taken by a worker, which renews its lease as long as it takes; Label Studio is asked
                                  first, so that doing it again is harmless
 
+When its project is disconnected, which takes all predictions out of Label Studio, each is ready again.
+
 A request never answers what was delivered since the request began: that copy is already on its way.
 
 That something was answered is kept through any kill, but not written through to the disk before the answer goes out: a

@@ -30,7 +30,6 @@ from tests.support.waiting import WAIT_S, wait_for
 ENCODER = Encoder("mini", "0123456789abcdef", "float32", 2, 10.0)
 MB = 1_000_000
 PAUSE_S = 0.02
-PATIENCE_S = 10.0  # for the memory to be given back
 
 _WITHIN = Goal(ours_at_most=0.05)
 HALF_SENT = Case("/health, p99, beside 1,300 half-sent bodies", "s", goal=_WITHIN)
@@ -62,7 +61,7 @@ def measure(effort: Effort) -> Mapping[Case, Outcome]:
             found[case] = Figures(p99(backend, partial(post, backend, path, body), times))
         with half_sent_bodies(backend, effort.of(1_300, 40)):
             found[HALF_SENT] = Figures(p99(backend, lambda: time.sleep(effort.of(5, 1)), 1))
-        found[LEFT] = Figures(memory_left(backend, before))
+        found[LEFT] = Figures(memory_left(backend, before, effort.of(10, 1)))
     return found
 
 
@@ -157,8 +156,8 @@ def refused_tasks(count: int) -> bytes:
     return json.dumps({"project": "1.1", "label_config": CHOICES, "tasks": tasks}).encode()
 
 
-def memory_left(backend: Backend, before: int) -> float:
-    """Bytes more than before, once they change no more."""
+def memory_left(backend: Backend, before: int, patience_s: float) -> float:
+    """Bytes more than before, once they change no more, after a time in which they are given back."""
     lowest = resident(backend)
 
     def is_settled() -> bool:
@@ -166,7 +165,7 @@ def memory_left(backend: Backend, before: int) -> float:
         lowest, last = min(lowest, resident(backend)), lowest
         return lowest == last
 
-    time.sleep(PATIENCE_S)
+    time.sleep(patience_s)
     wait_for(is_settled, "the memory goes on changing", WAIT_S)
     return float(max(0, lowest - before))
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from backend.app import create_app
+from clapboard.project.display import unserved
 from clapboard.queue.names import BATCH
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
@@ -186,6 +187,7 @@ def test_a_single_task_goes_out_of_events_that_others_are_in_too(desk: Desk) -> 
     assert {task.task for page in store.tasks.of_project(GONE) for task in page} == {72}
     assert store.predictions.cached(GONE, {71: "k71", 72: "k72"}, "v1") == {72}
     assert store.jobs.newest(project=GONE) == []
+    assert unserved(store, GONE, "v1", num_tasks=2) == 0  # Label Studio has it, and waits for nothing
 
 
 @pytest.mark.parametrize("task", [None, 71])
