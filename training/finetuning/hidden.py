@@ -27,6 +27,7 @@ from training.finetuning.labelled import LabelledClip
 LogMels = torch.Tensor
 _DECODED_AHEAD = 8
 _DECODERS = 2
+_WINDOWS_AT_ONCE = 64  # of a long clip: each has several views, and each view hidden states
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,11 @@ def _write(
                 views = 1 + num_views
                 place = Place(num_rows, len(features), views)
                 places.append(asdict(place))
-                hidden = lower(_views(features, views, augment, seed + index))  # [W · V, …]
-                shape = tuple(hidden.shape[1:])
-                num_rows += len(hidden)
-                file.write(hidden.to(torch.float16).cpu().numpy().tobytes())
+                for number, portion in enumerate(torch.split(features, _WINDOWS_AT_ONCE)):
+                    hidden = lower(_views(portion, views, augment, seed + index + number * len(clips)))  # [W · V, …]
+                    shape = tuple(hidden.shape[1:])
+                    num_rows += len(hidden)
+                    file.write(hidden.to(torch.float16).cpu().numpy().tobytes())
             on_clip(index + 1)
         file.flush()
         os.fsync(file.fileno())

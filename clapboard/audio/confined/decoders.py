@@ -90,6 +90,10 @@ class Decoders:
                 finally:
                     self._give_back(decoder, is_unharmed=is_unharmed)
 
+    def cpu_used_s(self) -> float:
+        """How much processor time the decoders that are idle now have used."""
+        return sum(decoder.cpu_used_s() for decoder in [*self._idle])
+
     def close(self) -> None:
         """End all processes."""
         while self._idle:
@@ -138,7 +142,7 @@ class _Decoder:
     def blocks(self, file: IO[bytes], request: Request, condition: Condition, num_given: int) -> Iterator[Block]:
         """The file's blocks after the first `num_given` samples. Raises `AudioError`, `InternalError` or `_Died`."""
         self.is_fresh = False
-        cpu_limit_s = self._cpu_used_s() + self._cpu_s + CPU_SHARE * request.longest_s
+        cpu_limit_s = self.cpu_used_s() + self._cpu_s + CPU_SHARE * request.longest_s
         slot = 0
         try:
             os.lseek(file.fileno(), 0, os.SEEK_SET)  # an earlier decoder may have left it anywhere
@@ -181,7 +185,7 @@ class _Decoder:
                 message = self._connection.recv(messages.MAX_BYTES)
             if message == b"":
                 raise self._death()
-            if self._cpu_used_s() > cpu_limit_s:
+            if self.cpu_used_s() > cpu_limit_s:
                 raise _Died("took too much processor time to decode")
             if message is not None:
                 return message
@@ -197,7 +201,7 @@ class _Decoder:
         log.warning("a decoder ended with %s and is replaced", _in_words(code))
         return _Died(f"ended its decoder with {_in_words(code)}")
 
-    def _cpu_used_s(self) -> float:
+    def cpu_used_s(self) -> float:
         """The processor time that the process has used; 0 where the system doesn't tell."""
         with contextlib.suppress(OSError):
             if self._process is not None and sys.platform.startswith("linux"):
