@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from clapboard.errors import StoreError
 from clapboard.freed_memory import FreedMemory
 from clapboard.store import Store
+from clapboard.store.retention import Retention
 from workers.heartbeat import Heartbeat
 from workers.planner import Planner
 from workers.push import Pusher
@@ -48,7 +49,7 @@ class Background:
 
 
 class QueuePolling:
-    """Every second: queue what is due by the clock, and wake the threads of queues whose wake-up was lost."""
+    """Every second: queue what is due by the clock, delete what is old, wake queues' threads whose wake-up was lost."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class QueuePolling:
         encoders: Collection[str],
         stopping: threading.Event,
         on_outage: Callable[[StoreError], None],
+        retention: Retention,
     ) -> None:
         """`encoders` are those that the worker's jobs may be for: see `claimable`."""
         self._store = store
@@ -68,6 +70,7 @@ class QueuePolling:
         self._encoders = encoders
         self._stopping = stopping
         self._on_outage = on_outage
+        self._retention = retention
 
     def start(self) -> None:
         """Queue what is due at a worker's start."""
@@ -80,6 +83,7 @@ class QueuePolling:
             memory.look()
             try:
                 self._planner.look()
+                self._retention.look()
                 waiting = self._store.jobs.queues_with_work(self._queues, self._encoders)
             except StoreError as error:
                 self._on_outage(error)

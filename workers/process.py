@@ -22,6 +22,7 @@ from clapboard.settings import Settings
 from clapboard.settings.state_folder import make_state_folder
 from clapboard.store import Store
 from clapboard.store.jobs import JobRequest
+from clapboard.store.retention import Retention
 from workers.background import Background, Pushing, QueuePolling
 from workers.celery_consumer import CeleryConsumer, stop_on_signals
 from workers.heartbeat import Heartbeat
@@ -94,7 +95,14 @@ class WorkerProcess:
         self._background = Background(
             Heartbeat(store, self.name, settings.job_lease_s, self._presence, self.jobs, self.outages.report),
             QueuePolling(
-                store, planner, self.threads, self.queues, self.jobs.encoders, self.stopping, self.outages.report
+                store,
+                planner,
+                self.threads,
+                self.queues,
+                self.jobs.encoders,
+                self.stopping,
+                self.outages.report,
+                Retention(store.database, store.clock, settings.keep_days),
             ),
             pushing,
         )

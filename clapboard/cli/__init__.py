@@ -12,6 +12,7 @@ import typer
 
 from clapboard.cli import (
     caption,
+    compact,
     config,
     convert,
     data,
@@ -59,6 +60,7 @@ for module in (
     search,
     convert,
     jobs,
+    compact,
     config,
 ):
     module.add_commands(app)

@@ -264,6 +264,14 @@ class SettingsFields(BaseSettings):
     job_attempts: int = _state(
         "CLAPBOARD_JOB_ATTEMPTS", 3, "number of attempts after which a job counts as failed", ge=1, le=1000
     )
+    keep_days: float = _state(
+        "CLAPBOARD_KEEP_DAYS",
+        90.0,
+        "days after which workers delete ended jobs, events that aren't about annotations, and the embeddings of audio "
+        "that no task has any more; labels are never deleted; 0: keep all",
+        ge=0,
+        le=36_500,
+    )
 
     fetch_timeout_s: float = _audio(
         "CLAPBOARD_FETCH_TIMEOUT_S", 60.0, "maximum seconds for fetching one file, in total", gt=0, le=1e6

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, delete, exists, func, select, update
 
 from clapboard.store.database import Database, in_chunks
-from clapboard.store.schema import embeddings, predictions, recordings
+from clapboard.store.schema import embeddings, predictions, recordings, tasks
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,27 @@ class EmbeddingStore:
             rows = connection.execute(deletion.returning(embeddings.c.encoder_version, embeddings.c.dtype)).all()
             for encoder_version, dtype in {(row.encoder_version, row.dtype) for row in rows}:
                 _move_first(connection, encoder_version, dtype)
+
+    def forget_unused(self, uri_keys: Sequence[str]) -> int:
+        """Delete recordings that no task has, and the embeddings of contents that are left without one.
+
+        Returns how many recordings there were.
+        """
+        has_task = exists().where(tasks.c.uri_key == recordings.c.uri_key)
+        if not uri_keys:
+            return 0
+        with self._db.write() as connection:
+            _lock_ids(connection, shared=False)
+            unused = select(recordings.c.uri_key).where(recordings.c.uri_key.in_(uri_keys), ~has_task)
+            keys = connection.scalars(unused.order_by(recordings.c.uri_key).with_for_update(skip_locked=True)).all()
+            deleted = delete(recordings).where(recordings.c.uri_key.in_(keys)).returning(recordings.c.sha256)
+            sha256s = connection.scalars(deleted).all()
+            has_recording = exists().where(recordings.c.sha256 == embeddings.c.sha256)
+            deletion = delete(embeddings).where(embeddings.c.sha256.in_(sha256s), ~has_recording)
+            rows = connection.execute(deletion.returning(embeddings.c.encoder_version, embeddings.c.dtype)).all()
+            for encoder_version, dtype in {(row.encoder_version, row.dtype) for row in rows}:
+                _move_first(connection, encoder_version, dtype)
+        return len(sha256s)
 
     def put_recording(self, uri_key: str, recording: Recording) -> None:
         """Store which content the URI key leads to now."""

@@ -190,6 +190,7 @@ recordings = Table(
     Column("duration_s", Float, nullable=False),
     Column("damage", Text, nullable=False, default=""),  # how much of it can't be decoded, in words
     Column("reading", Integer, nullable=False, default=0),  # see embeddings.READING
+    Column("unused_since", Float),  # since when no task has it, see Retention
     Index("recordings_by_content", "sha256"),
 )
 
