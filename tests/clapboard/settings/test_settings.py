@@ -342,7 +342,8 @@ def test_any_setting_can_be_overridden_and_the_others_stay(
         **numbers,
         **learning,
         **dict.fromkeys(
-            ("job_lease_s", "job_timeout_s", "fetch_timeout_s", "max_audio_mb", "max_audio_s", "cache_mb"), 9.5
+            ("job_lease_s", "job_timeout_s", "fetch_timeout_s", "max_audio_mb", "max_audio_s", "cache_mb", "keep_days"),
+            9.5,
         ),
         **dict.fromkeys(("label_studio_api_key", "basic_auth_pass", "database_url"), SecretStr("other")),
         "broker_url": SecretStr("redis://other/0"),
