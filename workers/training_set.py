@@ -86,8 +86,11 @@ class TrainingSet:
     def collect_again(self, snapshot: RunSpec, project: int, folder: Path) -> None:
         """Write the same again as an earlier run's snapshot has it, without what it was judged by.
 
-        Raises `TrainingError` if a recording can't be had any more, or has changed.
+        Raises `TrainingError` if a recording can't be had any more, has changed, or was forgotten.
         """
+        if snapshot.num_forgotten:
+            clips = counted(snapshot.num_forgotten, "clip")
+            raise TrainingError(f"The finetuning can't be repeated: {clips} of it had to be forgotten.")
         tasks = self._store.tasks.get(project, [clip.task for clip in snapshot.clips])
         paths = self._fetch(tasks, folder)
         missing = [clip.task for clip in snapshot.clips if paths.get(clip.task, Path()).name != clip.path.name]
@@ -97,8 +100,8 @@ class TrainingSet:
                 f"The finetuning can't be repeated: {counted(len(missing), 'recording')} (of tasks {named}) can't be "
                 "had any more, or changed. Bring their audio back."
             )
-        clips = [clip.model_copy(update={"path": paths[clip.task]}) for clip in snapshot.clips]
-        _write(snapshot.model_copy(update={"clips": clips, "is_repetition": True}), folder)
+        fetched = [clip.model_copy(update={"path": paths[clip.task]}) for clip in snapshot.clips]
+        _write(snapshot.model_copy(update={"clips": fetched, "is_repetition": True}), folder)
 
     def _served_has_learnt(self, serving: Serving) -> set[str] | None:
         """What the serving encoder has learnt from; None if nobody knows any more."""

@@ -6,6 +6,7 @@ Then what is running is waited for, and everything is deleted, as often as somet
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -70,6 +71,7 @@ def forget(
         num_files += _delete_sounds(settings, forgetting)
         if not tasks:
             num_folders += _delete_checkpoints(settings, forgetting, project)
+        _delete_from_snapshots(settings, project, tasks)
         forgetting.versions()
         forgetting.events()
         forgetting.rows()
@@ -114,6 +116,19 @@ def _delete_checkpoints(settings: Settings, forgetting: Forgetting, project: int
         shutil.rmtree(folder)
     forgetting.encoders(checkpoints)
     return len(there)
+
+
+def _delete_from_snapshots(settings: Settings, project: int, tasks: Sequence[int]) -> None:
+    """Delete the tasks' labels from what finetunings keep of them, which can't be repeated then."""
+    for file in (settings.model_dir / "models" / str(project)).glob("*/snapshot.json"):
+        snapshot = json.loads(file.read_text("utf-8"))
+        kept = [clip for clip in snapshot["clips"] if clip["task"] not in tasks]
+        num_forgotten = len(snapshot["clips"]) - len(kept)
+        if num_forgotten:
+            snapshot |= {"clips": kept, "num_forgotten": snapshot.get("num_forgotten", 0) + num_forgotten}
+            building = file.with_suffix(".building")
+            building.write_text(json.dumps(snapshot), "utf-8")
+            building.replace(file)
 
 
 def _is_inside(folder: Path, model_dir: Path) -> bool:

@@ -7,7 +7,8 @@ embeddings is the code in service: folds, heads, verdict.
 
 Beside the gate stand the same by held-out clips alone, by right answers alone, and the best that any test of these
 scores could do: a likelihood ratio that knows the distributions under both hypotheses, at a level set on other
-candidates that are no better. `--finetunings` adds real ones, as a worker runs them.
+candidates that are no better. It knows how bold the scores of a better encoder are, so no real test comes near it.
+`--finetunings` adds real ones, as a worker runs them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from clapboard.suggest.prediction import compute_class_weights
 from clapboard.suggest.scoring import Array, mean_direction
 from demo.clips import label_config, make_pump_clips
 from training.finetuning.cross_fitting import assign_folds
+from training.finetuning.judging import FIRST_SHARE
 from training.finetuning.labelled import LabelledClip
 from training.finetuning.run import run
 from training.finetuning.spec import SERVED_HEAD, ClipSpec, RunSpec
@@ -43,7 +45,6 @@ NUM_FOLDS = 3
 NUM_CANDIDATES = 20
 ACCURACY = 0.8  # of the version in service
 SHARED_NOISE = 0.9  # of the noise's variance, both versions of a pair hear the same
-FIRST_SHARE = 0.2  # of what may be promoted by mistake, as in training.finetuning.judging
 RULES = Rules(num_exchanges=20_000)
 
 Indices = npt.NDArray[np.int64]

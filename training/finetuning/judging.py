@@ -22,7 +22,7 @@ from training.finetuning.spec import SERVED_HEAD, RunSpec
 from training.gate import Rules, Trial, judge
 from training.verdict import Verdict
 
-_FIRST_SHARE = 0.2
+FIRST_SHARE = 0.1
 """The part of the allowed false promotions that the look at the held-out clips alone may spend."""
 
 
@@ -45,7 +45,7 @@ def judge_candidate(
     learnt = [clip for clip in judged.clips if clip.split != "test"]
     # Fused encoders serve whole recordings, which cross-fitting doesn't see.
     is_open = judged.candidate.alpha > 0 and not spec.fusion and enough_evidence(learnt, spec.num_folds)
-    share = _FIRST_SHARE if is_open else 1.0
+    share = FIRST_SHARE if is_open else 1.0
     held_out = _held_out_trials(judged, spec, folder)
     verdict = judge(held_out, rules, earlier=spec.judged_before.get("held out", []), share=share)
     if verdict.promote or not verdict.looks or not is_open:
@@ -75,7 +75,7 @@ def judge_candidate(
         [joined(parts) for parts in by_control.values()],
         rules,
         earlier=spec.judged_before.get("all", []),
-        share=1 - _FIRST_SHARE,
+        share=1 - FIRST_SHARE,
     )
     return replace(both, looks=verdict.looks + both.looks)
 

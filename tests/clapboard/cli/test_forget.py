@@ -177,6 +177,9 @@ def test_a_single_task_goes_out_of_events_that_others_are_in_too(desk: Desk) -> 
         store.tasks.put(GONE, [KnownTask(task, f"https://host.example/{task}", f"k{task}", "s", False)])
         store.predictions.put_all([StoredPrediction(GONE, task, "v1", f"k{task}", 0.5, [])], push=False)
     store.jobs.add(BATCH, [JobRequest("predict", GONE, 71, "v1")])
+    snapshot = desk.settings.model_dir / f"models/{GONE}/mini-tuned-1/snapshot.json"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.write_text(json.dumps({"clips": [{"task": 71}, {"task": 72}]}), "utf-8")
     code, written = desk.run("--project", str(GONE), "--task", "71", "--yes")
     assert code == 0, written
     assert f"task 71 of project {GONE}" in written
@@ -188,6 +191,7 @@ def test_a_single_task_goes_out_of_events_that_others_are_in_too(desk: Desk) -> 
     assert store.predictions.cached(GONE, {71: "k71", 72: "k72"}, "v1") == {72}
     assert store.jobs.newest(project=GONE) == []
     assert unserved(store, GONE, "v1", num_tasks=2) == 0  # Label Studio has it, and waits for nothing
+    assert json.loads(snapshot.read_text("utf-8")) == {"clips": [{"task": 72}], "num_forgotten": 1}
 
 
 @pytest.mark.parametrize("task", [None, 71])
