@@ -13,7 +13,7 @@ from clapboard.queue.celery_app import INTERACTIVE
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder, Project, Worker
-from clapboard.store.job_records import claimable
+from clapboard.store.job_records import claimable, number_format
 from clapboard.store.versions import Version
 
 _MEMORY_S = 1.0
@@ -84,7 +84,8 @@ def _can_any_predict(workers: Iterable[Worker], model: str, encoder: Encoder) ->
 
     `model` is CLAPBOARD_MODEL. `predict_request` decides which workers may claim a job.
     """
-    claim = f"{model} {encoder.dtype}" if is_tuned(encoder.model) else f"{model} {encoder.version} {encoder.dtype}"
+    exact = f"{model} {encoder.version} {encoder.dtype}"
+    claim = f"{model} {number_format(encoder.dtype)}" if is_tuned(encoder.model) else exact
     return any(
         INTERACTIVE in worker.queues.split(",")
         and claim in claimable(worker.model, *worker.encoder.partition(" ")[::2])

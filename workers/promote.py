@@ -35,6 +35,7 @@ class Promoter:
         version = self._store.versions.get(project, model_version)
         if is_tuned(version.encoder) and not has_checkpoint(self._settings, version.encoder):
             raise ModelError(f"Version {model_version} can't be promoted any more: its checkpoint was removed.")
+        self._encoders.get(version.encoder)  # or it can't be computed here: nothing is changed then
         takeover = Takeover(self._for_todays_labels(version), pinned_as=model_version)
         return self._rollout.run(takeover, on_page=on_page)
 

@@ -76,6 +76,10 @@ class TrainingSet:
             longest_s=self._settings.max_audio_s,
             batch_size=self._settings.batch_size,
             threads=self._settings.torch_threads,
+            calibrations={
+                self._settings.checkpoint(name): self._settings.calibration_dir(name)
+                for name in (self._settings.model, serving.encoder.model)
+            },
             start=start,
             learnt_before=sorted(evidence.learnt or ()) if start != base else [],
             num_folds=self._settings.train_folds,

@@ -11,6 +11,7 @@ import sys
 import typer
 
 from clapboard.cli import (
+    calibrate,
     caption,
     compact,
     config,
@@ -59,6 +60,7 @@ for module in (
     predict,
     search,
     convert,
+    calibrate,
     jobs,
     compact,
     config,

@@ -50,7 +50,8 @@ from clapboard.model.checkpoints import (
     load_tokenizer,
 )
 from clapboard.model.device import Arithmetic, Dtype, dtype_reason, find_device, serving_dtype
-from clapboard.model.htsat.engines import AudioTower, Engine, HasThreads
+from clapboard.model.htsat.engines import AudioTower, Engine, HasThreads, load_int8_tower
+from clapboard.model.int8 import Calibration
 from clapboard.model.texts import TextEncoder
 from clapboard.model.towers import engine_reason, load_tower, probe_windows
 from clapboard.suggest.scoring import mean_direction
@@ -125,11 +126,13 @@ class ClapEncoder:
         batch_size: int = 0,
         fusion: bool = False,
         arithmetic: Arithmetic | None = None,
+        calibration: Path | None = None,
     ) -> Self:
         """The encoder of a hub id, a local folder, or `mini`, on the engine that `load_tower` chooses.
 
         With a batch size of 0, a good one is measured. With `fusion`, recordings are embedded as a whole, under another
-        version. `arithmetic` is what the device computes, unless it is to be found out. Raises `ModelError` if the
+        version. `arithmetic` is what the device computes, unless it is to be found out; `calibration` is the folder of
+        this checkpoint's calibration, for int8. Raises `ModelError` if the
         checkpoint can't be found, fetched or read, isn't a CLAP, lacks weights or the fusion that is asked for, or if
         the device, dtype or engine can't be used.
         """
@@ -143,18 +146,24 @@ class ClapEncoder:
                 f"Model {model} has learnt no feature fusion: choose one that has, such as laion/clap-htsat-fused, or "
                 "set CLAPBOARD_FUSION=false."
             )
+        version = fingerprint(folder, fusion=fusion)
+        int8 = Calibration.read(calibration, model, version) if compute_dtype == torch.int8 else None
         identity = EncoderIdentity(
             model=model,
-            version=fingerprint(folder, fusion=fusion),
-            dtype=str(compute_dtype).removeprefix("torch."),
+            version=version,
+            dtype=int8.dtype if int8 else str(compute_dtype).removeprefix("torch."),
             dim=clap.config.projection_dim,
             logit_scale=math.exp(clap.logit_scale_a.item()),
         )
         log_mel = load_log_mel(model, clap, folder).to(place)
         if compute_dtype == torch.bfloat16:  # it rounds decibels more coarsely than a float32 transform does
             log_mel.float()
-        probe = log_mel(probe_windows().to(place))
-        tower = load_tower(clap.audio_model.audio_encoder, compute_dtype, probe, engine)
+        if int8 and calibration:
+            model_file = int8.model_file(calibration)
+            tower = load_int8_tower(clap.audio_model.audio_encoder, model_file, int8.probe(calibration), engine)
+        else:
+            probe = log_mel(probe_windows().to(place))
+            tower = load_tower(clap.audio_model.audio_encoder, compute_dtype, probe, engine)
         computing = (
             f"{arithmetic}; it computes in {identity.dtype}, {dtype_reason(dtype, place, arithmetic)}; "
             f"engine {tower.engine}, {engine_reason(clap.audio_model.audio_encoder, engine, tower, place)}"

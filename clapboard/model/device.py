@@ -15,7 +15,7 @@ import torch
 
 from clapboard.errors import ModelError
 
-Dtype = Literal["auto", "float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16", "int8"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 # The name under which torch knows a processor's feature, and its maker's name for it; the faster first.
@@ -79,6 +79,13 @@ def serving_dtype(name: str, device: torch.device, arithmetic: Arithmetic | None
     arithmetic = arithmetic or Arithmetic.of(device)
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and arithmetic.bfloat16 else torch.float32
+    if name == "int8":
+        if not arithmetic.int8:
+            raise ModelError(
+                f"{arithmetic.device} has no instructions for int8, as CPUs with {', '.join(_INT8.values())} have: set "
+                "CLAPBOARD_DTYPE to auto or float32."
+            )
+        return torch.int8
     if name == "bfloat16" and not arithmetic.bfloat16:
         wanted = "AMX-BF16, AVX512-BF16" if device.type == "cpu" else "compute capability 8.0"
         raise ModelError(
@@ -89,12 +96,12 @@ def serving_dtype(name: str, device: torch.device, arithmetic: Arithmetic | None
 
 
 def training_dtype(name: str, device: torch.device, arithmetic: Arithmetic | None = None) -> torch.dtype:
-    """The dtype to train in; `auto` is bfloat16 on any device that has instructions for it.
+    """The dtype to train in; `auto` is bfloat16 on any device that has instructions for it, and so is `int8`'s.
 
     `arithmetic` is the device's. Raises `ModelError` for a dtype that the device would have to emulate.
     """
     arithmetic = arithmetic or Arithmetic.of(device)
-    if name == "auto":
+    if name in {"auto", "int8"}:  # int8 is for serving alone
         return torch.bfloat16 if arithmetic.bfloat16 else torch.float32
     return serving_dtype(name, device, arithmetic)
 

@@ -25,6 +25,7 @@ def load_encoder(settings: Settings, name: str = "") -> ClapEncoder:
         engine=settings.engine,
         batch_size=settings.batch_size,
         fusion=settings.fusion,
+        calibration=settings.calibration_dir(name),
     )
     encoder.identity = replace(encoder.identity, model=name)
     return encoder

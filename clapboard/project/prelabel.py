@@ -18,6 +18,7 @@ from clapboard.project.serving import Serving, find_serving, is_tuned
 from clapboard.queue.celery_app import BATCH, LEARN, PredictPayload, Waker
 from clapboard.settings import Settings
 from clapboard.store import Store
+from clapboard.store.job_records import number_format
 from clapboard.store.jobs import JobRequest
 from clapboard.store.tasks import KnownTask
 
@@ -142,7 +143,7 @@ def predict_request(project: int, task: KnownTask, served: Serving, *, push: boo
         channel=served.channel,
     )
     encoder = served.encoder
-    claimed_by = encoder.dtype if is_tuned(encoder.model) else f"{encoder.version} {encoder.dtype}"
+    claimed_by = number_format(encoder.dtype) if is_tuned(encoder.model) else f"{encoder.version} {encoder.dtype}"
     return JobRequest(
         "predict", project, task.task, served.model_version, payload.model_dump(), push, encoder=claimed_by
     )

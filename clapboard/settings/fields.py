@@ -68,12 +68,13 @@ class SettingsFields(BaseSettings):
         "CLAPBOARD_MODEL", "laion/clap-htsat-unfused", "CLAP checkpoint: a hub id, a local folder, or `mini`"
     )
     device: str = _model("CLAPBOARD_DEVICE", "auto", "`auto`, `cpu`, `cuda` or `cuda:N`")
-    dtype: Literal["auto", "float32", "bfloat16"] = _model(
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = _model(
         "CLAPBOARD_DTYPE",
         "auto",
-        "`float32`, `bfloat16` or `auto`; `auto` is bfloat16 on a GPU that computes in it and float32 on all else, "
-        "except that training also uses bfloat16 on CPUs with AMX or AVX512-BF16; a device without instructions for "
-        "bfloat16 refuses it",
+        "`float32`, `bfloat16`, `int8` (for CPUs, after `clapboard calibrate`) or `auto`; "
+        "`auto` is bfloat16 on a GPU that computes in it and float32 on all else, "
+        "except that training also uses bfloat16 on CPUs with AMX or AVX512-BF16; what a device has no "
+        "instructions for is refused",
     )
     torch_threads: int = _model(
         "CLAPBOARD_TORCH_THREADS", 0, "CPU threads of one forward pass; 0: one per core", ge=0, le=1024

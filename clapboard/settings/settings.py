@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -13,6 +14,9 @@ from clapboard.errors import SettingsError
 from clapboard.settings.crontab import next_time
 from clapboard.settings.fields import SettingsFields, env_name
 from clapboard.settings.hosts import allowed_host, require_http_address
+
+CALIBRATION = "int8"
+"""The folder of a calibration in a finetuned checkpoint's."""
 
 _SECRETS = {"label_studio_api_key", "basic_auth_pass", "database_url", "broker_url"}
 _BROKERS = ("redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps")
@@ -48,6 +52,13 @@ class Settings(SettingsFields):
     def checkpoint(self, encoder: str) -> str:
         """What to load for an encoder's name: a folder below MODEL_DIR if it was finetuned, else the name itself."""
         return str(self.model_dir / encoder) if encoder.startswith("models/") else encoder
+
+    def calibration_dir(self, encoder: str) -> Path:
+        """Folder of an encoder's calibration for int8: in its checkpoint if it was finetuned, else below MODEL_DIR."""
+        if encoder.startswith("models/"):
+            return self.model_dir / encoder / CALIBRATION
+        digest = hashlib.sha256(encoder.encode()).hexdigest()[:8]
+        return self.model_dir / "int8" / f"{Path(encoder.rstrip('/')).name}-{digest}"
 
     @property
     def audio_cache_dir(self) -> Path:

@@ -304,7 +304,12 @@ def claimable(model: str, version: str, dtype: str) -> tuple[str, ...]:
     They are: any worker; any worker with that CLAPBOARD_MODEL; one that loads a finetuned encoder in that dtype; and
     this very base model, since the same CLAPBOARD_MODEL can name different weights.
     """
-    return "", model, f"{model} {dtype}", f"{model} {version} {dtype}"
+    return "", model, f"{model} {number_format(dtype)}", f"{model} {version} {dtype}"
+
+
+def number_format(dtype: str) -> str:
+    """The dtype without its calibration, which each finetuned encoder has of its own: `int8` of `int8-0123abcd`."""
+    return dtype.partition("-")[0]
 
 
 def job_of(row: Row[Any]) -> Job:

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from clapboard.audio.windows import WINDOW_SAMPLES, Waveform
+from clapboard.audio.windows import WINDOW_S, WINDOW_SAMPLES, Waveform
 from clapboard.errors import ModelError
 from clapboard.model.clap import ClapEncoder
+from clapboard.model.device import serving_dtype
+from clapboard.model.int8.calibrate import LEAST_WINDOWS, calibrate
 from tests.bench.peers import CANDIDATE_LABELS, TRANSFORMERS, LaionClap, Transformers, laion_clap_version
 from tests.bench.rows import Case, Figures, Goal
 from tests.bench.sections import Effort, Outcome, Section
 from tests.bench.timing import median_seconds
+from tests.support.recordings import sweep
 
 BATCH = 8
 MIN_COSINE = 0.999
@@ -39,12 +42,15 @@ BFLOAT16 = Variant("bfloat16, fastest engine", {"dtype": "bfloat16"})
 BFLOAT16_TORCH = Variant("bfloat16, torch alone", {"dtype": "bfloat16", "engine": "torch"})
 EXACT = Variant("exact float32, fastest engine", {"dtype": "float32"})
 EXACT_TORCH = Variant("exact float32, torch alone", {"dtype": "float32", "engine": "torch"})
+INT8 = Variant("int8", {"dtype": "int8"})
 VARIANTS = (DEFAULT, BFLOAT16, BFLOAT16_TORCH, EXACT, EXACT_TORCH)
 
 BY_HAND = f"{TRANSFORMERS}, fp32, batched by hand"
 PIPELINE_AUDIO = f"{TRANSFORMERS}, fp32, its pipeline's way file by file, without the text"
 PIPELINE = f"{TRANSFORMERS}, fp32, its pipeline file by file with {len(CANDIDATE_LABELS)} labels"
 LAION_CLAP = f"laion-clap {laion_clap_version() or '(not installed)'}, HTSAT-tiny and its own mel, fp32"
+
+OUR_FLOAT32 = "ours in exact float32, fastest engine"
 
 _GOALS = {
     (DEFAULT, BY_HAND): None,
@@ -55,6 +61,7 @@ _GOALS = {
     (BFLOAT16, PIPELINE_AUDIO): 9.0,
     (BFLOAT16, PIPELINE): None,
     (BFLOAT16, LAION_CLAP): 6.0,
+    (INT8, OUR_FLOAT32): 1.6,
 }
 _PAIRS = {
     Case(
@@ -79,6 +86,12 @@ def measure(effort: Effort) -> Mapping[Case, Outcome]:
             works[variant] = _ours(variant.load(effort), windows, expected)
         except ModelError as error:
             reasons[variant] = str(error)
+    try:
+        works[INT8] = _in_int8(effort, windows)
+    except ModelError as error:
+        reasons[INT8] = str(error)
+    if EXACT in works:
+        works[OUR_FLOAT32] = works[EXACT]
     works[BY_HAND] = transformers.by_hand(windows)
     works[PIPELINE_AUDIO] = transformers.one_by_one(windows)
     works[PIPELINE] = transformers.through_pipeline(windows)
@@ -105,6 +118,16 @@ def _ours(encoder: ClapEncoder, windows: Waveform, expected: torch.Tensor) -> Ca
     cosine = (torch.from_numpy(encoder.embed_windows(windows)) * expected).sum(dim=1).min().item()
     if cosine < MIN_COSINE:
         raise RuntimeError(f"the encoder's vectors aren't transformers' (a cosine of {cosine:.5f})")
+    return lambda: encoder.embed_windows(windows)
+
+
+def _in_int8(effort: Effort, windows: Waveform) -> Callable[[], object]:
+    """Embedding the windows by a calibration on rising tones. Raises `ModelError` where it can't be had."""
+    folder = effort.folder / "int8"
+    serving_dtype("int8", torch.device("cpu"))
+    samples = [sweep(WINDOW_S, seed=seed) for seed in range(LEAST_WINDOWS)]
+    calibrate(EXACT_TORCH.load(effort), samples, folder)
+    encoder = INT8.load(effort, calibration=folder)
     return lambda: encoder.embed_windows(windows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clapboard.errors import InternalError, NotFoundError, TrainingError
+from clapboard.errors import InternalError, ModelError, NotFoundError, TrainingError
 from clapboard.labels.label_config import parse_label_config
 from clapboard.model.clap import ClapEncoder
+from clapboard.model.htsat.openvino import save_float32_model
+from clapboard.model.int8.calibration import Calibration, content_of
 from clapboard.model.load import load_encoder
+from clapboard.model.towers import probe_windows
 from clapboard.project.serving import find_serving, has_checkpoint
 from clapboard.queue.celery_app import TRAIN
 from clapboard.settings import Settings
@@ -31,6 +35,7 @@ from clapboard.suggest.head import ControlHead, Head
 from clapboard.suggest.prediction import space_id
 from tests.support.audio_server import AudioServer, wav
 from tests.support.fake_label_studio import CHOICES
+from tests.support.processor import needs_int8
 from tests.support.waiting import WAIT_S, wait_for
 from training.finetuning.run import run as training_run
 from training.finetuning.snapshot import remove_checkpoint
@@ -47,12 +52,13 @@ LEARNT, TEST = range(1, 25), range(31, 43)  # even ones are dogs
 class Project:
     """A connected project with labelled clips, and a worker's part that trains on them."""
 
-    def __init__(self, folder: Path, model: Path, audio: AudioServer) -> None:
+    def __init__(self, folder: Path, model: Path, audio: AudioServer, *, dtype: str = "auto") -> None:
         self.audio = audio
         self.settings = Settings(
             MODEL_DIR=folder,
             CLAPBOARD_MODEL=str(model),
-            CLAPBOARD_ENGINE="torch",
+            CLAPBOARD_ENGINE="auto" if dtype == "int8" else "torch",
+            CLAPBOARD_DTYPE=dtype,
             CLAPBOARD_DEVICE="cpu",
             CLAPBOARD_TORCH_THREADS=1,
             CLAPBOARD_ALLOW_PRIVATE_URLS=True,
@@ -304,6 +310,42 @@ def test_a_worker_that_stops_takes_the_process_along_and_leaves_the_run_to_the_n
     assert (project.folder(job) / "run.json").exists()
     assert "of at most" in project.progress(job)
     assert "loss" in project.progress(job)
+
+
+@needs_int8
+def test_in_int8_a_candidate_is_calibrated_before_it_is_judged_and_serves_as_it_was(
+    tmp_path: Path, tiny_clap: Path, audio: AudioServer
+) -> None:
+    """The base model's calibration is a stand-in in float32; the candidate's is real."""
+    base = Settings(MODEL_DIR=tmp_path).calibration_dir(str(tiny_clap))
+    stand_in(tiny_clap, base)
+    project = Project(tmp_path, tiny_clap, audio, dtype="int8")
+    project.say(*LEARNT, *TEST)
+    job = project.job()
+    project.prepare(job, epochs=1)
+    folder = project.folder(job)
+    outcome = training_run(RunSpec.model_validate_json((folder / "run.json").read_text("utf-8")), folder)
+    assert len(outcome.verdict["reports"]) == 1
+    (folder / "outcome.json").write_text(outcome.model_dump_json(), "utf-8")
+    assert project.finetuner.run(job) is not None
+    (version,) = project.store.versions.of_project(PROJECT)
+    dtype = load_encoder(project.settings, version.encoder).identity.dtype
+    assert dtype.startswith("int8-")
+    assert dtype != load_encoder(project.settings).identity.dtype
+    shutil.rmtree(project.settings.calibration_dir(version.encoder))
+    with pytest.raises(ModelError, match=r"has not been calibrated for int8: run `clapboard calibrate`"):
+        load_encoder(project.settings, version.encoder)
+    project.store.close()
+
+
+def stand_in(model: Path, folder: Path) -> None:
+    """A calibration that is none: the tower as it is."""
+    encoder = load_encoder(Settings(CLAPBOARD_MODEL=str(model), CLAPBOARD_DEVICE="cpu", CLAPBOARD_ENGINE="torch"))
+    folder.mkdir(parents=True)
+    save_float32_model(encoder.model.audio_model.audio_encoder, folder / "built.xml")
+    np.save(folder / "built.npy", encoder.log_mel(probe_windows()).numpy())
+    content = content_of(folder / "built.xml")
+    Calibration(encoder.identity.version, content, 16, 1.0, 1.0).publish(folder, folder / "built.xml")
 
 
 @pytest.mark.parametrize("tasks", [[], [99]])

@@ -12,6 +12,7 @@ import numpy as np
 from clapboard.errors import AudioError
 from clapboard.labels.label_space import LabelSpace
 from clapboard.model.clap import ClapEncoder
+from clapboard.settings.settings import CALIBRATION
 from clapboard.suggest.head import ZERO_SHOT, Head, scores_of_all, zero_shot_head
 from clapboard.suggest.prediction import compute_class_weights
 from clapboard.suggest.scoring import Array
@@ -89,6 +90,7 @@ def load(spec: RunSpec, model: str) -> ClapEncoder:
         engine=spec.engine,  # type: ignore[arg-type]
         batch_size=spec.batch_size,
         fusion=spec.fusion,
+        calibration=spec.calibrations.get(model, Path(model) / CALIBRATION),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from clapboard.errors import ClapboardError
 from clapboard.labels.label_config import parse_label_config
 from clapboard.labels.label_space import LabelSpace
 from clapboard.model.clap import ClapEncoder
+from clapboard.model.int8.calibrate import MOST_WINDOWS, calibrate
+from clapboard.project.calibration_audio import windows_of_files
+from clapboard.settings.settings import CALIBRATION
 from clapboard.suggest.head import Head
 from clapboard.suggest.scoring import mean_direction
 from training.finetune import FinetuneConfig, Progress, finetune
@@ -57,6 +61,8 @@ def run(spec: RunSpec, folder: Path) -> Outcome:
         on_progress=_print_progress,
     )
     encoder_version, manifest = candidate.encoder_version, dict(candidate.manifest)
+    if spec.dtype == "int8":
+        _calibrate(spec, candidate.folder, clips)
     if spec.is_repetition:
         return Outcome(encoder_version=encoder_version, manifest=manifest)
     tuned = load(spec, str(candidate.folder))
@@ -71,6 +77,14 @@ def run(spec: RunSpec, folder: Path) -> Outcome:
         manifest=manifest,
         verdict=verdict.to_json(),
     )
+
+
+def _calibrate(spec: RunSpec, candidate: Path, clips: Sequence[LabelledClip]) -> None:
+    """Calibrate the candidate on what it has learnt from, so that the gate judges it in int8, as it will serve."""
+    files = [clip.path for clip in clips if clip.split != "test"]
+    waveforms = windows_of_files(files, MOST_WINDOWS, channel=clips[0].channel)
+    in_float32 = ClapEncoder.load(str(candidate), device="cpu", dtype="float32", engine=spec.engine)  # type: ignore[arg-type]
+    calibrate(in_float32, waveforms, candidate / CALIBRATION)
 
 
 def _clips(spec: RunSpec, label_space: LabelSpace) -> list[LabelledClip]:

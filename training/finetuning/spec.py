@@ -56,6 +56,7 @@ class RunSpec(BaseModel):
     judged_before: dict[str, list[list[str]]] = {}
     num_forgotten: int = 0  # clips that `clapboard forget` has deleted from a snapshot
     is_repetition: bool = False  # of a run whose candidate has been judged: this one isn't
+    calibrations: dict[str, Path] = {}  # by checkpoint, for int8
 
 
 class Outcome(BaseModel):

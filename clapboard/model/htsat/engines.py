@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -20,6 +21,9 @@ MAX_DISTANCE = 1e-5
 
 MIN_COSINE = 0.9995
 """In bfloat16: the least cosine to the reference's vector in float32. Measured: 0.9999 and more; less is a fault."""
+
+MIN_INT8_COSINE = 0.95
+"""In int8 the same, for windows like those that were calibrated on. Measured: 0.998 and more; less is a fault."""
 
 # What libraries raise if they don't fit the processor, the model or each other.
 _ENGINE_ERRORS = (RuntimeError, ImportError, AttributeError, OSError, TypeError, ValueError)
@@ -68,6 +72,16 @@ def load_tower(
     return tower
 
 
+def load_int8_tower(reference: torch.nn.Module, model_file: Path, probe: torch.Tensor, engine: Engine) -> AudioTower:
+    """The tower in int8 of a calibration's `model_file`, checked against the reference on the calibration's `probe`.
+
+    Raises `ModelError` if another engine is named, or this one can't be used or gives vectors too far off.
+    """
+    if engine not in {"auto", "openvino"}:
+        raise ModelError(f"Engine {engine} doesn't compute int8: set CLAPBOARD_ENGINE to auto.")
+    return _checked_tower("openvino", reference, torch.int8, probe, model_file)
+
+
 def engine_reason(engine: Engine, tower: AudioTower, device: torch.device) -> str:
     """Why `load_tower` computes the tower by that engine, in words."""
     if engine != "auto":
@@ -106,7 +120,13 @@ def _can_use_openvino(device: torch.device) -> bool:
     return device.type == "cpu" and importlib.util.find_spec("openvino") is not None
 
 
-def _checked_tower(engine: Engine, reference: torch.nn.Module, dtype: torch.dtype, probe: torch.Tensor) -> AudioTower:
+def _checked_tower(
+    engine: Engine,
+    reference: torch.nn.Module,
+    dtype: torch.dtype,
+    probe: torch.Tensor,
+    model_file: Path | None = None,
+) -> AudioTower:
     """The engine's tower. Raises `ModelError` if it can't be made or run, or gives other vectors than the reference."""
     if engine == "reference":
         return ReferenceTower(reference, dtype)
@@ -116,7 +136,7 @@ def _checked_tower(engine: Engine, reference: torch.nn.Module, dtype: torch.dtyp
         )
     inputs = _probe_inputs(reference, probe)
     try:
-        tower = _new_tower(engine, reference, dtype)
+        tower = _new_tower(engine, reference, dtype, model_file)
         with torch.inference_mode():
             vectors = tower(*inputs)
     except _ENGINE_ERRORS as error:
@@ -131,12 +151,12 @@ def _checked_tower(engine: Engine, reference: torch.nn.Module, dtype: torch.dtyp
     return tower
 
 
-def _new_tower(engine: Engine, reference: torch.nn.Module, dtype: torch.dtype) -> AudioTower:
+def _new_tower(engine: Engine, reference: torch.nn.Module, dtype: torch.dtype, model_file: Path | None) -> AudioTower:
     if engine == "torch":
         return Htsat(reference, dtype).frozen()
     from clapboard.model.htsat.openvino import OpenVinoTower
 
-    return OpenVinoTower(reference, dtype, num_threads=torch.get_num_threads())
+    return OpenVinoTower(reference, dtype, num_threads=torch.get_num_threads(), model_file=model_file)
 
 
 def _probe_inputs(reference: Any, probe: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -157,9 +177,10 @@ def _require_agreement(engine: Engine, dtype: torch.dtype, vectors: torch.Tensor
         agrees, figure = distance <= MAX_DISTANCE, f"{distance:.1e} of their length"
     else:
         cosine = functional.cosine_similarity(vectors, expected).min().item()
-        agrees, figure = cosine >= MIN_COSINE, f"a cosine of {cosine:.5f}"
+        least = MIN_INT8_COSINE if dtype == torch.int8 else MIN_COSINE
+        agrees, figure = cosine >= least, f"a cosine of {cosine:.5f}"
     if not agrees:
-        raise ModelError(
-            f"Engine {engine} gives other vectors than the reference for this model ({figure}): set CLAPBOARD_ENGINE "
-            "to auto or reference."
-        )
+        remedy = "set CLAPBOARD_ENGINE to auto or reference"
+        if dtype == torch.int8:
+            remedy = "run `clapboard calibrate` on more recordings, or set CLAPBOARD_DTYPE to auto"
+        raise ModelError(f"Engine {engine} gives other vectors than the reference for this model ({figure}): {remedy}.")

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import openvino
 import torch
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from openvino.passes import ConstantFolding, Manager
 from torch.jit._trace import TracerWarning
 
 from clapboard.audio.log_mel import NUM_FRAMES, NUM_MELS
 from clapboard.model.htsat.tower import Htsat
 
-_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.int8: "f32"}  # of what isn't quantised
 
 
 class OpenVinoTower:
@@ -30,12 +32,18 @@ class OpenVinoTower:
 
     engine = "openvino"
 
-    def __init__(self, reference: torch.nn.Module, dtype: torch.dtype, *, num_threads: int) -> None:
+    def __init__(
+        self, reference: torch.nn.Module, dtype: torch.dtype, *, num_threads: int, model_file: Path | None = None
+    ) -> None:
+        """With a `model_file`, that is compiled, which has been made of the reference's parameters."""
         self.num_threads = num_threads
         self._tower = Htsat(reference)
         self._is_fused = bool(reference.config.enable_fusion)  # type: ignore[union-attr]
-        example = self._input(torch.zeros(1, NUM_FRAMES, NUM_MELS), None)
-        model = _converted((_FromTokens if self._is_fused else _FromPatches)(reference, self._tower), example)
+        if model_file:
+            model = openvino.Core().read_model(model_file)
+        else:
+            example = self._input(torch.zeros(1, NUM_FRAMES, NUM_MELS), None)
+            model = _converted((_FromTokens if self._is_fused else _FromPatches)(reference, self._tower), example)
         options = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype],
             "NUM_STREAMS": num_threads,
@@ -60,6 +68,20 @@ class OpenVinoTower:
     def _input(self, window: torch.Tensor, is_longer: torch.Tensor | None) -> torch.Tensor:
         """The compiled part's input, computed by torch."""
         return self._tower.tokens(window, is_longer) if self._is_fused else self._tower.patches(window)
+
+
+@torch.no_grad()
+def save_float32_model(reference: torch.nn.Module, file: Path) -> None:
+    """Write OpenVINO's model of an unfused tower, patches → pooled, with all constants folded.
+
+    So every weight is a constant by itself, which a quantiser can see.
+    """
+    tower = Htsat(reference)
+    model = _converted(_FromPatches(reference, tower), tower.patches(torch.zeros(1, NUM_FRAMES, NUM_MELS)))
+    folding = Manager()
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(model)
+    openvino.save_model(model, file, compress_to_fp16=False)
 
 
 def _keep(request: openvino.InferRequest, place: tuple[list[torch.Tensor | None], int]) -> None:

@@ -238,7 +238,7 @@ def test_a_malformed_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, 
 
 
 def test_all_malformed_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("CLAPBOARD_DTYPE=int8\n", "utf-8")
+    (tmp_path / ".env").write_text("CLAPBOARD_DTYPE=int4\n", "utf-8")
     set_all(monkeypatch, **{name: values[0] for name, values in MALFORMED.items() if name != "CLAPBOARD_DTYPE"})
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -377,7 +377,7 @@ def test_a_secret_may_be_overridden_by_text() -> None:
 
 def test_an_override_is_validated_like_any_other_value() -> None:
     with pytest.raises(SettingsError, match=r"PORT: .*CLAPBOARD_DTYPE: |CLAPBOARD_DTYPE: .*PORT: ") as caught:
-        load_settings().with_overrides(port=99_999, dtype="int8", label_studio_api_key=TOKEN)
+        load_settings().with_overrides(port=99_999, dtype="int4", label_studio_api_key=TOKEN)
     assert TOKEN not in str(caught.value)
 
 

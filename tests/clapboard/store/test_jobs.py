@@ -626,6 +626,10 @@ class TestForWhom:
             ("float32", ("mini", "v2", "float32"), True),  # a finetuned encoder, loaded on demand
             ("float32", ("mini", "v1", "bfloat16"), False),
             ("float32", ("other", "v1", "float32"), False),
+            ("v1 int8-0123abcd", ("mini", "v1", "int8-0123abcd"), True),
+            ("v1 int8-0123abcd", ("mini", "v1", "int8-4567cdef"), False),  # other vectors
+            ("int8", ("mini", "v1", "int8-0123abcd"), True),  # a finetuned encoder has a calibration of its own
+            ("float32", ("mini", "v1", "int8-0123abcd"), False),
             ("", ("mini", "v2", "bfloat16"), True),  # about a whole project
             ("", ("other", "v1", "float32"), False),
         ],
