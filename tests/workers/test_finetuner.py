@@ -325,10 +325,11 @@ def test_in_int8_a_candidate_is_calibrated_before_it_is_judged_and_serves_as_it_
     project.prepare(job, epochs=1)
     folder = project.folder(job)
     outcome = training_run(RunSpec.model_validate_json((folder / "run.json").read_text("utf-8")), folder)
-    assert len(outcome.verdict["reports"]) == 1
+    assert outcome.verdict["reports"]
     (folder / "outcome.json").write_text(outcome.model_dump_json(), "utf-8")
     assert project.finetuner.run(job) is not None
     (version,) = project.store.versions.of_project(PROJECT)
+    assert version.encoder_version == outcome.encoder_version
     dtype = load_encoder(project.settings, version.encoder).identity.dtype
     assert dtype.startswith("int8-")
     assert dtype != load_encoder(project.settings).identity.dtype

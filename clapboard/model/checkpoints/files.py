@@ -33,7 +33,9 @@ TOKENIZER_FILES = (
     "merges.txt",
     "vocab.txt",
 )
-_RECORDS = frozenset({"finetune.json", "manifest.json"})  # of its finetuning: they don't decide an embedding
+_RECORDS = frozenset(
+    {"finetune.json", "manifest.json", "snapshot.json"}
+)  # of its finetuning: they don't decide an embedding
 _FIXED_RECIPE = {
     "sampling_rate": SAMPLE_RATE,
     "max_length_s": WINDOW_S,
