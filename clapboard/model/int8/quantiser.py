@@ -9,16 +9,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.modules["torch"] = None  # type: ignore[assignment]  # it isn't needed, and takes longer to import than all else
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # without it NNCF reports nothing to anybody
-
-import nncf  # noqa: E402
-import numpy as np  # noqa: E402
-import openvino  # noqa: E402
+import numpy as np
 
 
 def quantise(folder: Path) -> None:
     """Write the quantised model."""
+    import nncf  # only in a process of its own, once `_leave_out` was called there
+    import openvino
+
     model = openvino.Core().read_model(folder / "float32.xml")
     patches = np.load(folder / "patches.npy", mmap_mode="r")
     first = next(node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul")
@@ -32,5 +30,12 @@ def quantise(folder: Path) -> None:
     openvino.save_model(quantised, folder / "int8.xml", compress_to_fp16=False)
 
 
+def _leave_out() -> None:
+    """Keep this process from importing what it doesn't need."""
+    sys.modules["torch"] = None  # type: ignore[assignment]  # it takes longer to import than all else
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # without it NNCF reports nothing to anybody
+
+
 if __name__ == "__main__":
+    _leave_out()
     quantise(Path(sys.argv[1]))
