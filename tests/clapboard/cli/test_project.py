@@ -164,7 +164,8 @@ class TestDoctor:
         done = clapboard("doctor", "--json", port=1)
         found = document(done)
         assert done.exit_code == 1
-        assert [check["name"] for check in found][:5] == ["store", "privacy", "disk", "worker", "model"]
+        names = [check["name"] for check in found]
+        assert names[:6] == ["store", "privacy", "disk", "decoding", "worker", "model"]
         assert all(set(check) == {"name", "ok", "message"} for check in found)
 
     def test_people_get_a_mark_a_name_and_a_sentence(self, clapboard: Clapboard) -> None:

@@ -172,9 +172,9 @@ def test_any_language_may_be_taken(tmp_path: Path) -> None:
 
 
 def test_what_is_too_long_is_not_read_to_its_end(tmp_path: Path) -> None:
-    pair = Pair("a", record(tmp_path / "a.wav", 1, 20.0), ("a dog",))
+    pair = Pair("a", record(tmp_path / "a.wav", 1, 60.0), ("a dog",))
     decoder = PairDecoder(Rules(max_s=1.0), lambda _: True, tmp_path)
-    assert decoder._pcm(pair).size < 3 * RATE_HZ
+    assert decoder._pcm(pair).size < 20 * RATE_HZ  # sound comes from the decoders ten seconds at a time
 
 
 # Duplicates
