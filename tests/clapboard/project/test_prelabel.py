@@ -193,7 +193,7 @@ def test_pages_are_told_as_they_are_done_and_none_is_skipped(world: World) -> No
 
 def _stop_after_a_page(world: World, _: pytest.MonkeyPatch) -> None:
     def stop(so_far: Prelabelled) -> None:
-        if so_far.num_tasks == 2000:
+        if so_far.num_tasks == 1000:
             raise KeyboardInterrupt
 
     world.prelabeller.run(PROJECT, on_page=stop)
@@ -203,14 +203,14 @@ def _stop_while_asking(world: World, _: pytest.MonkeyPatch) -> None:
     def break_off() -> None:
         world.label_studio.is_down = True
 
-    world.prelabeller.run(PROJECT, on_page=lambda so_far: break_off() if so_far.num_tasks == 2000 else None)
+    world.prelabeller.run(PROJECT, on_page=lambda so_far: break_off() if so_far.num_tasks == 1000 else None)
 
 
 def _stop_while_queueing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     add = world.store.jobs.add
 
     def stop(queue: str, requests: list[Any]) -> list[int]:
-        if requests[-1].task > 2000:
+        if requests[-1].task > 1000:
             add(queue, requests[:300])
             raise KeyboardInterrupt
         return add(queue, requests)
@@ -223,7 +223,7 @@ def _stop_while_queueing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupted_and_run_again_nothing_is_queued_twice_and_nothing_missed(
     world: World, monkeypatch: pytest.MonkeyPatch, stop: Callable[[World, pytest.MonkeyPatch], None]
 ) -> None:
-    world.add(*range(1, 4001))
+    world.add(*range(1, 2501))
     with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, LabelStudioError)):
         stop(world, patch)
     world.label_studio.is_down = False
@@ -235,10 +235,10 @@ def test_interrupted_and_run_again_nothing_is_queued_twice_and_nothing_missed(
     world.hold(*(one.task for one in pushed))
     world.store.predictions.pushed(PROJECT, [one.task for one in pushed], VERSION)
     found = world.run()
-    assert found == Prelabelled(VERSION, num_tasks=4000, num_present=250, num_cached=250, num_queued=3500)
-    waiting = world.store.jobs.claim("test", BATCH, 4000)
-    assert sorted(job.task for job in waiting) == sorted(set(range(1, 4001)) - {job.task for job in done})
-    assert world.store.tasks.count(PROJECT) == (4000, 0)
+    assert found == Prelabelled(VERSION, num_tasks=2500, num_present=250, num_cached=250, num_queued=2000)
+    waiting = world.store.jobs.claim("test", BATCH, 2500)
+    assert sorted(job.task for job in waiting) == sorted(set(range(1, 2501)) - {job.task for job in done})
+    assert world.store.tasks.count(PROJECT) == (2500, 0)
     assert world.store.predictions.num_owed(PROJECT) == 250
 
 
