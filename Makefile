@@ -44,4 +44,4 @@ bench:
 
 scale:
 	@$(PYTHON) -m scripts.install bench
-	$(BIN)/python -m tests.scale
+	$(BIN)/python -m tests.scale $(SCALE)
