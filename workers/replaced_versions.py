@@ -53,7 +53,7 @@ class ReplacedVersions:
         now = self._store.clock()
         # A version without a time isn't kept as one any more, so it was replaced long ago, or it never served.
         waiting = {name: due_at[name] for name in num_stored if name in replaced and due_at.get(name, 0.0) > now}
-        answered = self._answered(project)
+        answered = self._store.annotations.answered(project)
         num_gone = 0
         for name, num_predictions in num_stored.items():
             kept_ids = answered.get(name, set())
@@ -76,14 +76,6 @@ class ReplacedVersions:
             for name in set(self._store.predictions.model_versions(project)) - known:
                 due_at[name] = served[0][0] + after_s
         return due_at
-
-    def _answered(self, project: int) -> dict[str, set[int]]:
-        """By version, the ids of tasks that were annotated with its suggestion in view."""
-        task_ids: dict[str, set[int]] = {}
-        for entry in self._store.ledger.standing(project):
-            if entry.model_version:
-                task_ids.setdefault(entry.model_version, set()).add(entry.task)
-        return task_ids
 
     def _take_out(self, project: int, name: str, num_predictions: int, kept_ids: set[int]) -> None:
         other_ids = self._store.predictions.delivered_tasks(project, name) - kept_ids

@@ -51,13 +51,11 @@ class RolloutPages:
 
     def read(self, plan: RolloutPlan) -> Iterator[TaskPage]:
         """The project's tasks, those that are held out excepted."""
-        annotation_ids: dict[int, set[int]] = {}
-        for entry in self._store.ledger.standing(plan.project):
-            annotation_ids.setdefault(entry.task, set()).add(entry.annotation)
+        num_annotations = self._store.annotations.num_by_task(plan.project)
         for known_tasks in self._store.tasks.of_project(plan.project):
             tasks = [task for task in known_tasks if not task.held_out]
             open_task_ids = {
-                task.task for task in tasks if len(annotation_ids.get(task.task, ())) < plan.annotations_per_task
+                task.task for task in tasks if num_annotations.get(task.task, 0) < plan.annotations_per_task
             }
             yield TaskPage(tasks, open_task_ids, embedded(self._store, tasks, plan.encoder))
 

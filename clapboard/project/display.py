@@ -74,15 +74,13 @@ def unserved(store: Store, project_id: int, model_version: str, num_tasks: int, 
     """
     failed = store.jobs.failed_for_good(project_id)
     served = store.predictions.delivered_tasks(project_id, model_version) | failed
-    annotated: dict[int, set[int]] = {}
-    for entry in store.ledger.standing(project_id):
-        annotated.setdefault(entry.task, set()).add(entry.annotation)
+    num_annotations = store.annotations.num_by_task(project_id)
     num_unserved, num_known = 0, store.departures.num_forgotten(project_id)  # those get none any more
     for page in store.tasks.of_project(project_id):
         failed -= {task.task for task in page}
         num_known += len(page)
         num_unserved += sum(
-            not task.held_out and task.task not in served and len(annotated.get(task.task, ())) < enough
+            not task.held_out and task.task not in served and num_annotations.get(task.task, 0) < enough
             for task in page
         )
     return num_unserved + max(0, num_tasks - num_known - len(failed))

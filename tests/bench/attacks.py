@@ -38,7 +38,7 @@ VALUES = Case("/health, p99, beside a body of as many values as are read", "s", 
 CONFIG = Case("/health, p99, beside a label config of as many labels as are read", "s", goal=_WITHIN)
 ESCAPES = Case("/health, p99, beside a data: URI of 20 million %00", "s", goal=_WITHIN)
 REFUSED = Case("/health, p99, beside 3,000 refused tasks", "s", goal=_WITHIN)
-LEFT = Case("memory more than before, after all these attacks", BYTES, goal=Goal(ours_at_most=200e6))
+LEFT = Case("memory more than before, after all these attacks", BYTES, goal=Goal(ours_at_most=64e6))
 
 
 def measure(effort: Effort) -> Mapping[Case, Outcome]:
