@@ -13,6 +13,7 @@ import torch
 
 from clapboard.model.checkpoints import FEATURE_FILES, Clap, checkpoint_folder, save_model
 from clapboard.model.clap import ClapEncoder
+from clapboard.model.frame_scores import FRAME_SCORES_FILE
 
 MANIFEST, CONFIG = "manifest.json", "finetune.json"
 _NOT_COPIED = frozenset({"config.json", "model.safetensors.index.json", MANIFEST, CONFIG})
@@ -49,7 +50,7 @@ def write_candidate(
     building.mkdir(parents=True)
     encoder.model.save_pretrained(building)
     for file in checkpoint_folder(encoder.identity.model).iterdir():
-        if file.suffix in {".json", ".txt"} and file.name not in _NOT_COPIED:
+        if (file.suffix in {".json", ".txt"} and file.name not in _NOT_COPIED) or file.name == FRAME_SCORES_FILE:
             shutil.copyfile(file, building / file.name)
     _write_json(building / CONFIG, config)
     served = ClapEncoder.load(str(building), device="cpu", engine="reference", fusion=encoder.fusion)

@@ -50,6 +50,7 @@ from clapboard.model.checkpoints import (
     load_tokenizer,
 )
 from clapboard.model.device import Arithmetic, Dtype, dtype_reason, find_device, serving_dtype
+from clapboard.model.frame_scores import FrameScores
 from clapboard.model.htsat.engines import AudioTower, Engine, HasThreads, load_int8_tower
 from clapboard.model.int8 import Calibration
 from clapboard.model.texts import TextEncoder
@@ -101,9 +102,14 @@ class ClapEncoder:
         batch_size: int = _BATCH_SIZE_ON_CPU,
         fusion: bool = False,
         computing: str = "",
+        frame_scores: FrameScores | None = None,
     ) -> None:
-        """`computing` says what the device can, by what the tower is computed, and why."""
+        """`computing` says what the device can, by what the tower is computed, and why.
+
+        `frame_scores` is what the checkpoint learnt about frames; None if it learnt nothing about them.
+        """
         self.identity = identity
+        self.frame_scores = frame_scores
         self.computing = computing
         self._batch = FittingBatchSize(batch_size)
         self.fusion = fusion
@@ -169,7 +175,16 @@ class ClapEncoder:
             f"engine {tower.engine}, {engine_reason(clap.audio_model.audio_encoder, engine, tower, place)}"
         )
         log.info(computing)
-        encoder = cls(clap, load_tokenizer(model, folder), log_mel, tower, identity, fusion=fusion, computing=computing)
+        encoder = cls(
+            clap,
+            load_tokenizer(model, folder),
+            log_mel,
+            tower,
+            identity,
+            fusion=fusion,
+            computing=computing,
+            frame_scores=FrameScores.read(folder, model, identity.dim),
+        )
         encoder.batch_size = batch_size or encoder._fastest_batch_size()
         return encoder
 
