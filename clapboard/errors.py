@@ -11,6 +11,7 @@
     ├── AudioError                the file was fetched, but isn't usable audio
     │   └── AudioTooLong          … because it is longer than recordings may be
     ├── TimedOut                  a job took too long
+    ├── EventTableError           a table of sound events can't be read or written
     ├── ModelError                a checkpoint can't be found or read
     ├── TrainingError             there is nothing to train on, or training can't go on
     ├── NoWorkerError             no worker has loaded a model yet (retryable)
@@ -110,6 +111,12 @@ class TimedOut(ClapboardError):
     """A job took longer than jobs may take."""
 
     http_status = 504
+
+
+class EventTableError(ClapboardError):
+    """A table of sound events can't be read or written."""
+
+    http_status = 422
 
 
 class ModelError(ClapboardError):
