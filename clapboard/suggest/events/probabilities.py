@@ -7,10 +7,28 @@ softmax of all rows.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from clapboard.suggest.head import ControlHead
 from clapboard.suggest.scoring import Array
+
+
+class FrameScores(Protocol):
+    """What a checkpoint has learnt about frames: the logit scale · cos(x, t) + text_weight · t + bias of text t."""
+
+    @property
+    def scale(self) -> float:
+        """The factor of the cosine."""
+
+    @property
+    def text_weight(self) -> Array:
+        """The bias's part that depends on the text, `[D]`."""
+
+    @property
+    def bias(self) -> float:
+        """The bias that all texts share."""
 
 
 def frame_probabilities(frames: Array, head: ControlHead, num_labels: int) -> Array:
@@ -23,23 +41,20 @@ def frame_probabilities(frames: Array, head: ControlHead, num_labels: int) -> Ar
     return shares
 
 
-def text_frame_head(
-    class_weights: Array, logit_scale: float, frame_logits: tuple[float, Array, float] | None = None
-) -> ControlHead:
+def text_frame_head(class_weights: Array, logit_scale: float, frame_scores: FrameScores | None = None) -> ControlHead:
     """The head of the labels' texts: `class_weights` `[L + 1, D]`, of which the last row is that of the neutral texts.
 
-    For a checkpoint that has learnt frames, `frame_logits` are its scale, text weight `[D]` and bias; the logit of text
-    t in frame x is then scale · cos(x, t) + text weight · t + bias. Any other compares the labels with each other and
-    with the neutral texts.
+    A checkpoint that has learnt frames has `frame_scores`, by which each label is on its own. Any other compares the
+    labels with each other and with the neutral texts.
     """
     center = np.zeros(class_weights.shape[1], np.float32)
-    if frame_logits is None:
+    if frame_scores is None:
         return ControlHead(
             center, (logit_scale * class_weights).astype(np.float32), np.zeros(len(class_weights), np.float32)
         )
-    scale, text_weight, bias = frame_logits
     texts = class_weights[:-1]
-    return ControlHead(center, (scale * texts).astype(np.float32), (texts @ text_weight + bias).astype(np.float32))
+    biases = texts @ frame_scores.text_weight + frame_scores.bias
+    return ControlHead(center, (frame_scores.scale * texts).astype(np.float32), biases.astype(np.float32))
 
 
 def of_each_frame(window_values: Array, window_s: Array, num_frames: int, frame_s: float) -> Array:

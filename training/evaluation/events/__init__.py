@@ -1,0 +1,1 @@
+"""How well events are found: by method and number of reviewed recordings."""
