@@ -58,7 +58,7 @@ class AdmittedTasks:
 def admit_tasks(request: TaskRequest, reader: TaskReader) -> AdmittedTasks:
     """Sort the request's tasks. Nothing is written: the caller does that once for all tasks."""
     admitted = AdmittedTasks(request)
-    if not request.label_space.predicted:
+    if not request.label_space.suggested:
         admitted.task_ids.extend(None for _ in request.tasks)
         return admitted
     for task in request.tasks:

@@ -49,7 +49,13 @@ class TrainingSet:
         label_space = parse_label_config(label_config)
         serving = find_serving(self._store, self._settings.model, project, label_space)
         agreed = agreement(self._store, project, label_space)
-        tasks = self._store.tasks.get(project, list(agreed.labels))
+        of_clips = {control.name for control in label_space.predicted}
+        labels = {
+            task: of_task
+            for task, agreed_labels in agreed.labels.items()
+            if (of_task := {name: answer for name, answer in agreed_labels.items() if name in of_clips})
+        }
+        tasks = self._store.tasks.get(project, list(labels))
         if not tasks:
             raise TrainingError(
                 f"Project {project} has no labels to learn from yet: accept or correct some suggestions."
@@ -60,7 +66,7 @@ class TrainingSet:
         base, served = (self._settings.checkpoint(name) for name in (self._settings.model, serving.encoder.model))
         start = served if self._settings.finetune_from == "serving" else base
         evidence = Evidence.of(self._store, project, serving, self._served_has_learnt(serving))
-        clips = self._clips(project, tasks, agreed.labels, folder, evidence)
+        clips = self._clips(project, tasks, labels, folder, evidence)
         spec = RunSpec(
             base=base,
             served=served,

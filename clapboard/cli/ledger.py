@@ -16,7 +16,7 @@ from clapboard.cli.output import AsJson, ProjectId, console, settings_with, writ
 from clapboard.plurals import counted, plural
 
 if TYPE_CHECKING:
-    from clapboard.feedback.acceptance import Fate, LeadTime
+    from clapboard.feedback.acceptance import Fate, LeadTime, RegionFate
     from clapboard.project.ledger_report import LedgerReport
     from clapboard.store import Store
 
@@ -101,6 +101,8 @@ def _show(report: LedgerReport, by: By) -> None:
         counts = (str(fate.suggested), str(fate.accepted), _percent(fate.acceptance), str(fate.added))
         classes.add_row(escape(fate.control), escape(fate.label), *counts)
     out.print(classes)
+    if report.by_region_label:
+        out.print(_regions(report.by_region_label))
     if by is By.VERSION:
         versions = {key or "none": fate for key, fate in report.by_version.items()}
         out.print(_fates("By model version", "version", versions))
@@ -118,6 +120,18 @@ def _show(report: LedgerReport, by: By) -> None:
         out.print(line, highlight=False, markup=False)
 
 
+def _regions(fates: Sequence[RegionFate]) -> Table:
+    """What became of suggested regions; shifts are those of the edges of regions that kept their label."""
+    counts = ("accepted", "moved", "relabelled", "deleted", "added")
+    table = Table("control", "label", "suggested", *counts, "start moved", "end moved", "IoU", title="Regions, medians")
+    for fate in fates:
+        numbers = (str(getattr(fate, name)) for name in ("suggested", *counts))
+        shifts = ("–" if shift is None else f"{shift:.2f} s" for shift in (fate.start_shift_s, fate.end_shift_s))
+        iou = "–" if fate.iou is None else f"{fate.iou:.2f}"
+        table.add_row(escape(fate.control), escape(fate.label), *numbers, *shifts, iou)
+    return table
+
+
 def _left_out(report: LedgerReport) -> Iterator[str]:
     """Sentences on the tasks that aren't learnt from, and what to do about them."""
     left_out = report.left_out
@@ -128,6 +142,11 @@ def _left_out(report: LedgerReport) -> Iterator[str]:
         )
     for several in left_out.several:
         yield f"Not learnt, because somebody chose several labels of “{several.control}”: {_tasks(several.tasks)}."
+    for extent in left_out.extents:
+        yield (
+            f"Not learnt: a region of “{extent.control}” has no length or lies outside the recording: "
+            f"{_tasks(extent.tasks)}. The rest of each counts."
+        )
     for unknown in left_out.unknown:
         yield (
             f"Not learnt, because the label config has no “{unknown.label}” in “{unknown.control}”: "

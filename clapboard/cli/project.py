@@ -79,7 +79,7 @@ def connect(project: ProjectId, model: Model = None, as_json: AsJson = False) ->
         write_json({"project": project, "model_version": report.model_version} | _report(report, label_space))
     else:
         _show_connected(project, report, label_space)
-    if not label_space.predicted:
+    if not label_space.suggested:
         raise typer.Exit(1)
 
 
@@ -180,7 +180,7 @@ def _show_connected(project: int, report: Any, label_space: LabelSpace) -> None:
     for reason in without_suggestions(label_space):
         console().print(f"[yellow]–[/] {escape(reason)}", highlight=False)
     title = f"Project {project} “{report.project.title}”"
-    if label_space.predicted:
+    if label_space.suggested:
         sentence = f"{title} gets its suggestions for {with_suggestions(label_space)} from {report.model_version}.\n"
         console().print(f"{sentence}Next: clapboard prelabel --project {project}", highlight=False, markup=False)
     else:

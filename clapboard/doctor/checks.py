@@ -199,7 +199,7 @@ def _project(settings: Settings, store: Store, client: LabelStudioClient, projec
 
 
 def _label_config(label_space: LabelSpace) -> Check:
-    if not label_space.predicted:
+    if not label_space.suggested:
         return Check("label config", False, no_suggestions(label_space))
     sentences = [f"suggestions for {with_suggestions(label_space)}.", *without_suggestions(label_space)]
     return Check("label config", True, " ".join(sentences))

@@ -56,6 +56,28 @@ class ClassFate:
 
 
 @dataclass(frozen=True)
+class RegionFate:
+    """What became of a label's suggested regions, and how many were added.
+
+    The shifts are medians over the regions that kept their label, accepted ones included: of the start and of the end,
+    in seconds, by how far annotators moved them; None if there are no such regions.
+    """
+
+    control: str
+    label: str
+    suggested: int
+    accepted: int
+    moved: int
+    relabelled: int
+    deleted: int
+    added: int
+    acceptance: float | None
+    start_shift_s: float | None
+    end_shift_s: float | None
+    iou: float | None  # the median
+
+
+@dataclass(frozen=True)
 class LeadTime:
     """The median time per annotation in seconds, without bulk accepts and skips; None without annotations."""
 
@@ -70,6 +92,7 @@ class Acceptance:
     num_annotations: int
     overall: Fate
     by_class: list[ClassFate]
+    by_region_label: list[RegionFate]
     by_kind: dict[str, Fate]  # those of `KINDS` that occur
     by_day: dict[str, Fate]  # UTC day of the annotations' last change, such as 2026-11-30
     by_version: dict[str, Fate]  # in the order in which annotators first saw them
@@ -98,6 +121,7 @@ def acceptance(standing: Iterable[Entry]) -> Acceptance:
         num_annotations=len(annotations),
         overall=_fate(entries),
         by_class=_by_class(entries),
+        by_region_label=_by_region_label(entries),
         by_kind={kind: _fate(group) for kind, group in by_kind.items() if group},
         by_day={day: _fate(group) for day, group in by_day.items()},
         by_version={version: _fate(group) for version, group in by_version.items()},
@@ -154,6 +178,48 @@ def _by_class(entries: Sequence[Entry]) -> list[ClassFate]:
         ClassFate(*name, suggested[name], accepted[name], added[name], _share(accepted[name], suggested[name]))
         for name in sorted(suggested | added)
     ]
+
+
+def _by_region_label(entries: Sequence[Entry]) -> list[RegionFate]:
+    """What became of regions, by label: those of Labels, and what perRegion controls say about them."""
+    outcomes: dict[tuple[str, str], Counter[Outcome]] = defaultdict(Counter)
+    kept: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if not entry.region or entry.outcome not in (*JUDGED, Outcome.ADDED):
+            continue
+        for label in set(entry.suggested) | (set(entry.labels) - set(entry.suggested)):
+            is_new = label not in entry.suggested
+            outcomes[entry.control, label][Outcome.ADDED if is_new else entry.outcome] += 1
+            if not is_new and label in entry.labels and entry.iou is not None:
+                kept[entry.control, label].append(entry)
+    return [_region_fate(*name, counts, kept[name]) for name, counts in sorted(outcomes.items())]
+
+
+def _region_fate(control: str, label: str, counts: Counter[Outcome], kept: Sequence[Entry]) -> RegionFate:
+    suggested = sum(counts[outcome] for outcome in JUDGED)
+    return RegionFate(
+        control,
+        label,
+        suggested,
+        counts[Outcome.ACCEPTED],
+        counts[Outcome.MOVED],
+        counts[Outcome.RELABELLED],
+        counts[Outcome.DELETED],
+        counts[Outcome.ADDED],
+        _share(counts[Outcome.ACCEPTED], suggested),
+        _median(_shift(entry.start_s, entry.suggested_start_s) for entry in kept),
+        _median(_shift(entry.end_s, entry.suggested_end_s) for entry in kept),
+        _median(entry.iou for entry in kept),
+    )
+
+
+def _shift(given_s: float | None, suggested_s: float | None) -> float | None:
+    return None if given_s is None or suggested_s is None else abs(given_s - suggested_s)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return median(numbers) if numbers else None
 
 
 def _lead_times(annotations: Iterable[Sequence[Entry]]) -> dict[str, list[float]]:

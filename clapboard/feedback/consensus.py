@@ -1,15 +1,19 @@
 """Consensus: from the standing annotations in the ledger to the labels that each task's annotators agree on. Pure.
 
-Only whole-clip Choices that get suggestions have labels here. If a task has ground truths, only these count; else the
-annotations of people who listened; else bulk-accepted ones. Of each annotator, the latest annotation counts.
+Whole-clip Choices and Labels that get suggestions have labels here; of Labels, the regions are matched. If a task has
+ground truths, only these count; else the annotations of people who listened; else bulk-accepted ones. Of each
+annotator, the latest annotation counts.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
+from clapboard.feedback.agreed_regions import AgreedRegion, MarkedRegion, Marking, agree
 from clapboard.feedback.entries import Entry, Outcome
 from clapboard.feedback.left_out import LeftOut, LeftOutCollector
 from clapboard.labels.label_space import Control, LabelSpace
@@ -22,13 +26,17 @@ BULK_WEIGHT = 0.3
 class Agreed:
     """The labels of one control for one task, in the label config's order.
 
-    They are empty only in a multi-label control, where that means that no label applies.
+    They are empty only in a multi-label control and in Labels, where that means that no label applies.
     """
 
     labels: tuple[str, ...]
     weight: float
     bulk: bool  # accepted in bulk: nobody listened
     suggestion_biased: bool  # at least one annotator had a suggestion in view
+    # Of Labels, the regions that annotators agree on (`labels` are theirs), and those without a majority.
+    regions: tuple[AgreedRegion, ...] = ()
+    unsettled: tuple[AgreedRegion, ...] = ()
+    recording_s: float | None = None  # the recording's length, as the annotators' pages measured it
 
 
 TaskLabels = Mapping[str, Agreed]
@@ -66,17 +74,17 @@ def consensus(standing: Iterable[Entry], label_space: LabelSpace) -> Consensus:
             _note_unknown_controls(annotation, label_space, left_out)
         agreed: dict[str, Agreed] = {}
         for control in label_space.predicted:
-            answers = [
-                annotation
-                for annotation, hidden_controls in zip(annotations, hidden, strict=True)
-                if control.name not in hidden_controls
-            ]
+            answers = _answers(annotations, hidden, control)
             votes = _votes(control, answers, left_out)
             winner = _majority(control, votes)
             if winner is not None:
                 agreed[control.name] = winner
             elif votes:
                 left_out.tie(control.name, task)
+        for control in label_space.marking:
+            answers = _answers(annotations, hidden, control)
+            if answers and (marked := _agreed_regions(control, answers, left_out)):
+                agreed[control.name] = marked
         if agreed:
             labels[task] = agreed
     return Consensus(labels, left_out.result())
@@ -102,6 +110,66 @@ def _is_skip(annotation: Sequence[Entry]) -> bool:
 
 def _is_bulk(annotation: Sequence[Entry]) -> bool:
     return annotation[0].outcome == Outcome.BULK
+
+
+def _answers(annotations: Sequence[list[Entry]], hidden: Sequence[set[str]], control: Control) -> list[Sequence[Entry]]:
+    """The annotations whose annotator could see the control."""
+    return [
+        annotation
+        for annotation, hidden_controls in zip(annotations, hidden, strict=True)
+        if control.name not in hidden_controls
+    ]
+
+
+def _agreed_regions(
+    control: Control, annotations: Sequence[Sequence[Entry]], left_out: LeftOutCollector
+) -> Agreed | None:
+    """What the annotators of a task agree on; None if there is too much of it."""
+    markings = [_marking(control, annotation, left_out) for annotation in annotations]
+    events = agree(markings)
+    if events is None:
+        left_out.tie(control.name, annotations[0][0].task)
+        return None
+    regions, unsettled = events
+    if unsettled:
+        left_out.tie(control.name, annotations[0][0].task)
+    names = {region.label for region in regions}
+    bulk = all(_is_bulk(annotation) for annotation in annotations)
+    lengths = [entry.recording_s for annotation in annotations for entry in annotation if entry.recording_s]
+    return Agreed(
+        tuple(label.value for label in control.labels if label.value in names),
+        BULK_WEIGHT if bulk else 1.0,
+        bulk,
+        any(annotation[0].model_version for annotation in annotations),
+        regions,
+        unsettled,
+        median(lengths) if lengths else None,
+    )
+
+
+def _marking(control: Control, annotation: Sequence[Entry], left_out: LeftOutCollector) -> Marking:
+    """The annotation's regions, without labels that the control doesn't have and without impossible extents."""
+    known = {label.value for label in control.labels}
+    regions: list[MarkedRegion] = []
+    for entry in annotation:
+        if entry.control != control.name or not entry.region or not entry.labels:
+            continue
+        left_out.unknown(control.name, [label for label in entry.labels if label not in known], entry.task)
+        extent = _extent(entry)
+        if extent is None:
+            left_out.extent(control.name, entry.task)
+            continue
+        regions += [MarkedRegion(name, *extent, entry.channel or 0) for name in entry.labels if name in known]
+    first = annotation[0]
+    return Marking(first.annotator or -first.annotation, first.model_version, tuple(regions))
+
+
+def _extent(entry: Entry) -> tuple[float, float] | None:
+    """The region's start and end within the recording, in seconds; None if nothing of it lies there."""
+    if entry.span_s is None:
+        return None
+    start_s, end_s = max(0.0, entry.span_s[0]), min(entry.span_s[1], entry.recording_s or math.inf)
+    return (start_s, end_s) if end_s - start_s > 0.0 and math.isfinite(end_s) else None
 
 
 def _hidden(annotation: Sequence[Entry], label_space: LabelSpace) -> set[str]:

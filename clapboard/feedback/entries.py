@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from clapboard.errors import LabelConfigError
 from clapboard.feedback.suggestions import annotations_in
 from clapboard.labels.visibility import Visibility
-from clapboard.untrusted import identifier, is_storable
+from clapboard.untrusted import identifier, is_storable, whole_number
 
 if TYPE_CHECKING:
     from clapboard.store.inbox import Event
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SAME_REGION_IOU = 0.5
 """The overlap from which a region counts as a changed suggestion, although it has another id."""
 UNMOVED_IOU = 0.95
+
+_MAX_CHANNELS = 1_000
 
 _LAST_DAY_S = 253_402_214_400.0  # 31 December 9999, Python's last day
 
@@ -71,6 +73,18 @@ class Entry:
     iou: float | None = None  # of the region, with the suggested one
     lead_time_s: float | None = None
     ground_truth: bool = False
+    # Of a region, in seconds: None in whole-clip entries, where a region has no extent, and where none was suggested.
+    start_s: float | None = None
+    end_s: float | None = None
+    suggested_start_s: float | None = None
+    suggested_end_s: float | None = None
+    recording_s: float | None = None  # the recording's length, as the annotator's page measured it
+    channel: int | None = None  # from 0
+
+    @property
+    def span_s(self) -> tuple[float, float] | None:
+        """Start and end of the annotated region, if it has both."""
+        return None if self.start_s is None or self.end_s is None else (self.start_s, self.end_s)
 
 
 def entries(event: Event) -> list[Entry]:
@@ -129,6 +143,8 @@ class _Answer:
     region: str
     labels: list[str]
     span_s: tuple[float, float] | None
+    recording_s: float | None = None
+    channel: int | None = None
 
 
 def _template(project: int, annotation: Mapping[str, Any]) -> Entry | None:
@@ -159,7 +175,9 @@ def _annotation_entries(
     if isinstance(suggestion, Mapping) and isinstance(suggestion.get("result"), list):
         version = _text(suggestion.get("model_version")) or _UNNAMED_VERSION
         template = replace(template, model_version=version, score=_number(suggestion.get("score")))
-        suggested = _answers(suggestion["result"])
+        suggested = {
+            key: answer for key, answer in _answers(suggestion["result"]).items() if answer.span_s or not answer.region
+        }
     if annotation.get("was_cancelled") is True:
         yield replace(template, outcome=Outcome.SKIPPED)
         return
@@ -182,7 +200,16 @@ def _annotation_entries(
             labels=new.labels if new else [],
             suggested=old.labels if old else [],
             iou=iou,
+            **_extent("", new),
+            **_extent("suggested_", old),
+            recording_s=answer.recording_s,
+            channel=answer.channel,
         )
+
+
+def _extent(prefix: str, answer: _Answer | None) -> dict[str, Any]:
+    start_s, end_s = answer.span_s if answer and answer.span_s else (None, None)
+    return {f"{prefix}start_s": start_s, f"{prefix}end_s": end_s}
 
 
 def _outcome(old: _Answer | None, new: _Answer | None, iou: float | None) -> Outcome:
@@ -233,7 +260,7 @@ def _answers(result: list[Any]) -> dict[tuple[str, str], _Answer]:
     answers: dict[tuple[str, str], _Answer] = {}
     for index, item in enumerate(result):
         answer = _answer(item, index)
-        if answer is None or (not answer.labels and answer.span_s is None):
+        if answer is None or (not answer.labels and not answer.region):
             continue
         key = (answer.control, answer.region)
         before = answers.get(key, answer)
@@ -250,10 +277,16 @@ def _answer(item: Any, index: int) -> _Answer | None:
         return None
     if "start" not in value and "end" not in value:
         return _Answer(control, "", labels, None)
+    region = _text(item.get("id")) or f"#{index}"
     start_s, end_s = _number(value.get("start")), _number(value.get("end"))
-    if start_s is None or end_s is None:
-        return None
-    return _Answer(control, _text(item.get("id")) or f"#{index}", labels, (min(start_s, end_s), max(start_s, end_s)))
+    span_s = None if start_s is None or end_s is None else (min(start_s, end_s), max(start_s, end_s))
+    return _Answer(control, region, labels, span_s, _number(item.get("original_length")), _channel(value))
+
+
+def _channel(value: Mapping[str, Any]) -> int | None:
+    channel = whole_number(value.get("channel"))
+    is_one = isinstance(channel, int) and not isinstance(channel, bool) and 0 <= channel < _MAX_CHANNELS
+    return channel if is_one else None
 
 
 def _labels(value: Any) -> list[str] | None:

@@ -36,6 +36,7 @@ class LeftOut:
     several: tuple[Tasks, ...] = ()  # several labels in a single-label control
     unknown: tuple[UnknownLabel, ...] = ()
     skipped: tuple[int, ...] = ()  # by every annotator
+    extents: tuple[Tasks, ...] = ()  # with a region that has no length or lies outside the recording
 
     @property
     def sentence(self) -> str:
@@ -44,16 +45,24 @@ class LeftOut:
             [(tie.control, len(tie.tasks)) for tie in self.ties],
             [(several.control, len(several.tasks)) for several in self.several],
             [(unknown.label, len(unknown.tasks)) for unknown in self.unknown],
+            [(extent.control, len(extent.tasks)) for extent in self.extents],
         )
 
 
 def left_out_sentence(
-    ties: Sequence[tuple[str, int]], several: Sequence[tuple[str, int]], unknown: Sequence[tuple[str, int]]
+    ties: Sequence[tuple[str, int]],
+    several: Sequence[tuple[str, int]],
+    unknown: Sequence[tuple[str, int]],
+    extents: Sequence[tuple[str, int]] = (),
 ) -> str:
-    """The sentence from numbers of tasks: by control for ties and several labels, by label for unknown ones."""
+    """The sentence from numbers of tasks: by label for unknown labels, by control for the other reasons."""
     reasons = [f"{counted(number, 'task')} without a majority for “{control}”" for control, number in ties]
     reasons += [
         f"{counted(number, 'task')} with several labels for “{control}”, which takes one" for control, number in several
+    ]
+    reasons += [
+        f"{counted(number, 'task')} with a region of “{control}” that has no length or lies outside the recording"
+        for control, number in extents
     ]
     reasons += [f"{counted(number, 'task')} labelled “{label}”" for label, number in unknown[:_NAMED]]
     if len(unknown) > _NAMED:
@@ -71,6 +80,7 @@ class LeftOutCollector:
         self._several: dict[str, set[int]] = defaultdict(set)
         self._unknown: dict[tuple[str, str], set[int]] = defaultdict(set)
         self._skipped: set[int] = set()
+        self._extents: dict[str, set[int]] = defaultdict(set)
 
     def tie(self, control: str, task: int) -> None:
         """The task has no majority for the control."""
@@ -85,6 +95,10 @@ class LeftOutCollector:
         for label in labels:
             self._unknown[control, label].add(task)
 
+    def extent(self, control: str, task: int) -> None:
+        """An annotation has a region of no length, or outside the recording."""
+        self._extents[control].add(task)
+
     def skipped(self, task: int) -> None:
         """Every annotator skipped the task."""
         self._skipped.add(task)
@@ -96,4 +110,5 @@ class LeftOutCollector:
             tuple(Tasks(control, tuple(sorted(tasks))) for control, tasks in sorted(self._several.items())),
             tuple(UnknownLabel(*name, tuple(sorted(tasks))) for name, tasks in sorted(self._unknown.items())),
             tuple(sorted(self._skipped)),
+            tuple(Tasks(control, tuple(sorted(tasks))) for control, tasks in sorted(self._extents.items())),
         )

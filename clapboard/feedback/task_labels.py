@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from clapboard.feedback.agreed_regions import AgreedRegion
 from clapboard.feedback.consensus import Agreed, Consensus, TaskLabels, consensus
 from clapboard.feedback.entries import Entry
 from clapboard.feedback.left_out import LeftOut, LeftOutCollector
 from clapboard.feedback.renames import Rename, renamed
 from clapboard.labels.label_space import LabelSpace
 
-CONSENSUS_RULES = 1
+CONSENSUS_RULES = 2
 """Raised by one when the same annotations would give other labels, so that stored labels are computed anew."""
 
 
@@ -33,6 +34,7 @@ class Reason(enum.StrEnum):
     SEVERAL = "several"
     UNKNOWN = "unknown"
     SKIPPED = "skipped"
+    EXTENT = "extent"
 
 
 class Count(NamedTuple):
@@ -111,6 +113,8 @@ def together(tasks: Mapping[int, LabelledTask]) -> Consensus:
                 left_out.several(control, task)
             elif reason is Reason.UNKNOWN:
                 left_out.unknown(control, [label], task)
+            elif reason is Reason.EXTENT:
+                left_out.extent(control, task)
             else:
                 left_out.skipped(task)
     labels = {task: labelled.labels for task, labelled in sorted(tasks.items()) if labelled.labels}
@@ -126,7 +130,7 @@ def as_json(labelled: LabelledTask) -> dict[str, Any]:
     """The columns `labels` and `left_out`."""
     return {
         "labels": {
-            control: [list(agreed.labels), agreed.weight, agreed.bulk, agreed.suggestion_biased]
+            control: [list(agreed.labels), agreed.weight, agreed.bulk, agreed.suggestion_biased, *_regions(agreed)]
             for control, agreed in labelled.labels.items()
         },
         "left_out": sorted([str(part) for part in count] for count in labelled.left_out),
@@ -136,9 +140,30 @@ def as_json(labelled: LabelledTask) -> dict[str, Any]:
 def from_json(labels: Mapping[str, Any], left_out: Iterable[Sequence[str]]) -> LabelledTask:
     """The inverse of `as_json`."""
     return LabelledTask(
-        {control: Agreed(tuple(names), *others) for control, (names, *others) in labels.items()},
+        {control: _agreed(*values) for control, values in labels.items()},
         frozenset(Count(Reason(reason), control, label) for reason, control, label in left_out),
     )
+
+
+def _regions(agreed: Agreed) -> list[Any]:
+    """What is kept of an answer beside its labels; nothing of one without regions."""
+    if not agreed.regions and not agreed.unsettled and agreed.recording_s is None:
+        return []
+    lists = [[region.as_json() for region in regions] for regions in (agreed.regions, agreed.unsettled)]
+    return [*lists, agreed.recording_s]
+
+
+def _agreed(
+    names: Sequence[str],
+    weight: float,
+    bulk: bool,
+    suggestion_biased: bool,
+    regions: Iterable[Sequence[Any]] = (),
+    unsettled: Iterable[Sequence[Any]] = (),
+    recording_s: float | None = None,
+) -> Agreed:
+    agreed, open_ones = (tuple(map(AgreedRegion.from_json, part)) for part in (regions, unsettled))
+    return Agreed(tuple(names), weight, bulk, suggestion_biased, agreed, open_ones, recording_s)
 
 
 def _reasons(left_out: LeftOut) -> Iterator[tuple[Count, Sequence[int]]]:
@@ -149,6 +174,8 @@ def _reasons(left_out: LeftOut) -> Iterator[tuple[Count, Sequence[int]]]:
     for unknown in left_out.unknown:
         yield Count(Reason.UNKNOWN, unknown.control, unknown.label), unknown.tasks
     yield Count(Reason.SKIPPED), left_out.skipped
+    for extent in left_out.extents:
+        yield Count(Reason.EXTENT, extent.control), extent.tasks
 
 
 def _hash(text: str) -> int:

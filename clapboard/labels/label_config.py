@@ -21,7 +21,8 @@ from clapboard.errors import ClapboardError, LabelConfigError
 from clapboard.labels.captions import ensemble
 from clapboard.labels.label_space import Control, Label, LabelSpace
 from clapboard.labels.prompts import prompts_for, spoken
-from clapboard.labels.visibility import Visibility, read_visibility
+from clapboard.labels.region_limits import limits_of, threshold_of, without_regions_to_label
+from clapboard.labels.visibility import REGION_SELECTED, Visibility, read_visibility
 
 _AUDIO_TAGS = frozenset({"audio", "audioplus"})
 _LABEL_TAGS = {"choices": "choice", "taxonomy": "choice", "labels": "label"}  # by kind of control
@@ -58,7 +59,8 @@ def parse_label_config(xml: str) -> LabelSpace:
         )
     visibility = read_visibility(root, [control.name for control in interface.controls if control.name in elements])
     controls = tuple(_control(control, elements[control.name], audio_name) for control in on_audio)
-    return LabelSpace(audio_name, audio_key, _without_unreachable(controls, visibility), channel, visibility)
+    controls = _without_unreachable(without_regions_to_label(controls), visibility)
+    return LabelSpace(audio_name, audio_key, controls, channel, visibility, _elsewhere(interface, audio_name))
 
 
 def _normalised_root(xml: str) -> Element:
@@ -147,6 +149,7 @@ def _control(control: Any, element: Element, audio_name: str) -> Control:
     if kind not in _KINDS:
         raise LabelConfigError(f"{_title(control)} is no control that can label audio: remove it or change its toName.")
     labels = _labels(control, element, kind) if kind in _LABEL_TAGS else ()
+    per_region = _is_true(control, "perregion") and kind != "labels"
     multiple = control.attr.get("maxusages") != "1" if kind == "taxonomy" else control.attr.get("choice") == "multiple"
     return Control(
         name=control.name,
@@ -154,19 +157,30 @@ def _control(control: Any, element: Element, audio_name: str) -> Control:
         to_name=audio_name,
         labels=labels,
         multiple=multiple,
-        per_region=_is_true(control, "perregion"),
-        threshold=_threshold(control),
+        per_region=per_region,
+        threshold=threshold_of(_title(control), control.attr),
         why_not_predicted=_why_not_predicted(control, element, kind),
+        of_control=element.get("whentagname") or "" if per_region else "",
+        of_labels=tuple(filter(None, (element.get("whenlabelvalue") or "").split(","))) if per_region else (),
+    )
+
+
+def _elsewhere(interface: Any, audio_name: str) -> tuple[str, ...]:
+    """A sentence for each Labels on something else than the audio."""
+    objects = {item.name: item.tag for item in interface.objects or ()}
+    return tuple(
+        f"{_title(control)} labels the {objects.get(target, 'object')} “{target}”, not the audio: it is left to people."
+        for control in interface.controls or ()
+        if control.tag.lower() == "labels" and audio_name not in control.to_name
+        for target in control.to_name[:1]
     )
 
 
 def _why_not_predicted(control: Any, element: Element, kind: str) -> str:
     """Why this release makes no suggestions for the control, in one sentence; empty if it does."""
     title = _title(control)
-    if kind != "choices":
-        return f"{title} is left to people: this release suggests Choices only."
-    if _is_true(control, "perregion"):
-        return f"{title} labels single regions (perRegion): this release suggests whole clips only."
+    if kind not in ("choices", "labels"):
+        return f"{title} is left to people: this release suggests Choices and Labels only."
     if _is_true(control, "peritem"):
         return f"{title} labels single items (perItem): this release suggests whole clips only."
     if _is_true(control, "allownested"):
@@ -182,9 +196,21 @@ def _why_not_predicted(control: Any, element: Element, kind: str) -> str:
 
 
 def _without_unreachable(controls: tuple[Control, ...], visibility: Visibility) -> tuple[Control, ...]:
-    """The controls, of which those that suggestions alone can't bring into view are no longer predicted."""
-    suggestible = {control.name: [label.value for label in control.labels] for control in controls if control.predicted}
-    reachable = visibility.reachable(suggestible)
+    """The controls, of which those that suggestions alone can't bring into view are no longer predicted.
+
+    A perRegion control comes into view with its region.
+    """
+    suggestible = {
+        control.name: [label.value for label in control.labels]
+        for control in controls
+        if control.predicted and not control.per_region
+    }
+    reachable = visibility.reachable(suggestible) | {
+        control.name
+        for control in controls
+        if control.per_region
+        and all(condition.kind == REGION_SELECTED for condition in visibility.conditions(control.name))
+    }
     why = "is hidden (visibleWhen) until people select a region or make a choice that isn't suggested"
     return tuple(
         replace(control, why_not_predicted=f"The {control.kind.capitalize()} “{control.name}” {why}.")
@@ -204,6 +230,12 @@ def _labels(control: Any, element: Element, kind: str) -> tuple[Label, ...]:
         )
     nested = kind == "taxonomy" or _is_true(control, "allownested")
     labels = [_label(title, child, path, templates) for child, path in _label_elements(element, kind, nested)]
+    if kind == "labels":
+        elements = [child for child, _ in _label_elements(element, kind, nested)]
+        labels = [
+            replace(label, limits=limits_of(title, element, child))
+            for label, child in zip(labels, elements, strict=True)
+        ]
     if not labels and not control.dynamic_value:
         raise LabelConfigError(f"{title} has no labels: add a {_LABEL_TAGS[kind].capitalize()} for each.")
     counts = Counter(label.path for label in labels)
@@ -252,19 +284,6 @@ def _prompts(element: Element, text: str, templates: tuple[str, ...]) -> tuple[s
         return ensemble(text, synonyms)
     names = [spoken(name) for name in (text, *synonyms)]
     return tuple(dict.fromkeys(template.replace("{}", name) for template in templates for name in names))
-
-
-def _threshold(control: Any) -> float | None:
-    text = control.attr.get("model_score_threshold")
-    if text is None:
-        return None
-    try:
-        threshold = float(text)
-    except ValueError:
-        threshold = -1.0
-    if not 0.0 <= threshold <= 1.0:
-        raise LabelConfigError(f'{_title(control)} has model_score_threshold="{text}": it must be between 0 and 1.')
-    return threshold
 
 
 def _split(text: str | None, separator: str) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class Prelabeller:
         """
         project = self._client.project(project_id)
         label_space = parse_label_config(project.label_config)
-        if not label_space.predicted:
+        if not label_space.suggested:
             raise LabelConfigError(f"Nothing in project {project_id} gets suggestions. {no_suggestions(label_space)}")
         served = find_serving(self._store, self._settings.model, project_id, label_space)
         self._store.catalog.put_label_space(served.space_id, project.label_config)

@@ -70,8 +70,13 @@ def _prospect(store: Store, project: int) -> _Prospect:
     if not record.connected:
         raise NotFoundError(f"Project {project} is not connected: run `clapboard connect --project {project}`.")
     label_space = parse_label_config(record.label_config)
-    if not label_space.predicted:
+    if not label_space.suggested:
         raise TrainingError(f"Nothing in project {project} gets suggestions. {no_suggestions(label_space)}")
+    if not label_space.predicted:
+        raise TrainingError(
+            f"Project {project} marks regions only, whose head learns from each annotation at once. Finetuning learns "
+            "from Choices about whole clips: add such Choices, or leave it."
+        )
     labelled = agreement(store, project, label_space).labels
     tasks = store.tasks.get(project, list(labelled))
     training = [labels for task, labels in labelled.items() if task in tasks and not tasks[task].held_out]

@@ -58,6 +58,7 @@ class LabelCounts:
             [(count.control, number) for count, number in ordered if count.reason is Reason.TIE],
             [(count.control, number) for count, number in ordered if count.reason is Reason.SEVERAL],
             [(count.label, number) for count, number in ordered if count.reason is Reason.UNKNOWN],
+            [(count.control, number) for count, number in ordered if count.reason is Reason.EXTENT],
         )
 
 

@@ -377,6 +377,12 @@ ledger = Table(
     Column("iou", Float),
     Column("lead_time_s", Float),
     Column("ground_truth", Boolean, nullable=False),
+    Column("start_s", Float),  # of the annotated and of the suggested region
+    Column("end_s", Float),
+    Column("suggested_start_s", Float),
+    Column("suggested_end_s", Float),
+    Column("recording_s", Float),
+    Column("channel", Integer),
     Index("ledger_by_annotation", "project", "annotation", "revision"),
 )
 

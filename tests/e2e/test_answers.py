@@ -33,7 +33,7 @@ SEED = 2_200_000_100  # above every seed that the embedded checkpoint was traine
 SOUND = """<Choices name="sound" toName="audio"><Choice value="dog bark"/><Choice value="rain"/>
   <Choice value="clock tick"/><Choice value="siren"/></Choices>"""
 WITHOUT_SUGGESTIONS = """<View><Audio name="audio" value="$audio"/>
-  <Labels name="events" toName="audio"><Label value="bark"/></Labels>
+  <Text name="words" value="$words"/><Labels name="names" toName="words"><Label value="bark"/></Labels>
   <Taxonomy name="kind" toName="audio"><Choice value="animal"/></Taxonomy>
   <Rating name="quality" toName="audio"/><TextArea name="notes" toName="audio"/></View>"""
 HIDING = f"""<View><Audio name="audio" value="$audio"/>{SOUND}
@@ -92,17 +92,20 @@ def test_connect_says_which_controls_get_suggestions_and_which_do_not(
     try:
         done = clapboard.run("connect", "--project", str(bare), check=False)
         assert done.returncode == 1
-        for title in ("Labels “events”", "Taxonomy “kind”", "Rating “quality”", "TextArea “notes”"):
-            assert f"The {title} is left to people: this release suggests Choices only." in done.stdout
-        assert 'is connected, but nothing in it gets suggestions. Add Choices with toName="audio"' in done.stderr
+        assert "The Labels “names” labels the Text “words”, not the audio: it is left to people." in done.stdout
+        for title in ("Taxonomy “kind”", "Rating “quality”", "TextArea “notes”"):
+            assert f"The {title} is left to people: this release suggests Choices and Labels only." in done.stdout
+        assert (
+            'is connected, but nothing in it gets suggestions. Add Choices or Labels with toName="audio"' in done.stderr
+        )
         assert "gets its suggestions" not in done.stdout + done.stderr
         doctor = clapboard.run("doctor", "--project", str(bare), "--json", check=False)
         checks = {check["name"]: check for check in json.loads(doctor.stdout)}
         assert not checks["label config"]["ok"]
-        assert 'Add Choices with toName="audio"' in checks["label config"]["message"]
+        assert 'Add Choices or Labels with toName="audio"' in checks["label config"]["message"]
         prelabel = clapboard.run("prelabel", "--project", str(bare), check=False)
         assert prelabel.returncode == 2
-        assert 'Add Choices with toName="audio"' in prelabel.stderr
+        assert 'Add Choices or Labels with toName="audio"' in prelabel.stderr
 
         done = clapboard.run("connect", "--project", str(mixed))
         assert "gets its suggestions for “sound” (4 labels) from mini-" in " ".join(done.stdout.split())

@@ -21,7 +21,8 @@ def clip(*labels: str, control: str = "clip", result_id: str = "c1") -> dict[str
 def region(result_id: str, start: float, end: float, *labels: str, control: str = "ev") -> dict[str, Any]:
     """A region of Labels."""
     value = {"start": start, "end": end, "channel": 0, "labels": list(labels)}
-    return {"id": result_id, "from_name": control, "to_name": "audio", "type": "labels", "value": value}
+    about = {"id": result_id, "from_name": control, "to_name": "audio", "type": "labels"}
+    return about | {"original_length": 10.0, "value": value}
 
 
 def suggestion(*result: dict[str, Any], version: str = "v1", score: float = 0.75) -> dict[str, Any]:

@@ -214,10 +214,10 @@ class TestProject:
         assert check.ok
         assert check.message == (
             "suggestions for “clip” (2 labels). "
-            "The Rating “stars” is left to people: this release suggests Choices only."
+            "The Rating “stars” is left to people: this release suggests Choices and Labels only."
         )
         label_studio.label_config = f'<View><Audio name="audio" value="$audio"/>{rating}</View>'
-        remedy = 'Add Choices with toName="audio" to the labeling interface'
+        remedy = 'Add Choices or Labels with toName="audio" to the labeling interface'
         assert remedy in connected.look(PROJECT)["label config"].message
 
     def test_the_first_tasks_audio_is_really_fetched(self, connected: Clinic, label_studio: FakeLabelStudio) -> None:

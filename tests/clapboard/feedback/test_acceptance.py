@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from clapboard.feedback.acceptance import ClassFate, Fate, LeadTime, acceptance
+from clapboard.feedback.acceptance import ClassFate, Fate, LeadTime, RegionFate, acceptance
 from clapboard.feedback.entries import Entry, Outcome
 
 
@@ -128,3 +128,24 @@ def test_a_thousand_heads_are_one_row_and_days_come_in_their_order() -> None:
     ]
     assert [fate.accepted for fate in found.by_day.values()] == [499, 500, 1]
     assert list(found.by_version)[:2] == [f"m-ab.head-{-n % 7919:08x}.c0" for n in (1, 2)]  # as people met them
+
+
+def test_regions_tell_how_far_their_edges_were_moved() -> None:
+    def region(number: int, outcome: Outcome, labels: str, suggested: str, **extent: float) -> Entry:
+        return entry(number, outcome, labels, suggested, control="ev", region=f"r{number}", **extent)
+
+    accepted = {"start_s": 1.0, "end_s": 2.0, "suggested_start_s": 1.0, "suggested_end_s": 2.0, "iou": 1.0}
+    moved = accepted | {"start_s": 0.6, "end_s": 2.1, "iou": 2 / 3}
+    standing = [
+        region(1, Outcome.ACCEPTED, "bark", "bark", **accepted),
+        region(2, Outcome.MOVED, "bark", "bark", **moved),
+        region(3, Outcome.MOVED, "bark", "bark", **moved | {"start_s": 1.5}),
+        region(4, Outcome.RELABELLED, "rain", "bark", **moved),
+        region(5, Outcome.DELETED, "", "bark", suggested_start_s=4.0, suggested_end_s=5.0),
+        region(6, Outcome.BULK, "bark", "bark", **accepted),
+    ]
+    assert acceptance(standing).by_region_label == [
+        RegionFate("ev", "bark", 5, 1, 2, 1, 1, 0, 0.2, pytest.approx(0.4), pytest.approx(0.1), pytest.approx(2 / 3)),
+        RegionFate("ev", "rain", 0, 0, 0, 0, 0, 1, None, None, None, None),
+    ]
+    assert acceptance(STANDING).by_region_label == []

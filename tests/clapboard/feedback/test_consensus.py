@@ -16,8 +16,7 @@ SPACE = parse_label_config(
     """<View><Audio name="audio" value="$audio"/>
     <Choices name="clip" toName="audio"><Choice value="dog"/><Choice value="rain"/><Choice value="wind"/></Choices>
     <Choices name="also" toName="audio" choice="multiple"><Choice value="loud"/><Choice value="far"/></Choices>
-    <Labels name="ev" toName="audio"><Label value="bark"/></Labels>
-    <TextArea name="note" toName="audio"/></View>"""
+    <Rating name="ev" toName="audio"/><TextArea name="note" toName="audio"/></View>"""
 )
 
 SHRILL = UnknownLabel("also", "shrill", (11,))

@@ -211,6 +211,8 @@ class TestRegions:
         (entry,) = meant([given], [region("a", 1.0, 3.0, "bark")])
         assert (entry.region, entry.outcome) == (given["id"], outcome)
         assert entry.iou == pytest.approx(iou)
+        assert entry.span_s == tuple(sorted((given["value"]["start"], given["value"]["end"])))
+        assert (entry.suggested_start_s, entry.suggested_end_s, entry.recording_s) == (1.0, 3.0, 10.0)
 
     @pytest.mark.parametrize(
         "given",
@@ -310,9 +312,6 @@ class TestMalformed:
             {"value": {"choices": [{"a": 1}]}, "from_name": "clip", "type": "choices"},
             {"value": {"choices": [["a", None]]}, "from_name": "clip", "type": "choices"},
             {"value": {"choices": [10**400]}, "from_name": "clip", "type": "choices"},
-            {"value": {"start": 1, "labels": ["dog"]}, "from_name": "clip", "type": "labels"},
-            {"value": {"start": "1", "end": 2, "labels": ["dog"]}, "from_name": "clip", "type": "labels"},
-            {"value": {"start": 1, "end": math.inf, "labels": ["dog"]}, "from_name": "clip", "type": "labels"},
         ],
         ids=lambda value: repr(value)[:40],
     )
@@ -321,6 +320,13 @@ class TestMalformed:
         assert (entry.control, entry.outcome, entry.labels) == ("clip", "accepted", ["rain"])
         (entry,) = meant([item])
         assert (entry.control, entry.labels) == ("", [])
+
+    @pytest.mark.parametrize("extent", [{"start": 1}, {"start": "1", "end": 2}, {"start": 1, "end": math.nan}])
+    def test_a_region_without_an_extent_is_an_entry_that_says_so(self, extent: dict[str, Any]) -> None:
+        item = region("a", 0, 0) | {"value": extent | {"labels": ["bark"]}}
+        whole, broken = meant([RAIN, item], [RAIN, item])
+        assert (whole.outcome, whole.span_s) == ("accepted", None)
+        assert (broken.control, broken.region, broken.outcome, broken.span_s) == ("ev", "a", "added", None)
 
     @pytest.mark.parametrize(
         "beside", [*NOTHING, {"result": None}, {"result": "dog"}], ids=lambda value: repr(value)[:12]

@@ -212,9 +212,8 @@ def test_braces_in_a_label_are_no_template() -> None:
         ('<Choices name="c" toName="audio" perRegion="true"><Choice value="a"/></Choices>', "perRegion"),
         ('<Choices name="c" toName="audio" perItem="true"><Choice value="a"/></Choices>', "perItem"),
         ('<Choices name="c" toName="audio" allowNested="true"><Choice value="a"/></Choices>', "allowNested"),
-        ('<Labels name="c" toName="audio"><Label value="a"/></Labels>', "Choices only"),
-        ('<Taxonomy name="c" toName="audio" apiUrl="https://labels.example/tree"/>', "Choices only"),
-        ('<Pairwise name="c" toName="audio,text"/><Text name="text" value="$text"/>', "Choices only"),
+        ('<Taxonomy name="c" toName="audio" apiUrl="https://labels.example/tree"/>', "Labels only"),
+        ('<Pairwise name="c" toName="audio,text"/><Text name="text" value="$text"/>', "Labels only"),
     ],
 )
 def test_a_control_that_this_release_cannot_predict_is_understood_with_its_reason(tag: str, reason: str) -> None:
@@ -325,7 +324,6 @@ def test_the_fingerprint_does_not_change_with_what_changes_no_prediction() -> No
         <Choice hotkey="1" value="dog"/> <View><Choice value="rain" hint="wet" html="x"/></View>
       </Choices>
       <Header value="Listen"/><TextArea name="note" toName="audio"/>
-      <Labels name="l" toName="audio"><Label value="a"/></Labels>
       <Audio value="$audio" name="audio" zoom="true"/></View>"""
     assert parse_label_config(same).fingerprint == plain
 
@@ -353,7 +351,7 @@ def test_the_fingerprint_changes_with_everything_that_changes_a_prediction() -> 
 def test_the_fingerprint_stays_what_it_is() -> None:
     """It is part of the versions in stores: if this fails, every prediction is computed again."""
     assert space(CHOICES).fingerprint == "f1a0343e"
-    assert parse_label_config(RICH).fingerprint == "11b42000"
+    assert parse_label_config(RICH).fingerprint == "d1b0945b"
 
 
 def test_the_audio_of_a_task_is_found_under_its_key_or_within_a_key() -> None:

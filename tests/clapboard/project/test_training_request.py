@@ -111,7 +111,7 @@ def test_a_project_that_is_unknown_or_gets_no_suggestions(store: Store) -> None:
     assert "is not connected: run `clapboard connect --project 7`" in ask(store).message
     store.catalog.set_connected(7)
     store.catalog.put_project(7, '<View><Audio name="a" value="$a"/><Rating name="r" toName="a"/></View>', "v1")
-    assert 'Add Choices with toName="a"' in ask(store).message
+    assert 'Add Choices or Labels with toName="a"' in ask(store).message
     store.catalog.put_project(7, "<View>", "v1")
     assert "well-formed" in ask(store).message
     assert {job.state for job in store.jobs.newest()} == {State.FAILED}

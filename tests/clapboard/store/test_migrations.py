@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -16,14 +17,17 @@ import pytest
 from sqlalchemy import Column, Engine, MetaData, String, create_engine, inspect, text
 
 from clapboard.errors import SettingsError, StoreError
+from clapboard.feedback.entries import entries
 from clapboard.queue.celery_app import PredictPayload
 from clapboard.store import Store
 from clapboard.store.embeddings import Recording
+from clapboard.store.inbox import Event
 from clapboard.store.migrations import HEAD, VERSIONS
 from clapboard.store.migrations import upgrade as upgrading
 from clapboard.store.predictions import StoredPrediction
 from clapboard.store.schema import metadata
 from scripts import new_revision
+from tests.support.annotation_events import PROJECT, annotation, clip, region, said
 from tests.support.waiting import WAIT_S
 
 REPOSITORY = Path(__file__).parents[3]
@@ -116,6 +120,32 @@ def test_a_store_of_the_first_release_works(url: str) -> None:
     store.catalog.put_class_weights("e2", "ffff0000", np.ones((1, 2), np.float32))
     store.inbox.append("ANNOTATION_CREATED", 7, {}, {"11": {}})
     assert [event.suggestions for event in store.inbox.events()] == [{}, {"11": {}}]
+    store.close()
+
+
+def test_the_ledgers_regions_get_the_extents_that_their_events_have(url: str) -> None:
+    (file,) = VERSIONS.glob("*_note_extents.py")
+    action, body = said(annotation(1, region("a", 1.0, 2.5, "bark"), clip("dog")))
+    columns = "inbox_id, position, project, task, annotation, revision, annotator, outcome, control, region, labels, "
+    columns += "suggested, model_version, ground_truth"
+    with engine_of(url) as engine:
+        upgrading.upgrade(engine, to=f"{int(file.name[:4]) - 1:04}")
+        with engine.begin() as connection:
+            connection.execute(
+                text("INSERT INTO inbox (received_at, action, project, body) VALUES (0, :action, :project, :body)"),
+                {"action": action, "project": PROJECT, "body": json.dumps(body)},
+            )
+            connection.execute(text("INSERT INTO ledger_events (inbox_id, reconciled) VALUES (1, false)"))
+            for position, entry in enumerate(entries(Event(1, 0.0, action, PROJECT, body, {}))):
+                row = f"1, {position}, {PROJECT}, {entry.task}, 1, {entry.revision}, 1, 'added', '{entry.control}', "
+                row += f"'{entry.region}', '{json.dumps(entry.labels)}', '[]', '', false"
+                connection.execute(text(f"INSERT INTO ledger ({columns}) VALUES ({row.replace(':', chr(92) + ':')})"))
+    store = Store(url)
+    store.annotations.rebuild(PROJECT)
+    extents = {
+        entry.region: (entry.span_s, entry.recording_s, entry.channel) for entry in store.ledger.standing(PROJECT)
+    }
+    assert extents == {"a": ((1.0, 2.5), 10.0, 0), "": (None, None, None)}
     store.close()
 
 
