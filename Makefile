@@ -2,11 +2,12 @@
 # check    formatting, lint, types, import directions
 # test     the suite, on real Redis, PostgreSQL, Label Studio and Chromium where they are installed
 # test-fast  what of it needs no server, browser or process, in under a minute: for the loop of a change
+# test-real-size  what of it computes models of the published checkpoints' size, in minutes
 # docs     the documentation, into build/site, to be opened from there without a network
 # demo     Label Studio with pre-labelled clips, in minutes
 # bench    measured figures beside named peers: a table, and bench.json
 # scale    what has to stay fast at a million jobs and 100,000 tasks, on both databases; fails where a goal is missed
-.PHONY: install check test test-fast docs demo bench scale
+.PHONY: install check test test-fast test-real-size docs demo bench scale
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -31,6 +32,9 @@ test: install
 test-fast: install
 	$(BIN)/pytest --fast --numprocesses 2 --dist worksteal
 
+test-real-size: install
+	$(BIN)/pytest --real-size -m real_size
+
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
@@ -40,6 +44,7 @@ demo:
 
 bench:
 	@$(PYTHON) -m scripts.install bench
+	$(BIN)/pytest --quiet --real-size -m real_size
 	$(BIN)/python -m tests.bench
 
 scale:

@@ -15,5 +15,6 @@ pytest_plugins = [
     "tests.support.local_data",
     "tests.support.longest_first",
     "tests.support.postgres_server",
+    "tests.support.real_size",
     "tests.support.redis_server",
 ]

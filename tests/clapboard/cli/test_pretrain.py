@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -26,13 +25,15 @@ from clapboard.audio.windows import Waveform
 from clapboard.errors import ModelError, SettingsError, TrainingError
 from clapboard.model.clap import ClapEncoder
 from tests.clapboard.cli.conftest import Clapboard, document
+from tests.support.commands import Command
 from tests.support.processor import needs_bfloat16
+from tests.support.warm_python import command_environment
 from tests.training.corpus.recorded import data_set, no_label_studio, record
 from training.corpus.build import Plan, build
 from training.corpus.filters import Rules
 from training.corpus.sources import open_source
 
-ROOT = Path(__file__).parents[3]
+SETTINGS = {"CLAPBOARD_DEVICE": "cpu", "CLAPBOARD_DTYPE": "float32"}
 SIZES: dict[str, Any] = {
     "projection_dim": 16,
     "audio_sizes": {
@@ -71,38 +72,46 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(folder: Path, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
-    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
+def torchrun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, *(torchrun if processes > 1 else []), "-m", "clapboard", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            "--standalone",
+            "-m",
+            "clapboard",
+            *arguments,
+        ],
         cwd=folder,
-        env=os.environ
-        | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CLAPBOARD_DEVICE": "cpu", "CLAPBOARD_DTYPE": "float32"},
+        env=command_environment(os.environ) | SETTINGS,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
-def finished(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=250)
-    assert process.returncode == 0, err
-    assert "Traceback" not in err
-    return out
-
-
 def test_a_killed_run_ends_with_the_weights_of_one_that_wasnt(folder: Path) -> None:
     everything = (*COMMAND, "--epochs", "8", "--portion", "3", "--save-every", "2")
-    whole, broken = started(folder, *everything, "--out", "whole"), started(folder, *everything, "--out", "broken")
+
+    def train(out: str) -> Command:
+        return Command([*everything, "--out", out], command_environment(os.environ) | SETTINGS, folder)
+
+    with Path(os.devnull).open("r+b") as nothing:
+        broken = train("broken").start(*[nothing.fileno()] * 3)
     while not (folder / "broken" / "state.pt").exists():
-        assert broken.poll() is None, broken.communicate()
+        assert broken.poll() is None
         time.sleep(0.01)
-    broken.send_signal(signal.SIGKILL)
-    broken.communicate()
+    broken.kill()
+    broken.wait()
     saved = torch.load(folder / "broken" / "state.pt", weights_only=True)["next_step"]
     assert 0 < saved < 8 * 3
-    assert "checkpoint is ready" in finished(started(folder, *everything, "--out", "broken"))
-    finished(whole)
+    for out in ("broken", "whole"):
+        done = train(out).run()
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "checkpoint is ready" in done.stdout
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert (folder / "broken" / "checkpoint" / name).read_bytes() == (
             folder / "whole" / "checkpoint" / name
@@ -110,7 +119,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_wasnt(folder: Path) -> N
 
 
 def test_two_processes_train_a_checkpoint_together_and_one_speaks(folder: Path) -> None:
-    process = started(folder, *COMMAND, "--epochs", "2", "--out", "run", "--json", processes=2)
+    process = torchrun(folder, *COMMAND, "--epochs", "2", "--out", "run", "--json")
     out, err = process.communicate(timeout=250)
     assert process.returncode == 0, err
     assert [json.loads(line) for line in out.splitlines()] == [{"checkpoint": "run/checkpoint"}]

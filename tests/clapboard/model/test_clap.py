@@ -252,10 +252,12 @@ def test_scores_of_real_size_are_those_of_transformers_pipeline(real_size_clap: 
     assert_parity_with_pipeline(real_size_clap)
 
 
+@pytest.mark.real_size
 def test_scores_of_a_fused_checkpoint_of_real_size_are_those_of_transformers_model(real_size_fused_clap: Path) -> None:
     assert_parity_with_model(real_size_fused_clap)
 
 
+@pytest.mark.real_size
 def test_a_real_size_embedding_depends_neither_on_batch_nor_order(real_size_clap: Path) -> None:
     encoder = load(real_size_clap, batch_size=4)
     expected = encoder.embed_windows(unlike_windows()[:4])
@@ -291,6 +293,7 @@ def test_a_fused_checkpoint_embeds_a_recording_as_transformers_model_would(engin
         assert_same(encoder.embed_recording(waveform)[None], np.asarray(expected), relative=2e-6)
 
 
+@pytest.mark.real_size
 def test_a_fused_checkpoint_of_real_size_embeds_a_recording_as_transformers_model_would(
     real_size_fused_clap: Path,
 ) -> None:

@@ -25,7 +25,21 @@ BASE = {
     "num_attention_heads": [4, 8, 16, 32],
     "hidden_size": 1024,
 }
-SHAPES: dict[str, dict[str, Any]] = {"tiny": {}, "tiny, fused": FUSION, "base": BASE, "base, fused": BASE | FUSION}
+NARROW = {"patch_embeds_hidden_size": 32, "num_attention_heads": [1, 2, 4, 8], "hidden_size": 256}
+SHAPES: dict[str, dict[str, Any]] = {
+    "narrow": NARROW,
+    "narrow, fused": NARROW | FUSION,
+    "narrow, deep": NARROW | {"depths": BASE["depths"]},
+    "tiny": {},
+    "tiny, fused": FUSION,
+    "base": BASE,
+    "base, fused": BASE | FUSION,
+}
+
+
+def shapes(*names: str) -> list[Any]:
+    """Parameters of a test: the published sizes, `tiny` and `base`, are for `pytest --real-size`."""
+    return [pytest.param(name, marks=[] if "narrow" in name else [pytest.mark.real_size]) for name in names]
 
 
 @cache
@@ -72,7 +86,7 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).detach().max())
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", shapes(*SHAPES))
 def test_vectors_are_the_references(shape: str) -> None:
     with torch.inference_mode():
         expected = ReferenceTower(reference(shape), torch.float32)(features())
@@ -80,7 +94,7 @@ def test_vectors_are_the_references(shape: str) -> None:
         assert distance(Htsat(reference(shape)).frozen()(features()), expected) <= 1e-6
 
 
-@pytest.mark.parametrize("shape", ["tiny", "tiny, fused", "base"])
+@pytest.mark.parametrize("shape", shapes("narrow", "narrow, fused", "tiny", "tiny, fused", "base"))
 def test_bfloat16_points_the_same_way(shape: str) -> None:
     with torch.inference_mode():
         expected = ReferenceTower(reference(shape), torch.float32)(features())
@@ -96,10 +110,10 @@ def test_small_checkpoints_too(checkpoint: str, request: pytest.FixtureRequest) 
         assert distance(Htsat(tower).frozen()(features()), ReferenceTower(tower, torch.float32)(features())) <= 2e-6
 
 
-@pytest.mark.parametrize("shape", ["tiny", "tiny, fused"])
+@pytest.mark.parametrize("shape", shapes("narrow", "narrow, fused", "tiny"))
 def test_gradients_are_the_references(shape: str) -> None:
     tower = reference(shape).requires_grad_(True)
-    direction = torch.randn(2, 768, generator=torch.Generator().manual_seed(2))
+    direction = torch.randn(2, tower.num_features, generator=torch.Generator().manual_seed(2))
 
     def gradients(pooled: torch.Tensor) -> dict[str, torch.Tensor]:
         tower.zero_grad()
@@ -116,7 +130,7 @@ def test_gradients_are_the_references(shape: str) -> None:
 LONGER = torch.tensor([True, False, True])
 
 
-@pytest.mark.parametrize("shape", ["tiny, fused", "base, fused"])
+@pytest.mark.parametrize("shape", shapes("narrow, fused", "tiny, fused", "base, fused"))
 def test_long_recordings_vectors_are_the_references(shape: str) -> None:
     with torch.inference_mode():
         expected = ReferenceTower(reference(shape), torch.float32)(four_mels(), LONGER)
@@ -128,15 +142,15 @@ def test_long_recordings_vectors_are_the_references(shape: str) -> None:
 
 def test_long_recordings_in_bfloat16_point_the_same_way() -> None:
     with torch.inference_mode():
-        expected = ReferenceTower(reference("tiny, fused"), torch.float32)(four_mels(), LONGER)
-        tower = Htsat(reference("tiny, fused"), torch.bfloat16)
+        expected = ReferenceTower(reference("narrow, fused"), torch.float32)(four_mels(), LONGER)
+        tower = Htsat(reference("narrow, fused"), torch.bfloat16)
         for found in (tower(four_mels(), LONGER), tower.frozen()(four_mels(), LONGER)):
             assert functional.cosine_similarity(found, expected).min() >= 0.9999
 
 
 def test_a_long_recordings_vector_depends_neither_on_its_neighbours_nor_a_short_ones_on_local_mels() -> None:
     with torch.inference_mode():
-        tower = Htsat(reference("tiny, fused")).frozen()
+        tower = Htsat(reference("narrow, fused")).frozen()
         together, alone = tower(four_mels(), LONGER), tower(four_mels()[:, 0])
         for index in range(3):
             one = slice(index, index + 1)
@@ -148,8 +162,8 @@ def test_a_long_recordings_vector_depends_neither_on_its_neighbours_nor_a_short_
 
 
 def test_gradients_through_the_fusion_are_the_references() -> None:
-    tower = deepcopy(reference("tiny, fused")).requires_grad_(True)
-    direction = torch.randn(3, 768, generator=torch.Generator().manual_seed(2))
+    tower = deepcopy(reference("narrow, fused")).requires_grad_(True)
+    direction = torch.randn(3, tower.num_features, generator=torch.Generator().manual_seed(2))
 
     def gradients(pooled: torch.Tensor) -> dict[str, torch.Tensor]:
         tower.zero_grad()
@@ -164,7 +178,7 @@ def test_gradients_through_the_fusion_are_the_references() -> None:
 
 
 def test_while_the_reference_trains_so_do_the_fusions_batch_norms() -> None:
-    theirs, ours = (without_dropout(reference("tiny, fused")) for _ in range(2))
+    theirs, ours = (without_dropout(reference("narrow, fused")) for _ in range(2))
     batch = four_mels() + 7
     expected = ReferenceTower(theirs, torch.float32)(batch, LONGER)
     # Two averages that are nearly alike become -1 and 1, and what they are rounded by grows with them.
@@ -172,13 +186,13 @@ def test_while_the_reference_trains_so_do_the_fusions_batch_norms() -> None:
     learnt = dict(ours.named_buffers())
     for name, buffer in theirs.named_buffers():
         torch.testing.assert_close(learnt[name], buffer, atol=1e-5, rtol=1e-5)
-    before = dict(reference("tiny, fused").named_buffers())
+    before = dict(reference("narrow, fused").named_buffers())
     for name in ("batch_norm.running_mean", "patch_embed.fusion_model.global_att.2.running_var"):
         assert (learnt[name] - before[name]).abs().max() > 1e-3, name
 
 
 def test_a_batchs_only_long_recording_can_be_trained_on_too() -> None:
-    tower = without_dropout(reference("tiny, fused"))
+    tower = without_dropout(reference("narrow, fused"))
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         ReferenceTower(tower, torch.float32)(four_mels(2), torch.tensor([True, False]))
     Htsat(tower)(four_mels(2), torch.tensor([True, False])).sum().backward()
@@ -189,15 +203,15 @@ def test_a_batchs_only_long_recording_can_be_trained_on_too() -> None:
 
 def test_a_checkpoint_that_has_learnt_no_fusion_takes_no_long_recording() -> None:
     with torch.inference_mode(), pytest.raises(ValueError, match="checkpoints with feature fusion"):
-        Htsat(reference("tiny"))(four_mels(), LONGER)
+        Htsat(reference("narrow"))(four_mels(), LONGER)
 
 
 def test_while_the_reference_trains_its_batch_norm_learns_from_the_batch() -> None:
-    theirs, ours = (without_dropout(reference("tiny")) for _ in range(2))
+    theirs, ours = (without_dropout(reference("narrow")) for _ in range(2))
     features_of_batch = features(4) + 7
     expected, found = ReferenceTower(theirs, torch.float32)(features_of_batch), Htsat(ours)(features_of_batch)
     assert distance(found, expected) <= 1e-6
-    direction = torch.randn(4, 768, generator=torch.Generator().manual_seed(2))
+    direction = torch.randn(4, theirs.num_features, generator=torch.Generator().manual_seed(2))
     for pooled in (expected, found):
         (pooled * direction).sum().backward()
     for name in ("weight", "bias"):
@@ -210,7 +224,7 @@ def test_while_the_reference_trains_its_batch_norm_learns_from_the_batch() -> No
 
 def test_a_vector_depends_on_nothing_but_its_window() -> None:
     with torch.inference_mode():
-        tower = Htsat(reference("tiny")).frozen()
+        tower = Htsat(reference("narrow")).frozen()
         together = tower(features(5))
         for index, window in enumerate(features(5)):
             assert distance(tower(window[None]), together[index][None]) <= 1e-6
@@ -218,11 +232,11 @@ def test_a_vector_depends_on_nothing_but_its_window() -> None:
 
 def test_stages_can_be_run_one_by_one() -> None:
     with torch.inference_mode():
-        tower = Htsat(reference("tiny"))
+        tower = Htsat(reference("narrow"))
         assert tower.num_stages == 4
         tokens = tower.embed_patches(tower.patches(features()))
-        assert tokens.shape == (64, 3, 64, 96)
-        for stage, shape in enumerate([(16, 3, 64, 192), (4, 3, 64, 384), (1, 3, 64, 768), (1, 3, 64, 768)]):
+        assert tokens.shape == (64, 3, 64, 32)
+        for stage, shape in enumerate([(16, 3, 64, 64), (4, 3, 64, 128), (1, 3, 64, 256), (1, 3, 64, 256)]):
             tokens = tower.run_stages(tokens, stage, stage + 1)
             assert tokens.shape == shape
         torch.testing.assert_close(tower.pooled(tokens), tower(features()), atol=1e-5, rtol=1e-5)
