@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 from sklearn.metrics import average_precision_score
 
-from clapboard.suggest.prediction import DEFAULT_THRESHOLD
+from clapboard.suggest.choosing import DEFAULT_THRESHOLD
 from clapboard.suggest.scoring import Array
 
 Truth = npt.NDArray[np.bool_]

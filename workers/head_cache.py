@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from clapboard.model.clap import ClapEncoder
 from clapboard.store import Store
 from clapboard.suggest import prediction
 from clapboard.suggest.head import ZERO_SHOT, Head, zero_shot_head
+from clapboard.suggest.regions import zero_shot_frames
 from clapboard.suggest.scoring import Array
 
 _CAPACITY = 64
@@ -42,9 +44,22 @@ class HeadCache:
             return self._cached[key]
 
     def _head(self, encoder: ClapEncoder, label_space: LabelSpace, space_id: str, name: str) -> Head:
-        if name != ZERO_SHOT:
-            return self._store.versions.head(encoder.identity.version, space_id, name)
-        return zero_shot_head(label_space, self._class_weights(encoder, label_space, space_id), encoder.logit_scale)
+        if name == ZERO_SHOT:
+            return self._zero_shot(encoder, label_space, space_id)
+        head = self._store.versions.head(encoder.identity.version, space_id, name)
+        if label_space.on_frames and not head.frame_controls:  # it has learnt of clips only
+            head = replace(head, frame_controls=self._zero_shot(encoder, label_space, space_id).frame_controls)
+        return head
+
+    def _zero_shot(self, encoder: ClapEncoder, label_space: LabelSpace, space_id: str) -> Head:
+        """The head of the labels' texts, stored for the backend where that can't make it from the class weights."""
+        class_weights = self._class_weights(encoder, label_space, space_id)
+        head = zero_shot_head(label_space, class_weights, encoder.logit_scale)
+        if label_space.on_frames:
+            on_frames = zero_shot_frames(label_space, class_weights, encoder.logit_scale, encoder.frame_scores)
+            head = replace(head, frame_controls=on_frames)
+            self._store.versions.put_zero_shot(encoder.identity.version, space_id, head)
+        return head
 
     def _class_weights(self, encoder: ClapEncoder, label_space: LabelSpace, space_id: str) -> Array:
         """The class weights `[L + 1, D]`, computed once and stored for all workers and the backend."""

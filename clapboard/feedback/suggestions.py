@@ -39,8 +39,10 @@ def annotations_in(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def answered(annotation: Mapping[str, Any], delivered: Sequence[Suggestion], ahead_s: float = 0.0) -> Suggestion | None:
     """The suggestion of the task that the annotation answered; None if none was in view.
 
-    The ids of kept results tell the suggestion. An annotation that was made from a prediction but has kept no result
-    (all were deleted, or it had none) answered the suggestion that was delivered last before the task was opened.
+    The ids of kept results tell the suggestion. A region that several versions suggest has one id in all of them, so
+    the suggestion with most of the ids was in view, and of several the latest. An annotation that was made from a
+    prediction but has kept no result (all were deleted, or it had none) answered the suggestion that was delivered last
+    before the task was opened.
     `ahead_s` is the clock of `delivered_at` minus Label Studio's.
     """
     if not delivered:
@@ -49,9 +51,9 @@ def answered(annotation: Mapping[str, Any], delivered: Sequence[Suggestion], ahe
     items = results if isinstance(results, list) else []
     kept = {item["id"] for item in items if isinstance(item, Mapping) and isinstance(item.get("id"), str)}
     by_age = sorted(delivered, key=lambda suggestion: (suggestion.delivered_at, suggestion.model_version))
-    for suggestion in reversed(by_age):
-        if any(item.get("id") in kept for item in suggestion.result):
-            return suggestion
+    num_kept = [len({item.get("id") for item in suggestion.result} & kept) for suggestion in by_age]
+    if most := max(num_kept):
+        return next(each for each, number in zip(by_age[::-1], num_kept[::-1], strict=True) if number == most)
     if annotation.get("parent_prediction") is None:
         return None
     opened_at = _opened_at(annotation) + ahead_s

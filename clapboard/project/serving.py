@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clapboard.errors import NoWorkerError
+from clapboard.errors import NotFoundError, NoWorkerError
 from clapboard.labels.label_config import parse_label_config
 from clapboard.labels.label_space import LabelSpace
 from clapboard.settings import Settings
@@ -66,12 +66,25 @@ def base_encoder(store: Store, model: str) -> Encoder:
 
 
 def stored_head(store: Store, served: Serving, label_space: LabelSpace) -> Head | None:
-    """The serving head; None if it is zero-shot and no worker has computed its class weights yet.
+    """The serving head; None if it is zero-shot, in all or in part, and no worker has computed that yet.
 
     Raises `NotFoundError` if a fitted head is missing from the store.
     """
     if served.head != ZERO_SHOT:
-        return store.versions.head(served.encoder.version, served.space_id, served.head)
+        head = store.versions.head(served.encoder.version, served.space_id, served.head)
+        if not label_space.on_frames or head.frame_controls:
+            return head
+        zero_shot = _stored_zero_shot(store, served, label_space)
+        return None if zero_shot is None else replace(head, frame_controls=zero_shot.frame_controls)
+    return _stored_zero_shot(store, served, label_space)
+
+
+def _stored_zero_shot(store: Store, served: Serving, label_space: LabelSpace) -> Head | None:
+    if label_space.on_frames:
+        try:
+            return store.versions.head(served.encoder.version, served.space_id, ZERO_SHOT)
+        except NotFoundError:
+            return None
     weights = store.catalog.class_weights(served.encoder.version, served.space_id)
     return None if weights is None else zero_shot_head(label_space, np.asarray(weights), served.encoder.logit_scale)
 

@@ -12,7 +12,7 @@ from clapboard.errors import NotFoundError
 from clapboard.feedback.entries import Outcome
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.schema import heads, inbox, ledger, projects, versions
-from clapboard.suggest.head import Head
+from clapboard.suggest.head import ZERO_SHOT, Head
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,14 @@ class VersionStore:
                 connection.execute(update(versions).where(of_version).values(manifest={**old, **version.manifest}))
         return is_new
 
+    def put_zero_shot(self, encoder_version: str, space_id: str, head: Head) -> None:
+        """Store the zero-shot head of a label space whose class weights aren't all of it."""
+        row = {"encoder_version": encoder_version, "space_id": space_id, "name": ZERO_SHOT, "content": head.to_bytes()}
+        with self._db.write() as connection:
+            connection.execute(self._db.insert(heads).values(row).on_conflict_do_nothing())
+
     def head(self, encoder_version: str, space_id: str, name: str) -> Head:
-        """A fitted head. Raises `NotFoundError`."""
+        """A fitted head, or one that `put_zero_shot` stored. Raises `NotFoundError`."""
         query = select(heads.c.content).where(
             heads.c.encoder_version == encoder_version, heads.c.space_id == space_id, heads.c.name == name
         )
@@ -170,7 +176,7 @@ class VersionStore:
                         versions.c.model_version != func.coalesce(promoted, ""),
                     )
                 )
-            connection.execute(delete(heads).where(~in_use.exists()))
+            connection.execute(delete(heads).where(heads.c.name != ZERO_SHOT, ~in_use.exists()))
 
     def encoder_versions(self) -> set[str]:
         """The encoder versions that any project's versions use."""

@@ -41,10 +41,26 @@ class ControlHead:
 
 
 @dataclass(frozen=True, eq=False)
+class FrameHead:
+    """The head of a control about regions: it scores frames, or the mean of those of a region.
+
+    `limits` `[L, 3]` are what accepted regions taught about each label's regions, in seconds: the shortest, the longest
+    and the gap within one; NaN where they taught nothing.
+    """
+
+    control: ControlHead
+    limits: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Head:
-    """A `ControlHead` for each predicted control of a label space, in its order."""
+    """A `ControlHead` for each predicted control of a label space, in its order; then those of its `on_frames`.
+
+    A head that was made before a label space had controls about regions, or that learns of clips only, has none.
+    """
 
     controls: tuple[ControlHead, ...]
+    frame_controls: tuple[FrameHead, ...] = ()
 
     @cached_property
     def name(self) -> str:
@@ -58,6 +74,10 @@ class Head:
             for index, part in enumerate(self.controls)
             for field in ("center", "weights", "bias")
         }
+        for index, on_frames in enumerate(self.frame_controls):
+            for field in ("center", "weights", "bias"):
+                arrays[f"frame_{field}{index}"] = np.ascontiguousarray(getattr(on_frames.control, field), "<f4")
+            arrays[f"frame_limits{index}"] = np.ascontiguousarray(on_frames.limits, "<f4")
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy allows for names of its own arguments
         return buffer.getvalue()
@@ -66,11 +86,19 @@ class Head:
     def from_bytes(cls, content: bytes) -> Self:
         """The head that `to_bytes` wrote."""
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+
+            def control_head(prefix: str, index: int) -> ControlHead:
+                return ControlHead(*(arrays[f"{prefix}{field}{index}"] for field in ("center", "weights", "bias")))
+
+            num_controls, num_on_frames = (
+                sum(name.startswith(first) for name in arrays.files) for first in ("center", "frame_center")
+            )
             return cls(
+                tuple(control_head("", index) for index in range(num_controls)),
                 tuple(
-                    ControlHead(arrays[f"center{index}"], arrays[f"weights{index}"], arrays[f"bias{index}"])
-                    for index in range(len(arrays.files) // 3)
-                )
+                    FrameHead(control_head("frame_", index), arrays[f"frame_limits{index}"])
+                    for index in range(num_on_frames)
+                ),
             )
 
 

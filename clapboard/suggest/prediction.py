@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from clapboard.labels.prompts import NEGATIVES
-from clapboard.suggest import scoring
+from clapboard.suggest import regions, scoring
+from clapboard.suggest.choosing import chosen_labels
 from clapboard.suggest.head import ZERO_SHOT, Head, scores_of_all
+from clapboard.suggest.regions import Frames, RegionResults, region_results
 from clapboard.suggest.scoring import Array
 
 if TYPE_CHECKING:
     from clapboard.labels.label_space import Control, LabelSpace
 
-DEFAULT_THRESHOLD = 0.5
 _WINDOWS_AT_ONCE = 20_000
 
 
@@ -50,12 +51,14 @@ def model_version(encoder: EncoderName, label_space: LabelSpace, head: str = ZER
 
 def space_id(label_space: LabelSpace) -> str:
     """8 hex digits over everything that turns logits into predictions: the label space and how it is scored."""
-    return hashlib.sha256(repr((scoring.RECIPE, NEGATIVES, label_space.fingerprint)).encode()).hexdigest()[:8]
+    recipe = (scoring.RECIPE, NEGATIVES, label_space.fingerprint, *([regions.RECIPE] if label_space.on_frames else []))
+    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]
 
 
 def prompt_groups(label_space: LabelSpace) -> list[tuple[str, ...]]:
-    """The prompts of each row of the class weights: those of every predicted label, in order, then the neutral ones."""
-    return [*(label.prompts for control in label_space.predicted for label in control.labels), NEGATIVES]
+    """The prompts of each row of the class weights: of every predicted label, of those on frames, then the neutral."""
+    controls = (*label_space.predicted, *label_space.on_frames)
+    return [*(label.prompts for control in controls for label in control.labels), NEGATIVES]
 
 
 def compute_class_weights(label_space: LabelSpace, embed_texts: Callable[[Sequence[str]], Array]) -> Array:
@@ -65,19 +68,27 @@ def compute_class_weights(label_space: LabelSpace, embed_texts: Callable[[Sequen
     return np.stack([scoring.mean_direction(np.stack([next(rows) for _ in group])) for group in groups])
 
 
-def predict(label_space: LabelSpace, embeddings: Array, head: Head, model_version: str) -> Prediction:
-    """The prediction for one recording, from its windows' embeddings `[W, D]`."""
-    return predict_many(label_space, [embeddings], head, model_version)[0]
+def predict(
+    label_space: LabelSpace, embeddings: Array, head: Head, model_version: str, frames: Frames | None = None
+) -> Prediction:
+    """The prediction for one recording, from its windows' embeddings `[W, D]`, and from its frames if it has any."""
+    return predict_many(label_space, [embeddings], head, model_version, [frames])[0]
 
 
 def predict_many(
-    label_space: LabelSpace, recordings: Sequence[Array], head: Head, model_version: str
+    label_space: LabelSpace,
+    recordings: Sequence[Array],
+    head: Head,
+    model_version: str,
+    frames: Sequence[Frames | None] = (),
 ) -> list[Prediction]:
     """The prediction for each recording, from its windows' embeddings `[W, D]`; it doesn't depend on the others.
 
-    Each control gives a result. The task's score is the lowest confidence, that of the result to look at.
+    Each whole-clip control gives a result; from `frames`, those about regions give one for each region. The task's
+    score is the lowest confidence, that of the result to look at.
     """
     predictions: list[Prediction] = []
+    of_regions = iter([region_results(label_space, head, each) if each is not None else {} for each in frames])
     for batch in _in_batches(recordings):
         results: list[dict[str, dict[str, Any]]] = [{} for _ in batch]  # of each recording, by control
         confidences = {}
@@ -86,18 +97,22 @@ def predict_many(
             confidences[control.name] = _confidence(control, scores)
             result = {"id": result_id(control.name, model_version), "from_name": control.name}
             result |= {"to_name": label_space.audio_name, "type": control.kind}
-            chosen_labels = _chosen_labels(control, scores)
-            for by_control, chosen, label_scores in zip(results, chosen_labels, scores, strict=True):
+            chosen_of_all = chosen_labels(control, scores)
+            for by_control, chosen, label_scores in zip(results, chosen_of_all, scores, strict=True):
                 if chosen:
                     labels = [control.labels[i].value for i in chosen]
                     score = min(1.0, max(0.0, float(label_scores[chosen[0]])))
                     by_control[control.name] = result | {"value": {control.kind: labels}, "score": score}
-        predictions += _visible_predictions(label_space, results, confidences)
+        marked = [next(of_regions, {}) for _ in batch]
+        predictions += _visible_predictions(label_space, results, confidences, marked)
     return predictions
 
 
 def _visible_predictions(
-    label_space: LabelSpace, results: Sequence[dict[str, dict[str, Any]]], confidences: Mapping[str, Array]
+    label_space: LabelSpace,
+    results: Sequence[dict[str, dict[str, Any]]],
+    confidences: Mapping[str, Array],
+    marked: Sequence[Mapping[str, RegionResults]],
 ) -> Iterator[Prediction]:
     """The predictions with these results by control, and these confidences `[N]`, without controls that are hidden.
 
@@ -110,9 +125,10 @@ def _visible_predictions(
             suggested = {name: result["value"][result["type"]] for name, result in by_control.items()}
             hidden = label_space.visibility.hidden(suggested)
         visible = [float(values[number]) for name, values in confidences.items() if name not in hidden]
-        yield Prediction(
-            [result for name, result in by_control.items() if name not in hidden], min(visible, default=0.0)
-        )
+        of_regions = [given for name, given in marked[number].items() if name not in hidden]
+        shown = [result for name, result in by_control.items() if name not in hidden]
+        shown += [result for given in of_regions for result in given.results]
+        yield Prediction(shown, min([*visible, *(given.confidence for given in of_regions)], default=0.0))
 
 
 def result_id(control: str, model_version: str) -> str:
@@ -135,23 +151,6 @@ def _in_batches(recordings: Sequence[Array]) -> Iterator[list[Array]]:
         num_windows += len(recording)
     if batch:
         yield batch
-
-
-def _chosen_labels(control: Control, scores: Array) -> list[list[int]]:
-    """The indices of the labels to suggest for each recording, best first, by scores `[N, L]`.
-
-    A threshold in the label config is followed strictly. Without one, something is always suggested: correcting a wrong
-    suggestion costs a click, and a blank would hide what the model thought.
-    """
-    orders = np.argsort(-scores, axis=1, kind="stable")
-    if not control.multiple:
-        orders = orders[:, :1]
-    ranked = np.take_along_axis(scores, orders, axis=1)
-    if control.threshold is not None:
-        num_chosen = (ranked >= control.threshold).sum(axis=1)
-    else:
-        num_chosen = np.maximum((ranked >= DEFAULT_THRESHOLD).sum(axis=1), 1)
-    return [order[:number] for order, number in zip(orders.tolist(), num_chosen.tolist(), strict=True)]
 
 
 def _confidence(control: Control, scores: Array) -> Array:
