@@ -107,4 +107,7 @@ class RolloutPlanner:
         serving = find_serving(self._store, self._settings.model, version.project, label_space)
         if serving.encoder.version == encoder.version:
             return serving
-        return Serving(encoder, version.head, version.space_id, version.model_version, channel=label_space.channel)
+        frames = bool(label_space.on_frames)
+        return Serving(
+            encoder, version.head, version.space_id, version.model_version, channel=label_space.channel, frames=frames
+        )

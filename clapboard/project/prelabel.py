@@ -141,6 +141,7 @@ def predict_request(project: int, task: KnownTask, served: Serving, *, push: boo
         space_id=served.space_id,
         head=served.head,
         channel=served.channel,
+        frames=served.frames,
     )
     encoder = served.encoder
     claimed_by = number_format(encoder.dtype) if is_tuned(encoder.model) else f"{encoder.version} {encoder.dtype}"

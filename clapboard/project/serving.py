@@ -27,6 +27,7 @@ class Serving:
     space_id: str
     model_version: str
     channel: str = ""  # of the audio; see `LabelSpace.channel`
+    frames: bool = False  # whether the label space has controls about regions, which need frames
 
 
 def serving(
@@ -46,7 +47,7 @@ def serving(
             if promoted.space_id == space_id:
                 head = promoted.head
     version = prediction.model_version(encoder, label_space, head)
-    return Serving(encoder, head, space_id, version, label_space.channel)
+    return Serving(encoder, head, space_id, version, label_space.channel, bool(label_space.on_frames))
 
 
 def find_serving(store: Store, model: str, project: int, label_space: LabelSpace) -> Serving:

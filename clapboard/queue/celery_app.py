@@ -58,6 +58,7 @@ class PredictPayload(BaseModel):
     space_id: str = Field(validation_alias=AliasChoices("space_id", "head_id"))
     head: str = ZERO_SHOT
     channel: str = ""
+    frames: bool = False  # whether the recording's frames are needed too
 
 
 class Waker(Protocol):
