@@ -32,17 +32,22 @@ Waveform = npt.NDArray[np.float32]
 AudioFile = Path | IO[bytes]
 """A recording: a file on disk, or an open or in-memory file, which is closed after it has been read."""
 
+_HALF_WINDOW_SAMPLES = WINDOW_SAMPLES // 2
 _ROUNDING_SAMPLES = SAMPLE_RATE // 20
 
 
 @dataclass(frozen=True)
 class Window:
-    """What the model sees of a recording: `waveform` `[480000]`, whose content lies at `start_s`–`end_s` seconds."""
+    """What the model sees of a recording: `waveform` `[480000]`, whose content lies at `start_s`–`end_s` seconds.
+
+    One that `is_between` is none of those that `windows` gives: it has the index of the window before it.
+    """
 
     index: int
     start_s: float
     end_s: float
     waveform: Waveform
+    is_between: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,40 @@ def windows(
         before = piece
     if before.size == 0:
         raise no_samples(name)
+
+
+def overlapping_windows(
+    path: Path,
+    *,
+    name: str = "",
+    span: Span | None = None,
+    channel: str = "",
+    longest_s: float = math.inf,
+    condition: Condition | None = None,
+) -> Iterator[Window]:
+    """The windows that `windows` gives and those halfway between them, in the order of time.
+
+    So there is one every 5 s, and a last one aligned to the end. Parameters and errors are those of `windows`.
+    """
+    name = name or path.name
+    latest: Waveform = np.zeros(0, np.float32)  # up to 10 s of samples
+    end = 0
+    is_started = False
+    pieces = piece_blocks(path, name=name, span=span, channel=channel, longest_s=longest_s, condition=condition)
+    for piece in regrouped(pieces, _HALF_WINDOW_SAMPLES):
+        if is_started:  # only now is it known that the window before is not the last
+            yield _overlapping_window(end, latest, is_last=False)
+        latest = np.concatenate([latest, piece])[-WINDOW_SAMPLES:]
+        end += piece.size
+        is_started = end >= WINDOW_SAMPLES
+    if end == 0:
+        raise no_samples(name)
+    yield _overlapping_window(end, latest, is_last=True)
+
+
+def num_overlapping_windows(num_samples: int) -> int:
+    """How many windows `overlapping_windows` gives for a recording of so many samples."""
+    return 1 + math.ceil(max(0, num_samples - WINDOW_SAMPLES) / _HALF_WINDOW_SAMPLES)
 
 
 def window_waveform(waveform: Waveform) -> Waveform:
@@ -197,6 +236,13 @@ def _name_of(source: AudioFile, name: str) -> str:
 def no_samples(name: str) -> AudioError:
     """The error for a recording without samples."""
     return AudioError(f"{name} holds no samples: replace it with a recording that has sound in it.")
+
+
+def _overlapping_window(end: int, waveform: Waveform, *, is_last: bool) -> Window:
+    start = end - waveform.size
+    is_between = start % WINDOW_SAMPLES > 0 and not is_last
+    index = math.ceil(start / WINDOW_SAMPLES) if is_last else start // WINDOW_SAMPLES
+    return Window(index, start / SAMPLE_RATE, end / SAMPLE_RATE, repeat_pad(waveform), is_between)
 
 
 def _window(index: int, start: int, waveform: Waveform) -> Window:

@@ -31,6 +31,7 @@ from clapboard.audio.four_mels import FourMels, batched, four_mels
 from clapboard.audio.log_mel import LogMel
 from clapboard.audio.pieces import Condition
 from clapboard.audio.windows import (
+    SAMPLE_RATE,
     WINDOW_SAMPLES,
     Span,
     Waveform,
@@ -54,7 +55,7 @@ from clapboard.model.frame_scores import FrameScores
 from clapboard.model.htsat.engines import AudioTower, Engine, HasThreads, load_int8_tower
 from clapboard.model.int8 import Calibration
 from clapboard.model.texts import TextEncoder
-from clapboard.model.towers import engine_reason, load_tower, probe_windows
+from clapboard.model.towers import FrameGrid, engine_reason, load_tower, probe_windows
 from clapboard.suggest.scoring import mean_direction
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ View = Window | FourMels
 _BATCH_SIZE_ON_CPU = 16
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowFrames:
+    """Embeddings of windows `[N, D]` and of their frames `[N, T, D]` in the order of time, float32, of norm 1."""
+
+    embeddings: Embeddings
+    frames: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,7 @@ class ClapEncoder:
         self._model = model.eval()
         self._log_mel = log_mel
         self._tower = tower
+        self._frame_grid = FrameGrid.of(model.audio_model.audio_encoder)
         self._turn = threading.Lock()
         self._texts = TextEncoder(self._model, tokenizer, self._turn)
         # Torch's threads would compete with those of a tower that has its own.
@@ -217,16 +227,34 @@ class ClapEncoder:
         """The factor from cosine to logit that the checkpoint has learnt."""
         return self.identity.logit_scale
 
+    @property
+    def num_frames(self) -> int:
+        """T, the number of frames of a window."""
+        return self._frame_grid.num_frames
+
+    @property
+    def frame_s(self) -> float:
+        """The length of a frame in seconds. PANN-14's frames end a little before their window, all others with it."""
+        return self._frame_grid.frame_samples / SAMPLE_RATE
+
     def embed_windows(self, waveforms: Waveform | Sequence[Waveform]) -> Embeddings:
         """Audio embeddings `[N, D]` of windows `[N, 480000]`, in batches that the device's memory can hold.
 
         When memory runs out, the batch is tried again in halves; later batches grow again. Raises `ModelError` if
         not even one window fits, and `ValueError` for windows of another shape.
         """
-        for waveform in waveforms:
-            if waveform.shape != (WINDOW_SAMPLES,):
-                raise ValueError(f"a window must be [{WINDOW_SAMPLES}], not {list(waveform.shape)}")
+        _check_windows(waveforms)
         return self._in_batches(self._forward_audio, waveforms)
+
+    def embed_windows_with_frames(self, waveforms: Waveform | Sequence[Waveform]) -> WindowFrames:
+        """The embeddings that `embed_windows` gives, and those of the windows' frames from the same pass.
+
+        A frame is what the tower's last layer has at that time, put through the projection of whole windows. Fused
+        checkpoints, too, get windows alone. Raises what `embed_windows` raises.
+        """
+        _check_windows(waveforms)
+        rows = self._in_batches(self._forward_frames, waveforms, (1 + self.num_frames, self.identity.dim))
+        return WindowFrames(np.ascontiguousarray(rows[:, 0]), rows[:, 1:])
 
     def views(
         self,
@@ -290,8 +318,16 @@ class ClapEncoder:
         rows = self._texts.embed(texts)
         return np.stack(rows) if rows else np.zeros((0, self.identity.dim), np.float32)
 
-    def _in_batches(self, forward: Callable[[Any], torch.Tensor], inputs: Waveform | Sequence[Any]) -> Embeddings:
-        """What `forward` gives for the inputs, a batch at a time; batches get smaller when memory runs out."""
+    def _in_batches(
+        self,
+        forward: Callable[[Any], torch.Tensor],
+        inputs: Waveform | Sequence[Any],
+        shape: tuple[int, ...] | None = None,
+    ) -> Embeddings:
+        """What `forward` gives for the inputs, a batch at a time; batches get smaller when memory runs out.
+
+        `shape` is that of what it gives for one input, by default `[D]`.
+        """
         parts = []
         done = 0
         while done < len(inputs):
@@ -305,7 +341,8 @@ class ClapEncoder:
                 continue
             self._batch.fitted(len(part))
             done += len(part)
-        return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, self.identity.dim), np.float32)
+        empty = np.zeros((0, *(shape or (self.identity.dim,))), np.float32)
+        return torch.cat(parts).cpu().numpy() if parts else empty
 
     def _whole(self, pieces: Iterable[Waveform], name: str) -> FourMels:
         with torch.inference_mode():
@@ -316,6 +353,14 @@ class ClapEncoder:
         with self._forward_pass():
             features = self._log_mel(self._on_device(waveforms))  # [B, 480000] → [B, 1001, 64]
             return _unit_rows(self._model.audio_projection(self._tower(features)))
+
+    def _forward_frames(self, waveforms: Waveform | Sequence[Waveform]) -> torch.Tensor:
+        """Windows → `[B, 1 + T, D]`, the embedding of each and of its frames, on the device."""
+        with self._forward_pass():
+            output = self._tower.with_frames(self._log_mel(self._on_device(waveforms)))
+            embeddings = _unit_rows(self._model.audio_projection(output.pooled))
+            frames = _unit_rows(self._model.audio_projection(output.frames))  # [B, T, C] → [B, T, D]
+            return torch.cat([embeddings[:, None], frames], dim=1)
 
     def _forward_mels(self, recordings: Sequence[FourMels]) -> torch.Tensor:
         with self._forward_pass():
@@ -360,6 +405,12 @@ class ClapEncoder:
         self._batch.shrink(size)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _check_windows(waveforms: Waveform | Sequence[Waveform]) -> None:
+    for waveform in waveforms:
+        if waveform.shape != (WINDOW_SAMPLES,):
+            raise ValueError(f"a window must be [{WINDOW_SAMPLES}], not {list(waveform.shape)}")
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

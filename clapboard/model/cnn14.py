@@ -51,6 +51,17 @@ class Cnn14(nn.Module):
             image = functional.dropout(image, self.block_dropout, self.training)
         return image
 
+    def frames(self, image: torch.Tensor) -> torch.Tensor:
+        """The last block's output `[B, C, T, F]` → `[B, T, C]`, each step with its two neighbours as `pooled` has all.
+
+        That is how PANNs' own «DecisionLevel» models tell when a sound is heard (Kong et al. 2020, section 2.5).
+        """
+        steps = image.mean(dim=3)  # [B, C, T]
+        highest = functional.max_pool1d(steps, 3, stride=1, padding=1)
+        mean = functional.avg_pool1d(steps, 3, stride=1, padding=1, count_include_pad=False)
+        dropped = functional.dropout((highest + mean).transpose(1, 2), self.dropout, self.training)
+        return functional.dropout(self.fc1(dropped).relu(), self.dropout, self.training)
+
     def pooled(self, image: torch.Tensor) -> torch.Tensor:
         """The last block's output `[B, C, T, F]` → `[B, C]`."""
         frames = image.mean(dim=3)

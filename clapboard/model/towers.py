@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 
+from clapboard.audio.log_mel import HOP_SAMPLES, NUM_FRAMES
 from clapboard.audio.windows import SAMPLE_RATE, WINDOW_SAMPLES
 from clapboard.errors import ModelError
 from clapboard.model.cnn14 import Cnn14
 from clapboard.model.htsat import engines
 from clapboard.model.htsat.engines import AudioTower, Engine
+from clapboard.model.htsat.image import IMAGE_SIDE
+from clapboard.model.htsat.order import num_frames
+from clapboard.model.tower_output import TowerOutput
 
 
 def load_tower(
@@ -32,6 +39,24 @@ def engine_reason(encoder: torch.nn.Module, engine: Engine, tower: AudioTower, d
     return "as PANN-14 is" if isinstance(encoder, Cnn14) else engines.engine_reason(engine, tower, device)
 
 
+@dataclass(frozen=True)
+class FrameGrid:
+    """The frames of a window: how many there are, and the length of each in samples."""
+
+    num_frames: int
+    frame_samples: int
+
+    @classmethod
+    def of(cls, encoder: Any) -> FrameGrid:
+        """That of a checkpoint's `audio_model.audio_encoder`."""
+        if isinstance(encoder, Cnn14):
+            # Each halving leaves out what is over, so the last frame ends a little before the window does.
+            halvings = encoder.num_blocks - 1
+            return cls(NUM_FRAMES >> halvings, HOP_SAMPLES << halvings)
+        frames = num_frames(IMAGE_SIDE // encoder.config.patch_size, encoder.config.depths)
+        return cls(frames, WINDOW_SAMPLES // frames)
+
+
 def probe_windows() -> torch.Tensor:
     """Three windows `[3, 480000]` that differ as much as can be: noise, a rising tone that dies away, and silence."""
     rng, time_s = np.random.default_rng(0), np.arange(WINDOW_SAMPLES) / SAMPLE_RATE
@@ -51,6 +76,11 @@ class Cnn14Tower:
 
     def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> torch.Tensor:
         """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32. There is no fusion: `is_longer` is ignored."""
+        return self.with_frames(features, is_longer).pooled
+
+    def with_frames(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> TowerOutput:
+        """The same with frames `[B, T, C]`."""
         with torch.autocast(features.device.type, self._dtype, enabled=self._dtype != torch.float32):
-            pooled: torch.Tensor = self._encoder(features)
-        return pooled.float()
+            image = self._encoder.run_blocks(self._encoder.image(features))
+            pooled, frames = self._encoder.pooled(image), self._encoder.frames(image)
+        return TowerOutput(pooled.float(), frames.float())

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from clapboard.errors import ModelError
 from clapboard.model.htsat.tower import Htsat
+from clapboard.model.tower_output import TowerOutput
 
 Engine = Literal["auto", "openvino", "torch", "reference"]
 """`torch` is our own forward pass, `reference` that of transformers."""
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class AudioTower(Protocol):
-    """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32. `engine` computes it.
+    """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32, and frames `[B, T, C]`. `engine` computes it.
 
     Fused checkpoints also take four mels `[B, 4, 1001, 64]`, whose local ones count where `is_longer` `[B]` is true.
     """
@@ -40,7 +41,10 @@ class AudioTower(Protocol):
     engine: str
 
     def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None, /) -> torch.Tensor:
-        """Each row depends on its own features alone."""
+        """The pooled vectors. Each row depends on its own features alone."""
+
+    def with_frames(self, features: torch.Tensor, is_longer: torch.Tensor | None = None, /) -> TowerOutput:
+        """The same pooled vectors, and the frames of the same pass."""
 
 
 @runtime_checkable
@@ -103,13 +107,17 @@ class ReferenceTower:
 
     def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> torch.Tensor:
         """Log-mel `[B, 1001, 64]`, or four mels `[B, 4, 1001, 64]` → pooled `[B, C]` float32."""
+        return self.with_frames(features, is_longer).pooled
+
+    def with_frames(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> TowerOutput:
+        """The same with transformers' `last_hidden_state` `[B, C, F, T]`, averaged over frequency, as frames."""
         num_channels = 4 if self._reference.config.enable_fusion else 1
         channels = features if features.ndim == 4 else features[:, None].expand(-1, num_channels, -1, -1)
         if is_longer is None:
             is_longer = torch.zeros(len(features), dtype=torch.bool, device=features.device)
         with torch.autocast(features.device.type, self._dtype, enabled=self._dtype != torch.float32):
-            pooled: torch.Tensor = self._reference(channels, is_longer=is_longer[:, None]).pooler_output
-        return pooled.float()
+            output = self._reference(channels, is_longer=is_longer[:, None])
+        return TowerOutput(output.pooler_output.float(), output.last_hidden_state.float().mean(dim=2).transpose(1, 2))
 
 
 def _by_speed(device: torch.device) -> list[Engine]:
@@ -138,7 +146,7 @@ def _checked_tower(
     try:
         tower = _new_tower(engine, reference, dtype, model_file)
         with torch.inference_mode():
-            vectors = tower(*inputs)
+            output = tower.with_frames(*inputs)
     except _ENGINE_ERRORS as error:
         number_format = str(dtype).removeprefix("torch.")
         raise ModelError(
@@ -146,8 +154,9 @@ def _checked_tower(
             "set CLAPBOARD_ENGINE to auto."
         ) from error
     with torch.inference_mode():
-        expected = ReferenceTower(reference, torch.float32)(*inputs)
-    _require_agreement(engine, dtype, vectors, expected)
+        expected = ReferenceTower(reference, torch.float32).with_frames(*inputs)
+    _require_agreement(engine, dtype, output.pooled, expected.pooled)
+    _require_agreement(engine, dtype, output.frames, expected.frames, "frames")
     return tower
 
 
@@ -171,16 +180,18 @@ def _probe_inputs(reference: Any, probe: torch.Tensor) -> tuple[torch.Tensor, to
     return four, torch.arange(len(probe), device=probe.device) % 2 == 0
 
 
-def _require_agreement(engine: Engine, dtype: torch.dtype, vectors: torch.Tensor, expected: torch.Tensor) -> None:
+def _require_agreement(
+    engine: Engine, dtype: torch.dtype, vectors: torch.Tensor, expected: torch.Tensor, noun: str = "vectors"
+) -> None:
     if dtype == torch.float32:
         distance = ((vectors - expected).norm(dim=-1) / expected.norm(dim=-1)).max().item()
         agrees, figure = distance <= MAX_DISTANCE, f"{distance:.1e} of their length"
     else:
-        cosine = functional.cosine_similarity(vectors, expected).min().item()
+        cosine = functional.cosine_similarity(vectors, expected, dim=-1).min().item()
         least = MIN_INT8_COSINE if dtype == torch.int8 else MIN_COSINE
         agrees, figure = cosine >= least, f"a cosine of {cosine:.5f}"
     if not agrees:
         remedy = "set CLAPBOARD_ENGINE to auto or reference"
         if dtype == torch.int8:
             remedy = "run `clapboard calibrate` on more recordings, or set CLAPBOARD_DTYPE to auto"
-        raise ModelError(f"Engine {engine} gives other vectors than the reference for this model ({figure}): {remedy}.")
+        raise ModelError(f"Engine {engine} gives other {noun} than the reference for this model ({figure}): {remedy}.")

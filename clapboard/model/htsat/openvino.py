@@ -20,12 +20,13 @@ from torch.jit._trace import TracerWarning
 
 from clapboard.audio.log_mel import NUM_FRAMES, NUM_MELS
 from clapboard.model.htsat.tower import Htsat
+from clapboard.model.tower_output import TowerOutput
 
 _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.int8: "f32"}  # of what isn't quantised
 
 
 class OpenVinoTower:
-    """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32, with the parameters as they are now.
+    """Log-mel `[B, 1001, 64]` → pooled `[B, C]` float32, and frames, with the parameters as they are now.
 
     Of fused checkpoints only what follows the first stage's tokens is compiled, so they also take four mels.
     """
@@ -54,15 +55,18 @@ class OpenVinoTower:
         self._queue.set_callback(_keep)
         self._turn = threading.Lock()
 
-    @torch.no_grad()
     def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> torch.Tensor:
-        pooled: list[torch.Tensor | None] = [None] * len(features)
+        return self.with_frames(features, is_longer).pooled
+
+    @torch.no_grad()
+    def with_frames(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> TowerOutput:
+        outputs: list[TowerOutput | None] = [None] * len(features)
         with self._turn:
             for index, window in enumerate(torch.split(features, 1)):
                 mark = None if is_longer is None else is_longer[index : index + 1]
-                self._queue.start_async({0: self._input(window, mark).numpy()}, (pooled, index))
+                self._queue.start_async({0: self._input(window, mark).numpy()}, (outputs, index))
             self._queue.wait_all()
-        return torch.cat([vector for vector in pooled if vector is not None])
+        return TowerOutput.joined([output for output in outputs if output is not None])
 
     @torch.no_grad()
     def _input(self, window: torch.Tensor, is_longer: torch.Tensor | None) -> torch.Tensor:
@@ -72,7 +76,7 @@ class OpenVinoTower:
 
 @torch.no_grad()
 def save_float32_model(reference: torch.nn.Module, file: Path) -> None:
-    """Write OpenVINO's model of an unfused tower, patches → pooled, with all constants folded.
+    """Write OpenVINO's model of an unfused tower, patches → pooled and frames, with all constants folded.
 
     So every weight is a constant by itself, which a quantiser can see.
     """
@@ -84,9 +88,11 @@ def save_float32_model(reference: torch.nn.Module, file: Path) -> None:
     openvino.save_model(model, file, compress_to_fp16=False)
 
 
-def _keep(request: openvino.InferRequest, place: tuple[list[torch.Tensor | None], int]) -> None:
-    pooled, index = place
-    pooled[index] = torch.from_numpy(np.array(request.get_output_tensor(0).data))  # [1, C], copied
+def _keep(request: openvino.InferRequest, place: tuple[list[TowerOutput | None], int]) -> None:
+    outputs, index = place
+    # Copied: [1, C] and [1, T, C].
+    pooled, frames = (torch.from_numpy(np.array(request.get_output_tensor(number).data)) for number in range(2))
+    outputs[index] = TowerOutput(pooled, frames)
 
 
 class _FromPatches(torch.nn.Module):
@@ -97,15 +103,19 @@ class _FromPatches(torch.nn.Module):
         self.reference = reference  # registers its parameters as this module's
         self._tower = tower
 
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        return self._tower.pooled(self._tower.run_stages(self._tower.embed_patches(patches)))
+    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._outputs(self._tower.embed_patches(patches))
+
+    def _outputs(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        output = self._tower.pooled_with_frames(self._tower.run_stages(tokens))
+        return output.pooled, output.frames
 
 
 class _FromTokens(_FromPatches):
     """Everything after the fusion."""
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self._tower.pooled(self._tower.run_stages(tokens))
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._outputs(tokens)
 
 
 def _converted(module: _FromPatches, example: torch.Tensor) -> openvino.Model:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+_STRIPS = 4  # that the image is made of, see `image`
 _MASKED = -100.0  # as in the reference: after softmax, e⁻¹⁰⁰ is 0
 
 
@@ -97,6 +98,24 @@ def stage_orders(side: int, group_side: int, depths: Sequence[int], device: torc
         orders.append(StageOrder(blocks, merging))
         side //= 2
     return orders
+
+
+def num_frames(side: int, depths: Sequence[int]) -> int:
+    """How many steps of time the last stage tells apart, T, if the first one's grid is `side` × `side`."""
+    return _STRIPS * (side >> (len(depths) - 1))
+
+
+def frame_order(side: int, group_side: int, depths: Sequence[int], device: torch.device) -> Rearrangement:
+    """What brings the last stage's tokens into the order of time: `[T, F]`, the F tokens of each step together.
+
+    The grid holds the strips of the image below one another, so that time goes on from the right of one to the left of
+    the next.
+    """
+    last_side = side >> (len(depths) - 1)
+    is_shifted = depths[-1] % 2 == 0 and last_side > group_side
+    places = _places(last_side, group_side, shift=group_side // 2 if is_shifted else 0)
+    grid = torch.arange(last_side * last_side).view(_STRIPS, -1, last_side)  # [strip, frequency, across]
+    return _rearrangement(places, grid.transpose(1, 2).flatten(0, 1), device)
 
 
 def _rearrangement(places: torch.Tensor, new_places: torch.Tensor, device: torch.device) -> Rearrangement:

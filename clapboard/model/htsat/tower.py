@@ -27,7 +27,8 @@ from clapboard.audio.log_mel import NUM_MELS
 from clapboard.errors import ModelError
 from clapboard.model.htsat.image import IMAGE_SIDE, Stretch, images_of, patches_of
 from clapboard.model.htsat.layers import LayerNorm, Stage, Stem, Tokens
-from clapboard.model.htsat.order import stage_orders
+from clapboard.model.htsat.order import frame_order, stage_orders
+from clapboard.model.tower_output import TowerOutput
 
 _WINDOWS_AT_ONCE = 2  # on a CPU
 _FIXED_CONFIG = {"num_mel_bins": NUM_MELS, "spec_size": IMAGE_SIDE, "hidden_act": "gelu"}
@@ -48,7 +49,9 @@ class Htsat:
         self._reference = reference
         config, device = reference.config, next(reference.parameters()).device
         self._stretch = Stretch.on(device)
-        self._orders = stage_orders(IMAGE_SIDE // config.patch_size, config.window_size, config.depths, device)
+        grid = IMAGE_SIDE // config.patch_size, config.window_size, config.depths
+        self._orders = stage_orders(*grid, device)
+        self._by_time = frame_order(*grid, device)
         self._kept: tuple[Stem, Sequence[Stage], LayerNorm] | None = None
 
     @property
@@ -66,12 +69,18 @@ class Htsat:
 
     def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> torch.Tensor:
         """Log-mel `[B, 1001, 64]`, or four mels as in `tokens` → pooled `[B, C]` float32."""
+        return self.with_frames(features, is_longer).pooled
+
+    def with_frames(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> TowerOutput:
+        """The same with the frames that are pooled."""
         num_windows = _WINDOWS_AT_ONCE if self._kept and features.device.type == "cpu" else len(features)
         parts = torch.split(features, num_windows)
         marks = [None] * len(parts) if is_longer is None else torch.split(is_longer, num_windows)
-        return torch.cat(
-            [self.pooled(self.run_stages(self.tokens(part, mark))) for part, mark in zip(parts, marks, strict=True)]
-        )
+        outputs = [
+            self.pooled_with_frames(self.run_stages(self.tokens(part, mark)))
+            for part, mark in zip(parts, marks, strict=True)
+        ]
+        return TowerOutput.joined(outputs)
 
     def tokens(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> Tokens:
         """Log-mel `[B, 1001, 64]` → the first stage's tokens `[G, B, S, C]`.
@@ -132,6 +141,16 @@ class Htsat:
     def pooled(self, tokens: Tokens) -> torch.Tensor:
         """The last stage's tokens, normalised, and their mean: `[B, C]` float32."""
         return self._norm()(tokens).float().mean(dim=(0, 2))
+
+    def pooled_with_frames(self, tokens: Tokens) -> TowerOutput:
+        """The same as `pooled`, and the last stage's normalised tokens in the order of time, averaged over frequency.
+
+        Frames are `[B, T, C]` float32; all their T steps have the same number of tokens, so their mean is the pooled
+        vector.
+        """
+        normalised = self._norm()(tokens).float()
+        frames = self._by_time(normalised).mean(dim=2)  # [G, B, S, C] → [T, B, F, C] → [T, B, C]
+        return TowerOutput(normalised.mean(dim=(0, 2)), frames.transpose(0, 1))
 
     def _patches(self, normalised: torch.Tensor) -> torch.Tensor:
         stem = self._stem()

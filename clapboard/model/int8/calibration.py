@@ -24,7 +24,7 @@ import torch
 
 from clapboard.errors import ModelError
 
-RECIPE = 1
+RECIPE = 2
 """Raised by one when what is made of the same audio changes; calibrations of another recipe have to be made anew."""
 
 _REMEDY = "run `clapboard calibrate`, or set CLAPBOARD_DTYPE to auto."

@@ -91,6 +91,33 @@ def test_an_embedding_depends_neither_on_batch_nor_order_nor_process(checkpoint:
         assert_same(encoder.embed_windows(unlike_windows()[order]), expected[order])
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_frames_are_unit_rows_that_depend_on_their_window_alone(checkpoint: Path, batch_size: int) -> None:
+    encoder = load(checkpoint, batch_size=batch_size)
+    assert (encoder.num_frames, encoder.frame_s) == (32, 0.3125)
+    found = encoder.embed_windows_with_frames(unlike_windows())
+    assert found.frames.dtype == np.float32
+    assert found.frames.shape == (8, 32, 32)
+    np.testing.assert_allclose(np.linalg.norm(found.frames, axis=-1), 1, atol=1e-6)
+    assert_same(found.embeddings, encoder.embed_windows(unlike_windows()))
+    order = np.random.default_rng(batch_size).permutation(8)
+    shuffled = load(checkpoint, batch_size=8).embed_windows_with_frames(unlike_windows()[order]).frames
+    assert_same(shuffled.reshape(-1, 32), found.frames[order].reshape(-1, 32))
+    none = encoder.embed_windows_with_frames(unlike_windows()[:0])
+    assert (none.embeddings.shape, none.frames.shape) == ((0, 32), (0, 32, 32))
+
+
+def test_frames_are_transformers_last_hidden_state_through_its_projection(tiny_clap: Path) -> None:
+    encoder = load(tiny_clap)
+    model = ClapModel.from_pretrained(tiny_clap).eval()
+    with torch.inference_mode():
+        features = encoder.log_mel(torch.from_numpy(unlike_windows()))[:, None]
+        steps = model.audio_model(features).last_hidden_state.mean(dim=2).transpose(1, 2)  # [B, C, F, T] → [B, T, C]
+        expected = torch.nn.functional.normalize(model.audio_projection(steps), dim=-1)
+    found = encoder.embed_windows_with_frames(unlike_windows()).frames
+    assert_same(found.reshape(-1, 32), expected.numpy().reshape(-1, 32), relative=1e-5)
+
+
 def test_the_same_batch_gives_the_same_bits(checkpoint: Path) -> None:
     first, again = (load(checkpoint).embed_windows(unlike_windows()) for _ in range(2))
     np.testing.assert_array_equal(first, again)

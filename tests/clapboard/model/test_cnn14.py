@@ -45,6 +45,18 @@ def test_it_computes_what_laion_clap_does(pann: ModuleType) -> None:
         torch.testing.assert_close(ours(log_mel), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_frames_are_what_laion_clap_calls_fine_grained(pann: ModuleType) -> None:
+    theirs, ours = small_pann(pann, WIDTHS), Cnn14(WIDTHS).eval()
+    ours.load_state_dict(theirs.state_dict(), strict=False)
+    waveform = torch.randn(2, 480_000, generator=torch.Generator().manual_seed(2)) / 10
+    with torch.no_grad():
+        log_mel = theirs.logmel_extractor(theirs.spectrogram_extractor(waveform))[:, 0]  # [2, 1001, 64]
+        repeated = theirs({"waveform": waveform})["fine_grained_embedding"]  # [2, 31 · 32, C]
+        frames = ours.frames(ours.run_blocks(ours.image(log_mel)))
+    assert frames.shape == (2, 31, 32)
+    torch.testing.assert_close(frames[:, 1:-1], repeated[:, ::32][:, 1:-1], atol=1e-5, rtol=1e-5)
+
+
 def test_the_mode_decides_about_batch_norm_and_dropout() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)

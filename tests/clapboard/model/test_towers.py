@@ -56,6 +56,16 @@ def test_every_pair_embeds_windows_and_texts_alone_or_in_company(folder: Path) -
         assert np.linalg.norm(alone.embed_texts([TEXTS[index]])[0] - read[index]) < 1e-6
 
 
+def test_every_pair_gives_frames_of_norm_1_whatever_the_batch(folder: Path) -> None:
+    encoder = load(folder)
+    found = encoder.embed_windows_with_frames(unlike_windows())
+    assert (encoder.num_frames, encoder.frame_s) in {(32, 0.3125), (31, 0.32)}
+    assert found.frames.shape == (5, encoder.num_frames, encoder.identity.dim)
+    np.testing.assert_allclose(np.linalg.norm(found.frames, axis=-1), 1, atol=1e-6)
+    alone = load(folder, batch_size=1).embed_windows_with_frames(unlike_windows()[[4]])
+    assert np.linalg.norm(alone.frames[0] - found.frames[4], axis=-1).max() < 1e-6
+
+
 def test_every_pair_gives_what_its_model_says(folder: Path) -> None:
     encoder = load(folder)
     waveforms = torch.from_numpy(unlike_windows())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,21 +42,27 @@ LEAST_COSINES = {"tiny_clap": 0.9998, "tiny_fused_clap": 0.9998, "real_size_clap
         pytest.param("real_size_clap", marks=pytest.mark.real_size),
     ],
 )
-def reference(request: pytest.FixtureRequest) -> tuple[torch.nn.Module, torch.Tensor, float]:
-    """A checkpoint's tower, its vectors of `features()`, and the least cosine to them in bfloat16."""
+def reference(request: pytest.FixtureRequest) -> tuple[torch.nn.Module, Any, float]:
+    """A checkpoint's tower, transformers' output for `features()`, and the least cosine to it in bfloat16."""
     tower = tower_of(Path(request.getfixturevalue(request.param)))
+    channels = features()[:, None].expand(-1, 4 if tower.config.enable_fusion else 1, -1, -1)  # type: ignore[union-attr]
     with torch.inference_mode():
-        return tower, ReferenceTower(tower, torch.float32)(features()), LEAST_COSINES[request.param]
+        output = tower(channels, is_longer=torch.zeros(len(channels), 1, dtype=torch.bool))
+    return tower, output, LEAST_COSINES[request.param]
 
 
 @pytest.mark.parametrize("engine", ["openvino", "torch", "reference"])
-def test_engines_agree(engine: Engine, reference: tuple[torch.nn.Module, torch.Tensor, float]) -> None:
+def test_engines_agree(engine: Engine, reference: tuple[torch.nn.Module, Any, float]) -> None:
     tower, expected, least_cosine = reference
+    frames = expected.last_hidden_state.mean(dim=2).transpose(1, 2)  # [B, C, F, T] → [B, T, C]
     with torch.inference_mode():
-        assert distance(load_tower(tower, torch.float32, features(1), engine)(features()), expected) <= 2e-6
-        half = load_tower(tower, torch.bfloat16, features(1), engine)(features())
-    assert half.dtype == torch.float32
-    assert functional.cosine_similarity(half, expected).min() >= least_cosine
+        whole = load_tower(tower, torch.float32, features(1), engine).with_frames(features())
+        half = load_tower(tower, torch.bfloat16, features(1), engine).with_frames(features())
+    assert distance(whole.pooled, expected.pooler_output) <= 2e-6
+    assert distance(whole.frames, frames) <= 1e-5
+    assert half.pooled.dtype == half.frames.dtype == torch.float32
+    assert functional.cosine_similarity(half.pooled, expected.pooler_output).min() >= least_cosine
+    assert functional.cosine_similarity(half.frames, frames, dim=-1).min() >= least_cosine - 1e-4
 
 
 @pytest.mark.parametrize("engine", ["openvino", "torch", "reference"])
@@ -80,9 +87,10 @@ def test_the_fastest_installed_engine_is_used(tiny_clap: Path) -> None:
 class Astray(torch.nn.Module):
     """A reference that disagrees with its own weights."""
 
-    def __init__(self, reference: torch.nn.Module) -> None:
+    def __init__(self, reference: torch.nn.Module, field: str) -> None:
         super().__init__()
         self.reference = reference
+        self.field = field
 
     def __getattr__(self, name: str) -> object:
         try:
@@ -91,18 +99,19 @@ class Astray(torch.nn.Module):
             return getattr(self.reference, name)
 
     def forward(self, *args: object, **options: object) -> object:
-        output = self.reference(*args, **options)
-        output.pooler_output = output.pooler_output.roll(1, dims=-1)
+        output: Any = self.reference(*args, **options)
+        output[self.field] = output[self.field].roll(1, dims=-1)
         return output
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("field", "noun"), [("pooler_output", "vectors"), ("last_hidden_state", "frames")])
 def test_an_engine_that_disagrees_with_the_reference_is_skipped(
-    tiny_clap: Path, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+    tiny_clap: Path, field: str, noun: str, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
 ) -> None:
-    astray = Astray(tower_of(tiny_clap))
+    astray = Astray(tower_of(tiny_clap), field)
     for engine in ("openvino", "torch"):
-        with pytest.raises(ModelError, match=f"Engine {engine} gives other vectors than the reference"):
+        with pytest.raises(ModelError, match=f"Engine {engine} gives other {noun} than the reference"):
             load_tower(astray, dtype, features(1), engine)
     with caplog.at_level(logging.WARNING):
         assert isinstance(load_tower(astray, dtype, features(1)), ReferenceTower)
@@ -123,16 +132,18 @@ def test_a_tower_of_another_shape_is_computed_by_the_reference(tiny_clap: Path) 
 
 def test_windows_of_an_openvino_tower_dont_depend_on_their_batch(tiny_clap: Path) -> None:
     tower = OpenVinoTower(tower_of(tiny_clap), torch.float32, num_threads=2)
-    together = tower(features(5))
-    for window, expected in zip(features(5), together, strict=True):
-        assert torch.equal(tower(window[None])[0], expected)
+    together = tower.with_frames(features(5))
+    for index, window in enumerate(features(5)):
+        alone = tower.with_frames(window[None])
+        assert torch.equal(alone.pooled[0], together.pooled[index])
+        assert torch.equal(alone.frames[0], together.frames[index])
 
 
 def refuse(*_: object, **__: object) -> torch.Tensor:
     raise RuntimeError("Supported primitive descriptors list is empty")
 
 
-@pytest.mark.parametrize("step", ["__init__", "__call__"])
+@pytest.mark.parametrize("step", ["__init__", "with_frames"])
 def test_an_engine_that_fails_is_skipped_for_the_next_slower_one(
     tiny_clap: Path, step: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,5 +156,5 @@ def test_an_engine_that_fails_is_skipped_for_the_next_slower_one(
         assert isinstance(load_tower(reference, torch.bfloat16, features(1)), Htsat)
     (record,) = caplog.records
     assert record.getMessage().startswith("a slower engine is used: Engine openvino can't compute this model")
-    monkeypatch.setattr(Htsat, "__call__", refuse)
+    monkeypatch.setattr(Htsat, "with_frames", refuse)
     assert isinstance(load_tower(reference, torch.bfloat16, features(1)), ReferenceTower)
