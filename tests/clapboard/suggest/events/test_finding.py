@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from clapboard.audio.levels import LEVEL_S
 from clapboard.suggest.events.event import Event, EventRules, LabelRules
-from clapboard.suggest.events.finding import find_events
+from clapboard.suggest.events.finding import Method, find_events
 from clapboard.suggest.scoring import Array
 
 
@@ -19,13 +20,20 @@ def scores(*labels: list[float]) -> Array:
     return np.array(labels, np.float32).T
 
 
-def events(probabilities: Array, *rules: LabelRules, gate: Array | None = None, most: int = 200) -> list[Event]:
-    return find_events(probabilities, 1.0, float(len(probabilities)), EventRules(rules, most), gate)
+def events(
+    probabilities: Array,
+    *rules: LabelRules,
+    gate: Array | None = None,
+    most: int = 200,
+    method: Method = "hysteresis",
+) -> list[Event]:
+    return find_events(probabilities, 1.0, float(len(probabilities)), EventRules(rules, most), gate, method=method)
 
 
-def test_where_nothing_is_heard_nothing_is_suggested() -> None:
-    assert events(scores([0.1, 0.3, 0.49, 0.2]), LabelRules()) == []
-    assert events(np.zeros((0, 1), np.float32), LabelRules()) == []
+@pytest.mark.parametrize("method", ["decoding", "hysteresis"])
+def test_where_nothing_is_heard_nothing_is_suggested(method: Method) -> None:
+    assert events(scores([0.1, 0.2, 0.24, 0.2]), LabelRules(), method=method) == []
+    assert events(np.zeros((0, 1), np.float32), LabelRules(), method=method) == []
 
 
 def test_two_labels_at_once_are_two_events_in_order_of_their_start() -> None:
@@ -76,12 +84,27 @@ _rules = st.builds(
     st.tuples(_rules, _rules),
     st.integers(0, 20),
     st.floats(0.01, 1),
+    st.sampled_from(["decoding", "hysteresis"]),
+    st.booleans(),
 )
 def test_events_lie_in_the_recording_and_never_overlap_within_a_label(
-    probabilities: Array, rules: tuple[LabelRules, LabelRules], most: int, last: float
+    probabilities: Array,
+    rules: tuple[LabelRules, LabelRules],
+    most: int,
+    last: float,
+    method: Method,
+    with_levels: bool,
 ) -> None:
     duration_s = max(0.0, (len(probabilities) - 1 + last) * 0.625)
-    found = find_events(probabilities, 0.625, duration_s, EventRules(rules, most))
+    levels = np.random.default_rng(most).normal(-40, 6, (int(duration_s / LEVEL_S), 16)).astype(np.float32)
+    found = find_events(
+        probabilities,
+        0.625,
+        duration_s,
+        EventRules(rules, most),
+        levels=levels if with_levels else None,
+        method=method,
+    )
     assert len(found) <= most
     for label, rule in enumerate(rules):
         own = [event for event in found if event.label == label]

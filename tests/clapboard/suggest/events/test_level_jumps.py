@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from clapboard.audio.levels import LEVEL_S, NUM_BANDS, levels
-from clapboard.suggest.events.edges import LevelEdges
 from clapboard.suggest.events.event import EventRules
 from clapboard.suggest.events.finding import find_events
+from clapboard.suggest.events.level_jumps import LevelJumps
 from clapboard.suggest.scoring import Array
 
 
@@ -21,19 +21,19 @@ def sound(*spans: tuple[float, float], duration_s: float = 20.0, db: float = 15.
 
 
 def test_edges_move_to_where_the_sound_begins_and_ends() -> None:
-    edges = LevelEdges(sound((5.25, 8.1)), LEVEL_S)
-    assert edges.moved(4.9, 8.8) == pytest.approx((5.25, 8.1), abs=LEVEL_S)
-    assert edges.moved(5.9, 7.5) == pytest.approx((5.25, 8.1), abs=LEVEL_S)
+    edges = LevelJumps(sound((5.25, 8.1)), LEVEL_S)
+    assert edges.moved(4.9, 8.5) == pytest.approx((5.25, 8.1), abs=LEVEL_S)
+    assert edges.moved(5.7, 7.6) == pytest.approx((5.25, 8.1), abs=LEVEL_S)
 
 
 def test_edges_stay_where_the_level_tells_nothing() -> None:
-    assert LevelEdges(sound(), LEVEL_S).moved(4.9, 8.8) == (4.9, 8.8)
-    assert LevelEdges(sound((15.0, 16.0)), LEVEL_S).moved(4.9, 8.8) == (4.9, 8.8)
-    assert LevelEdges(sound(duration_s=0.0), LEVEL_S).moved(0.0, 0.3) == (0.0, 0.3)
+    assert LevelJumps(sound(), LEVEL_S).moved(4.9, 8.8) == (4.9, 8.8)
+    assert LevelJumps(sound((15.0, 16.0)), LEVEL_S).moved(4.9, 8.8) == (4.9, 8.8)
+    assert LevelJumps(sound(duration_s=0.0), LEVEL_S).moved(0.0, 0.3) == (0.0, 0.3)
 
 
 def test_an_edge_moves_to_its_own_jump_rather_than_to_a_farther_one() -> None:
-    edges = LevelEdges(sound((3.0, 5.0), (6.0, 8.0)), LEVEL_S)
+    edges = LevelJumps(sound((3.0, 5.0), (6.0, 8.0)), LEVEL_S)
     assert edges.moved(5.8, 8.2) == pytest.approx((6.0, 8.0), abs=LEVEL_S)
 
 

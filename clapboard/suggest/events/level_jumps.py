@@ -1,7 +1,7 @@
-"""Edges of events, moved to the nearest jump in the signal's own level.
+"""Where a recording becomes louder or quieter: the moments at which a sound is likely to begin or end.
 
 A frame lasts half a second, and what CLAP says about it leaks into its neighbours. When a sound begins and ends is
-plain in the level of the bands that it fills. Nearer jumps count more, so that an edge doesn't move to another sound's.
+plain in the level of the bands that it fills.
 """
 
 from __future__ import annotations
@@ -12,23 +12,38 @@ import numpy.typing as npt
 from clapboard.suggest.scoring import Array
 
 _SIDE_S = 0.4  # compared before and after a jump
-_REACH_S = 1.2
-_NEAR_S = 0.6  # at this distance a jump counts e^(-1/2) as much as at the edge itself
+_REACH_S = 0.6
+_NEAR_S = 0.3  # at this distance a jump counts e^(-1/2) as much as at the edge itself
 _MIN_JUMP_DB = 2.0
 _MIN_EVENT_S = 0.1
+_NEAR_SHARE = 0.5  # of a jump's size, at moments near it
 
-Jumps = npt.NDArray[np.float32]
+Jumps = npt.NDArray[np.float64]
 
 
-class LevelEdges:
-    """Where a recording becomes louder or quieter, by its levels `[T, B]` in dB, a row for each `level_s` seconds."""
+class LevelJumps:
+    """The jumps in a recording's levels `[T, B]` in dB, a row for each `level_s` seconds."""
 
     def __init__(self, levels: Array, level_s: float) -> None:
         self._level_s = level_s
-        self._rises, self._falls = _jumps(levels, max(1, round(_SIDE_S / level_s)))
+        side = max(1, round(_SIDE_S / level_s))
+        rises, falls = _jumps(levels, side)
+        self._rises, self._falls = _peaks(rises, side // 2), _peaks(falls, side // 2)
+        self._near_rises = np.maximum(_NEAR_SHARE * rises, self._rises)
+        self._near_falls = np.maximum(_NEAR_SHARE * falls, self._falls)
+
+    @property
+    def moments_s(self) -> npt.NDArray[np.float64]:
+        """The moments of the greatest rises and falls, in order."""
+        return np.flatnonzero((self._rises > 0) | (self._falls > 0)).astype(np.float64) * self._level_s
+
+    def at(self, moments_s: npt.NDArray[np.float64]) -> tuple[Jumps, Jumps]:
+        """How many dB the level rises, and falls, at each of the moments; less where it does more so nearby."""
+        places = np.clip(np.rint(moments_s / self._level_s).astype(int), 0, len(self._rises) - 1)
+        return self._near_rises[places], self._near_falls[places]
 
     def moved(self, start_s: float, end_s: float) -> tuple[float, float]:
-        """The event's start at the rise near it that counts most, and its end at such a fall."""
+        """The event, its start at the rise near it that counts most, nearer ones more, and its end at such a fall."""
         moved_start_s, moved_end_s = self._nearest(self._rises, start_s), self._nearest(self._falls, end_s)
         if moved_end_s - moved_start_s < _MIN_EVENT_S:
             return start_s, end_s
@@ -42,7 +57,13 @@ class LevelEdges:
         places = np.arange(first, last)
         nearness = np.exp(-0.5 * ((places * self._level_s - edge_s) / _NEAR_S) ** 2)
         best = int((jumps[first:last] * nearness).argmax())
-        return float(places[best] * self._level_s) if jumps[first + best] >= _MIN_JUMP_DB else edge_s
+        return float(places[best] * self._level_s) if jumps[first + best] > 0 else edge_s
+
+
+def _peaks(jumps: Jumps, reach: int) -> Jumps:
+    """The jumps that are the greatest among their neighbours up to `reach` places away, and 0 elsewhere."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(jumps, reach), 2 * reach + 1)
+    return np.where((jumps >= _MIN_JUMP_DB) & (around.argmax(axis=1) == reach), jumps, 0.0)
 
 
 def _jumps(levels: Array, side: int) -> tuple[Jumps, Jumps]:
@@ -57,4 +78,4 @@ def _jumps(levels: Array, side: int) -> tuple[Jumps, Jumps]:
     jumps[[0, -1]] = 0.0  # the recording's own ends
     half = -(-num_bands // 2)
     rises, falls = (np.sort(np.maximum(sign * jumps, 0), axis=1)[:, -half:].mean(axis=1) for sign in (1, -1))
-    return rises.astype(np.float32), falls.astype(np.float32)
+    return rises, falls
