@@ -7,20 +7,29 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clapboard.errors import EventTableError
+from clapboard.event_tables.aoef import read_aoef
 from clapboard.event_tables.audacity import is_audacity, read_audacity, write_audacity
 from clapboard.event_tables.csv_table import is_csv, read_csv, write_csv
 from clapboard.event_tables.event_row import EventRow, OnRefused, Place, RowRefused, checked, shown
+from clapboard.event_tables.hugging_face import read_hugging_face
 from clapboard.event_tables.raven import is_raven, read_raven, write_raven
 from clapboard.event_tables.recordings import recording_of_table, safe_name
 from clapboard.event_tables.text_files import lines
 
 
 class Format(enum.StrEnum):
-    """What a table is written in."""
+    """What a table of text is written in."""
 
     RAVEN = "raven"
     AUDACITY = "audacity"
     CSV = "csv"
+
+
+class DataSetFormat(enum.StrEnum):
+    """What events of many recordings are written in, together with what is known of the recordings."""
+
+    AOEF = "aoef"
+    HF = "hf"
 
 
 _ENDINGS = {Format.RAVEN: ".selections.txt", Format.AUDACITY: ".labels.txt", Format.CSV: ".events.csv"}
@@ -28,19 +37,23 @@ _ENDINGS = {Format.RAVEN: ".selections.txt", Format.AUDACITY: ".labels.txt", For
 
 def read_events(
     path: Path,
-    file_format: Format | None = None,
+    file_format: Format | DataSetFormat | None = None,
     *,
     recording: str = "",
     label_column: str = "",
     on_refused: OnRefused | None = None,
 ) -> Iterator[EventRow]:
-    """The events of a table, row by row; without a format, of the one that the file shows.
+    """The events of a table or data set, row by row; without a format, in the one that the file shows.
 
     Where a table names no recording, its events are of `recording`, or else of the one that the file is named after.
     Raises `EventTableError` for a file that can't be read, and `RowRefused` for a row that can't be used, unless
     `on_refused` takes it.
     """
     file_format = file_format or format_of(path)
+    if file_format is DataSetFormat.HF:
+        return read_hugging_face(path, on_refused=on_refused)
+    if file_format is DataSetFormat.AOEF:
+        return read_aoef(path, label_column=label_column, on_refused=on_refused)
     if file_format is Format.CSV:
         return read_csv(path, recording=recording, label_column=label_column, on_refused=on_refused)
     named = recording or recording_of_table(path.name)
@@ -64,8 +77,12 @@ def write_events(
     return write_raven(path, of_one) if file_format is Format.RAVEN else write_audacity(path, of_one)
 
 
-def format_of(path: Path) -> Format:
-    """The format of a file, by its first line. Raises `EventTableError` if it has none of them."""
+def format_of(path: Path) -> Format | DataSetFormat:
+    """The format of a file, by its first line, or of a folder. Raises `EventTableError` if it has none of them."""
+    if path.is_dir():
+        return DataSetFormat.HF
+    if path.suffix.lower() == ".json":  # its first line may be the whole of it
+        return DataSetFormat.AOEF
     text = next((text for _, text in lines(path)), "")
     if is_raven(text):
         return Format.RAVEN

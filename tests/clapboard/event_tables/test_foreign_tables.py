@@ -166,7 +166,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EventTableError, match=r"gone\.csv can't be read \(No such file or directory\): check the path"):
         list(read_events(tmp_path / "gone.csv"))
     with pytest.raises(EventTableError, match=r"can't be read \(Is a directory\)"):
-        list(read_events(tmp_path))
+        list(read_events(tmp_path, Format.CSV))
 
 
 def test_a_formula_is_written_as_text_and_read_back(tmp_path: Path) -> None:
