@@ -95,6 +95,14 @@ def format_of(path: Path) -> Format | DataSetFormat:
     )
 
 
+def format_named(name: str) -> Format | DataSetFormat:
+    """The format that people call so. Raises `EventTableError` if there is none."""
+    formats = {str(one): one for one in (*Format, *DataSetFormat)}
+    if name not in formats:
+        raise EventTableError(f"There is no format “{shown(name)}”: choose one of {', '.join(formats)}.")
+    return formats[name]
+
+
 def table_name(recording: str, file_format: Format) -> str:
     """What the table of one recording is called, such as «a.wav.selections.txt»: never a path to somewhere else."""
     return safe_name(recording) + _ENDINGS[file_format]

@@ -29,7 +29,7 @@ def recording_of_table(file_name: str) -> str:
 
 def base_name(recording: str) -> str:
     """The last part of a recording's path or URI, with either kind of slash."""
-    return _parts(recording)[-1]
+    return path_parts(recording)[-1]
 
 
 class RecordingNames:
@@ -53,13 +53,13 @@ class RecordingNames:
         """
         if recording in self._names:
             return recording
-        parts = _parts(recording)
+        parts = path_parts(recording)
         candidates = self._by_base.get(parts[-1], [])
         if not candidates:
             stem = parts[-1] if not _AUDIO_ENDING.search(parts[-1]) else ""
             candidates = self._by_stem.get(stem, []) if stem else []
         if len(candidates) > 1:
-            alike = [_common_end(_parts(name), parts) for name in candidates]
+            alike = [_common_end(path_parts(name), parts) for name in candidates]
             best = [name for name, common in zip(candidates, alike, strict=True) if common == max(alike)]
             if len(best) > 1:
                 raise EventTableError(
@@ -96,7 +96,7 @@ class SafeNames:
         return f"{stem}-{digest}{dot}{ending}" if dot and stem else f"{name}-{digest}"
 
 
-def _parts(recording: str) -> list[str]:
+def path_parts(recording: str) -> list[str]:
     """The parts of a path or URI, without a query, decoded; never empty."""
     text = recording
     if re.match(r"[a-z][a-z0-9+.-]*://", recording, re.IGNORECASE):

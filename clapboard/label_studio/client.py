@@ -113,6 +113,11 @@ class LabelStudioClient(PredictionCalls, AnnotationCalls, TabCalls):
                 else:
                     on_unreadable(unreadable_task(content))
 
+    def add_task_data(self, task: Task, more: Mapping[str, Any]) -> None:
+        """Add values to the task's data."""
+        with self._asking(f"task {task.id}"):
+            self._request("PATCH", f"api/tasks/{task.id}/", json={"data": task.data | dict(more)})
+
     def last_task(self, project_id: int) -> int:
         """The id of the project's newest task; 0 if it has none."""
         query = json.dumps({"ordering": ["-tasks:id"]})
