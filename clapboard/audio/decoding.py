@@ -56,6 +56,8 @@ def decode(file: IO[bytes], bound: Bound, condition: Condition) -> Iterator[Piec
         try:
             for piece in bound.check(_pieces(part, file, bound, decoded_s, condition), decoded_s):
                 decoded_s += piece.duration_s
+                if not condition.sample_rate:
+                    condition.sample_rate, condition.num_channels = piece.rate, piece.samples.shape[1]
                 yield piece
         except AudioTooLong:
             raise

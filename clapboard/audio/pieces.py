@@ -44,6 +44,8 @@ class Condition:
     lost_s: float = 0.0  # about how much of it couldn't be decoded
     missing_s: float = 0.0  # at its end: promised by its header, but not there
     cancelled_s: float = 0.0  # for how long one channel was used, because all of them cancelled each other
+    sample_rate: int = 0  # in Hz, as it begins; 0 until some of it was decoded
+    num_channels: int = 0  # likewise
 
     @property
     def damage(self) -> str:

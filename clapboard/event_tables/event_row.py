@@ -54,14 +54,15 @@ class RowRefused(EventTableError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row stands: the file's name, and the line from 1."""
+    """Where a row stands: the file's name, and the line from 1; 0 if it isn't in a file."""
 
     file: str
     line: int
 
     def refused(self, reason: str) -> RowRefused:
         """The error that the row of this place is refused with; `reason` says what is wrong, and the remedy."""
-        return RowRefused(f"{shown(self.file)}, line {self.line}: {reason}")
+        line = f", line {self.line}" if self.line else ""
+        return RowRefused(f"{shown(self.file)}{line}: {reason}")
 
 
 OnRefused = Callable[[RowRefused], object]

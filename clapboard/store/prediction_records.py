@@ -81,6 +81,18 @@ class PredictionRecords:
                     suggestions.setdefault(row.task, []).append(suggestion)
         return suggestions
 
+    def results(self, project: int, tasks: Sequence[int], model_version: str) -> dict[int, list[dict[str, Any]]]:
+        """By task, the results of its prediction by this version, whether Label Studio has it yet or not."""
+        of_version = (predictions.c.project == project) & (predictions.c.model_version == model_version)
+        results: dict[int, list[dict[str, Any]]] = {}
+        with self._db.read() as connection:
+            for chunk in in_chunks(tasks):
+                query = select(predictions.c.task, predictions.c.result).where(
+                    of_version, predictions.c.task.in_(chunk)
+                )
+                results |= {row.task: row.result for row in connection.execute(query)}
+        return results
+
     def delivered_tasks(self, project: int, model_version: str) -> set[int]:
         """The project's tasks of whose predictions by this version Label Studio has one."""
         of_version = (predictions.c.project == project) & (predictions.c.model_version == model_version)

@@ -217,6 +217,7 @@ def _read(outcome: Any, name: str, condition: Condition) -> None:
             condition.lost_s += float(outcome["lost_s"])
             condition.missing_s += float(outcome["missing_s"])
             condition.cancelled_s += float(outcome["cancelled_s"])
+            condition.sample_rate, condition.num_channels = int(outcome["sample_rate"]), int(outcome["num_channels"])
             return
         sentence = storable_text(str(outcome.get("error", "")))[:_MAX_SENTENCE_CHARS]
     except (AttributeError, KeyError, TypeError, ValueError):
