@@ -115,7 +115,7 @@ class EventExport:
         licence = _text(task.data.get(self._options.licence_key))
         source = _text(task.data.get(self._options.source_key))
         kept = []
-        for row in rows:
+        for row in sorted(rows, key=lambda row: (row.whole, row.start_s)):
             try:
                 named = replace(row, recording=name, licence=licence, source=source)
                 kept.append(self._placed(checked(named, Place(f"task {task.id}", 0)), duration_s))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from clapboard.event_tables.event_row import EventRow
+from clapboard.event_tables.formats import Format, read_events, write_events
 from clapboard.feedback.entries import Outcome
 from clapboard.label_studio.client import LabelStudioClient
+from clapboard.store.predictions import StoredPrediction
 from demo.label_studio_server import LabelStudioServer
 from tests.support.processes import Installation
 
@@ -87,4 +91,95 @@ def test_what_is_imported_is_there_once_and_an_answer_without_a_suggestion(
     code, changed = imported()
     assert (code, changed["num_annotations"], changed["num_present"]) == (1, 0, 0)
     assert "was imported before, with other events: delete it in Label Studio" in changed["skipped"][0]
+    label_studio_client.delete_project(project)
+
+
+def test_what_annotators_agree_on_comes_out_in_every_format_and_goes_in_again(
+    house: Installation, label_studio_client: LabelStudioClient, label_studio_api: httpx.Client, tmp_path: Path
+) -> None:
+    audio = tmp_path / "my yard.wav"
+    soundfile.write(audio, np.zeros((16_000, 2), np.float32), 8000)
+
+    def project_with(table: Path) -> int:
+        project = label_studio_client.create_project("Tables", CONFIG).id
+        label_studio_client.import_tasks(project, [{"sound": "s3://bucket/a.wav?X-Amz-Signature=secret", "who": "A"}])
+        done = house.run("import", str(table), "-p", str(project), "--upload", str(tmp_path), "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert house.run("sync", "--project", str(project)).returncode == 0
+        return project
+
+    def exported(project: int, name: str, *options: str, code: int = 0) -> Any:
+        where = ("--out", str(tmp_path / name), "--project", str(project), "--json")
+        done = house.run("export", *where, *options)
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    given = [
+        EventRow("a.wav", 0.25, 1.5, "dog bark", licence="CC0", source="=field", channel=1),
+        EventRow("a.wav", 2.0, 3.0, "rain", licence="CC0", source="=field", channel=0),
+        EventRow("a.wav", 0.0, 0.0, "yard", licence="CC0", source="=field", whole=True),
+        EventRow("my yard.wav", 0.1, 0.2, "rain", licence="CC-BY", channel=0),
+    ]
+    write_events(tmp_path / "given.csv", given, Format.CSV)
+    project = project_with(tmp_path / "given.csv")
+    for task in label_studio_client.tasks(project):
+        if "who" in task.data:
+            label_studio_client.add_task_data(task, {"licence": "CC0", "source": "=field"})
+
+    told = exported(project, "out.csv", "--annotators", "none")
+    assert (told["num_rows"], told["num_recordings"], told["num_skipped"]) == (4, 2, 0)
+    expected = [replace(row, recording=row.recording.replace(" ", "_")) for row in given]
+    assert list(read_events(tmp_path / "out.csv")) == expected
+    assert "secret" not in (tmp_path / "out.csv").read_text()
+
+    exported(project, "raven", "--format", "raven", "--clips-as-events", code=1)  # how long a.wav is isn't known
+    tables = {path.name: list(read_events(path)) for path in (tmp_path / "raven").iterdir()}
+    assert {name: len(rows) for name, rows in tables.items()} == {
+        "a.wav.selections.txt": 2,
+        "my_yard.wav.selections.txt": 1,
+    }
+    assert tables["a.wav.selections.txt"][0].annotator.isdigit()
+
+    told = exported(project, "out.json", "--format", "aoef", code=1)  # there is no such bucket
+    assert [sentence.partition(":")[0] for sentence in told["skipped"]] == ["a.wav"]
+    recording = json.loads((tmp_path / "out.json").read_text())["data"]["recordings"][0]
+    assert (recording["duration"], recording["channels"], recording["samplerate"]) == (2.0, 2, 8000)
+
+    exported(project, "hf", "--format", "hf", "--split", "train=0.5,test=0.5", "--group", "annotator", code=1)
+    (copied,) = (tmp_path / "hf").rglob("*.wav")
+    assert copied.read_bytes() == audio.read_bytes()
+    assert [row.label for row in read_events(tmp_path / "hf")] == ["rain"]
+
+    (tmp_path / "my_yard.wav").write_bytes(audio.read_bytes())
+    second = project_with(tmp_path / "out.csv")
+    exported(second, "again.csv", "--annotators", "none")
+    events = [row for row in read_events(tmp_path / "again.csv") if row.recording == "my_yard.wav"]
+    assert events == expected[3:]
+
+    for number in (project, second):
+        label_studio_client.delete_project(number)
+
+
+def test_suggestions_come_out_with_their_scores(
+    house: Installation, label_studio_client: LabelStudioClient, tmp_path: Path
+) -> None:
+    project = label_studio_client.create_project("Suggestions", CONFIG).id
+    tasks = label_studio_client.import_tasks(project, [{"sound": f"/{name}/a.wav"} for name in ("x", "y")])
+    region = {"start": 1.0, "end": 2.5, "channel": 0, "labels": ["rain"]}
+    result = [
+        {"id": "r", "from_name": "event", "to_name": "audio", "type": "labels", "value": region, "score": 0.5},
+        {"id": "c", "from_name": "place", "to_name": "audio", "type": "choices", "score": 0.75}
+        | {"value": {"choices": ["yard"]}},
+    ]
+    house.store.predictions.put_all([StoredPrediction(project, tasks[0], "v1", "key", 0.5, result)], push=False)
+    out = tmp_path / "out.csv"
+    done = house.run("export", "-p", str(project), "--what", "suggestions", "--out", str(out))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "has no suggestions of a version that is shown; there are v1." in done.stderr
+    done = house.run("export", "-p", str(project), "--what", "suggestions", "--version", "v1", "--out", str(out))
+    assert done.stdout.strip().endswith(f"are in {out} (1 file); 1 task had none; 0 skipped.")
+    assert list(read_events(out)) == [
+        EventRow("x/a.wav", 1.0, 2.5, "rain", 0.5, version="v1", channel=0),
+        EventRow("x/a.wav", 0.0, 0.0, "yard", 0.75, version="v1", whole=True),
+    ]
     label_studio_client.delete_project(project)
