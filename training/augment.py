@@ -25,11 +25,17 @@ class Augment(torch.nn.Module):
         self.mask_mels = FrequencyMasking(_MASKED_MELS, iid_masks=True)
         self.mask_frames = TimeMasking(_MASKED_FRAMES, iid_masks=True)
 
+    def equalised(self, features: torch.Tensor) -> torch.Tensor:
+        """The features with the equaliser alone."""
+        knots = (torch.rand(len(features), 1, _EQ_KNOTS, device=features.device) * 2 - 1) * _EQ_DB
+        curve = torch.nn.functional.interpolate(
+            knots, features.shape[-1], mode="linear", align_corners=True
+        )  # [B, 1, 64]
+        return features + (curve if features.ndim == 3 else curve[:, None])
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         num_frames, num_mels = features.shape[-2:]
-        knots = (torch.rand(len(features), 1, _EQ_KNOTS, device=features.device) * 2 - 1) * _EQ_DB
-        curve = torch.nn.functional.interpolate(knots, num_mels, mode="linear", align_corners=True)  # [B, 1, 64]
-        features = features + (curve if features.ndim == 3 else curve[:, None])
+        features = self.equalised(features)
         if not self._masks:
             return features
         mean_db = features.mean()  # kept as a tensor, so as not to wait for the GPU

@@ -16,6 +16,9 @@ from clapboard.model.clap import ClapEncoder
 from clapboard.model.frame_scores import FRAME_SCORES_FILE
 
 MANIFEST, CONFIG = "manifest.json", "finetune.json"
+FRAME_SCORER = "frame_scorer"
+"""Of a model in training, the part that becomes the published checkpoint's frame scores, if it learns frames."""
+
 _NOT_COPIED = frozenset({"config.json", "model.safetensors.index.json", MANIFEST, CONFIG})
 
 
@@ -71,8 +74,10 @@ def publish(
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     copy = type(model)(model.config)
-    copy.load_state_dict(model.state_dict())
+    copy.load_state_dict({name: value for name, value in model.state_dict().items() if not _is_for_frames(name)})
     save_model(copy.to(dtype), building)
+    if scorer := getattr(model, FRAME_SCORER, None):
+        scorer.frame_scores().write(building)
     tokenizer.save_pretrained(building)
     for name in FEATURE_FILES:
         if base and (base / name).is_file():
@@ -85,6 +90,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     file = folder / MANIFEST
     content: dict[str, Any] | None = json.loads(file.read_text("utf-8")) if file.is_file() else None
     return content
+
+
+def _is_for_frames(weight: str) -> bool:
+    return weight.startswith(f"{FRAME_SCORER}.")
 
 
 def _put_in_place(building: Path, folder: Path) -> None:

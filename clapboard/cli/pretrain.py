@@ -57,6 +57,12 @@ def pretrain(
         str | None, typer.Option(help="Let this text model write captions of tags: a hub id or folder.")
     ] = None,
     augment: Annotated[bool, typer.Option(help="Augment with a random equaliser and SpecAugment.")] = True,
+    mixtures: Annotated[
+        int, typer.Option(help="Mixtures of sounds at known times per step, to learn frames from; 0: none.", min=0)
+    ] = 0,
+    frame_weight: Annotated[
+        float, typer.Option(help="Weight of the frame loss; the contrastive loss has 1.", min=0)
+    ] = 1.0,
     threads: Annotated[int, typer.Option(help="Threads per process that decode ahead.", min=1)] = 2,
     evaluate_every: Annotated[int, typer.Option(help="Epochs between checkpoints.", min=1)] = 1,
     save_every: Annotated[int, typer.Option(help="Steps between saved states.", min=1)] = 500,
@@ -110,6 +116,8 @@ def pretrain(
         dtype=settings.dtype,
         engine=settings.engine,
         threads=threads,
+        mixtures=mixtures,
+        frame_weight=frame_weight,
     )
     try:
         folder = run(plan, processes)

@@ -13,13 +13,15 @@ from clapboard.labels.captions import Captioner, raw
 from training.corpus.stream import PairStream, Sample
 from training.pretraining.batch import Batch, respelt
 from training.pretraining.loss import Meaning
+from training.pretraining.mixtures import Sound, mixtures_of
 from training.pretraining.processes import ALONE, Processes
 
 
 class PairBatches:
     """Batches that use each sound of a data set once an epoch, except those that don't fill a last batch.
 
-    Longer sounds are cropped at random to `max_s`: one window, or more for models that fuse four mels.
+    Longer sounds are cropped at random to `max_s`: one window, or more for models that fuse four mels. With `mixtures`,
+    so many of them, over all processes, are made of each batch's sounds, at known times.
     """
 
     def __init__(
@@ -32,18 +34,21 @@ class PairBatches:
         max_s: float = WINDOW_S,
         threads: int = 1,
         processes: Processes = ALONE,
+        mixtures: int = 0,
     ) -> None:
         """Raises `TrainingError` if the data set can't be used, or a batch can't be filled or divided."""
-        if batch_size % processes.count:
-            raise TrainingError(
-                f"A batch of {batch_size} can't be divided among {processes.count} processes: choose a multiple of "
-                f"{processes.count}."
-            )
+        for noun, number in (("A batch of {}", batch_size), ("{} mixtures a step", mixtures)):
+            if number % processes.count:
+                raise TrainingError(
+                    f"{noun.format(number)} can't be divided among {processes.count} processes: choose a multiple of "
+                    f"{processes.count}."
+                )
         self._stream = PairStream(folder, seed=seed, rank=processes.rank, world_size=processes.count, threads=threads)
         self._captioner = captioner
         self._samples_per_process = batch_size // processes.count
         self._seed = seed
         self._max_samples = round(max_s * SAMPLE_RATE)
+        self._mixtures = mixtures // processes.count
         self._rank = processes.rank
         self.num_batches = self._stream.num_samples // batch_size
         if not self.num_batches:
@@ -62,11 +67,13 @@ class PairBatches:
     def _batch(self, samples: list[Sample], rng: np.random.Generator) -> Batch:
         captions = [self._caption(sample, rng) for sample in samples]
         meanings = [meaning(sample, caption) for sample, caption in zip(samples, captions, strict=True)]
+        sounds = [crop(sample.waveform, self._max_samples, rng) for sample in samples]
         return Batch(
-            sounds=[crop(sample.waveform, self._max_samples, rng) for sample in samples],
+            sounds=sounds,
             meanings=meanings,
             captions=[respelt(caption, rng) for caption in captions],
             caption_meanings=meanings,
+            mixtures=mixtures_of([*map(Sound, sounds, meanings)], self._mixtures, rng),
         )
 
     def _caption(self, sample: Sample, rng: np.random.Generator) -> str:

@@ -187,10 +187,7 @@ def one_after_the_other(first: Waveform, second: Waveform) -> tuple[Waveform, fl
 
 def excerpt(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     """A random excerpt of 1 to 10 s, `[t]`: at a random speed, rolled, cut where it is loud, repeated if short."""
-    if rng.random() < 0.5:
-        speed = rng.uniform(0.85, 1.2)
-        positions = np.arange(0, waveform.size - 1, speed)
-        waveform = np.interp(positions, np.arange(waveform.size), waveform).astype(np.float32)
+    waveform = respeeded(waveform, rng)
     if rng.random() < 0.35:  # as in service: the recording from its start
         return waveform[:WINDOW_SAMPLES]
     num_samples = int(rng.uniform(_MIN_EXCERPT_S, 10.0) * SAMPLE_RATE)
@@ -201,6 +198,14 @@ def excerpt(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     energies = [float(np.square(waveform[start : start + num_samples : 16]).sum()) for start in starts]
     start = starts[int(np.argmax(energies))]
     return waveform[start : start + num_samples]
+
+
+def respeeded(waveform: Waveform, rng: np.random.Generator) -> Waveform:
+    """The waveform `[t]`, half the time at a random speed."""
+    if rng.random() >= 0.5:
+        return waveform
+    positions = np.arange(0, waveform.size - 1, rng.uniform(0.85, 1.2))
+    return np.interp(positions, np.arange(waveform.size), waveform).astype(np.float32)
 
 
 def mix(first: Waveform, second: Waveform, balance: float) -> Waveform:

@@ -82,14 +82,14 @@ def make(recipe: Recipe, real: Sequence[Recording], validation: Sequence[Recordi
         batches,
         schedule,
         out,
-        identity=f"{recipe!r} {_fingerprint(real)}",
+        identity=f"{recipe!r} {digest_of(real)}",
         publish=lambda averaged: publish(averaged, tokenizer, folder, dtype=torch.float16),
         evaluate=evaluate,
     )
     return folder
 
 
-def _fingerprint(recordings: Sequence[Recording]) -> str:
+def digest_of(recordings: Sequence[Recording]) -> str:
     """Hex digits over the recordings' kinds and samples."""
     digest = hashlib.sha256()
     for recording in recordings:

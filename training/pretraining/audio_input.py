@@ -11,10 +11,11 @@ import torch
 
 from clapboard.audio.four_mels import batched, four_mels
 from clapboard.audio.log_mel import LogMel
-from clapboard.audio.windows import Waveform, repeat_pad
+from clapboard.audio.windows import SAMPLE_RATE, Waveform, repeat_pad
 from clapboard.model.cnn14 import Cnn14
 from clapboard.model.htsat import Htsat
-from clapboard.model.towers import Cnn14Tower
+from clapboard.model.tower_output import TowerOutput
+from clapboard.model.towers import Cnn14Tower, FrameGrid
 from training.augment import Augment
 
 
@@ -24,6 +25,13 @@ class Prepared:
 
     features: torch.Tensor
     is_longer: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def take(self, part: slice) -> Prepared:
+        """These clips alone."""
+        return Prepared(self.features[part], None if self.is_longer is None else self.is_longer[part])
 
     def split(self, size: int) -> list[Prepared]:
         """Portions of `size` clips; the last one may be smaller."""
@@ -50,22 +58,37 @@ class AudioInput:
         self._log_mel = log_mel.float()  # training needs no float64
         self._augment = augment
         self._device = model.device
+        grid = FrameGrid.of(encoder)
+        self.num_frames, self.frame_s = grid.num_frames, grid.frame_samples / SAMPLE_RATE
 
-    def prepare(self, sounds: Sequence[Waveform]) -> Prepared:
-        """The features of waveforms `[T]`, which are at most 10 s long unless the model fuses four mels."""
+    def prepare(self, sounds: Sequence[Waveform], windows: Sequence[Waveform] = ()) -> Prepared:
+        """The features of waveforms `[T]`, at most 10 s long unless the model fuses four mels, and of windows.
+
+        In `windows`, no frames are masked: what is heard in them has to be found.
+        """
         with torch.no_grad():
-            features, is_longer = self._features(sounds)
+            features, is_longer = self._features([*sounds, *windows])
             if self._augment:
-                features = self._augment(features)
+                parts = [self._augment(features[: len(sounds)])]
+                if windows:
+                    parts.append(self._augment.equalised(features[len(sounds) :]))
+                features = torch.cat(parts)
         return Prepared(self._htsat.normalised(features) if self._htsat else features, is_longer)
 
     def pooled(self, prepared: Prepared, *, shared: bool = False) -> torch.Tensor:
         """Pooled `[B, C]` float32 of any portion of the prepared batch; `shared`: other processes call this too."""
+        return self._output(prepared, shared).pooled
+
+    def frames(self, prepared: Prepared, *, shared: bool = False) -> torch.Tensor:
+        """The frames `[B, T, C]` of the same portion, in the order of time."""
+        return self._output(prepared, shared).frames
+
+    def _output(self, prepared: Prepared, shared: bool) -> TowerOutput:
         if self._cnn14:
-            return self._cnn14(prepared.features)
+            return self._cnn14.with_frames(prepared.features)
         assert self._htsat
         tokens = self._htsat.tokens_of_normalised(prepared.features, prepared.is_longer, always_fuse=shared)
-        return self._htsat.pooled(self._htsat.run_stages(tokens))
+        return self._htsat.pooled_with_frames(self._htsat.run_stages(tokens))
 
     def _features(self, sounds: Sequence[Waveform]) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.is_fused:

@@ -8,6 +8,7 @@ import numpy as np
 
 from clapboard.audio.windows import Waveform
 from training.pretraining.loss import Meaning
+from training.pretraining.mixtures import Mixture
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Batch:
     caption_meanings: list[Meaning]
     shared_captions: list[str] = field(default_factory=list)  # also of kinds that aren't in the batch, and neutral ones
     shared_meanings: list[Meaning] = field(default_factory=list)
+    mixtures: list[Mixture] = field(default_factory=list)  # for the frame loss; equally many in all processes
 
 
 def respelt(text: str, rng: np.random.Generator) -> str:

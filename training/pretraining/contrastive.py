@@ -1,4 +1,7 @@
-"""The task of pretraining: computes a batch's contrastive loss and the gradient of each parameter.
+"""The task of pretraining: computes a batch's loss and the gradient of each parameter.
+
+The loss is the contrastive one; that of the frames of mixtures, for a model that learns frames (`learn_frames`); and
+the distance of sounds' embeddings from those of a teacher, if there is one.
 
 A batch that doesn't fit into memory is computed in portions (GradCache, Gao et al. 2021, arXiv 2101.06983): first all
 embeddings, without a graph; then the loss's gradient with respect to them; then each portion again, with its part of
@@ -12,14 +15,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import normalize
 
 from clapboard.model.checkpoints import max_tokens
+from clapboard.model.frame_scores import FrameScores
 from training.pretraining.audio_input import AudioInput, Prepared, on_device
 from training.pretraining.batch import Batch
+from training.pretraining.frames import FrameScorer, frame_loss, frame_targets
 from training.pretraining.loss import affinity, contrastive_loss
 from training.pretraining.processes import ALONE, Processes
 
@@ -27,6 +32,22 @@ MAX_SCALE = 100.0
 """The largest factor from cosine to logit: with an unbounded temperature, training becomes unstable (as in CLIP)."""
 
 Tokens = dict[str, torch.Tensor]
+
+
+def learn_frames(model: Any, start: FrameScores | None = None) -> None:
+    """Lets a model learn frames from the mixtures in batches; `start` is what it has learnt about them before.
+
+    What is learnt for them becomes part of the model in training, as `frame_scorer`.
+    """
+    model.frame_scorer = FrameScorer(model.config.projection_dim, start).to(model.device)
+
+
+class Teacher(NamedTuple):
+    """A model whose embeddings shall be kept, as its own input and projection, and how much that weighs."""
+
+    audio: AudioInput
+    projection: torch.nn.Module
+    weight: float
 
 
 class Contrastive:
@@ -41,14 +62,21 @@ class Contrastive:
         dtype: torch.dtype = torch.float32,
         portion: int = 0,
         processes: Processes = ALONE,
+        frame_weight: float = 1.0,
+        teacher: Teacher | None = None,
     ) -> None:
-        """At most `portion` clips go through the model at once; 0: the whole batch."""
+        """At most `portion` clips go through the model at once; 0: the whole batch.
+
+        `frame_weight` is the frame loss's weight beside the contrastive one's 1.
+        """
         self.model = model.train()
         self.tokenizer = tokenizer
         self._audio = audio
         self._dtype = dtype
         self._portion = portion
         self._processes = processes
+        self._frame_weight = frame_weight
+        self._teacher = teacher
         self._processes.share_statistics(model)
 
     def gradients(self, batch: Batch, seed: int) -> float:
@@ -59,16 +87,17 @@ class Contrastive:
         seed = seed * self._processes.count + self._processes.rank
         torch.manual_seed(seed)
         self.model.zero_grad()
-        sounds = self._audio.prepare(batch.sounds)
+        prepared = self._audio.prepare(batch.sounds, [mixture.waveform for mixture in batch.mixtures])
         tokens = self._tokens([*batch.captions, *batch.shared_captions])
-        if 0 < self._portion < max(len(batch.sounds), len(tokens["input_ids"])):
-            loss = self._by_portions(sounds, tokens, batch, seed)
+        if 0 < self._portion < max(len(prepared), len(tokens["input_ids"])):
+            loss = self._by_portions(prepared, tokens, batch, seed)
         else:
-            audio, text = self._embed_audio(sounds), self._embed_text(tokens)
-            loss = self._loss(audio, text, batch)
+            sounds, mixtures = _parted(prepared, batch)
+            frames = self._embed_frames(mixtures) if batch.mixtures else None
+            loss = self._loss(self._embed_audio(sounds), self._embed_text(tokens), frames, batch, self._kept(sounds))
             loss.backward()  # type: ignore[no-untyped-call]
         self._processes.average_gradients(self.model.parameters())
-        return float(loss.item())
+        return float(self._processes.gather(loss.detach()[None]).mean().item())
 
     @property
     def scale(self) -> float:
@@ -81,39 +110,75 @@ class Contrastive:
             for scale in (self.model.logit_scale_a, self.model.logit_scale_t):
                 scale.clamp_(max=math.log(MAX_SCALE))
 
-    def _loss(self, audio: torch.Tensor, text: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The loss over the clips and captions of all processes; it is the same in each."""
+    def _loss(
+        self,
+        audio: torch.Tensor,
+        text: torch.Tensor,
+        frames: torch.Tensor | None,
+        batch: Batch,
+        kept: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The loss over the clips and captions of all processes; its mean over them is that of the whole batch.
+
+        The frame loss is that of this process's mixtures, and the teacher's that of its clips.
+        """
         gather, gather_items = self._processes.gather, self._processes.gather_items
         own, shared = torch.split(text, [len(batch.captions), len(batch.shared_captions)])
+        texts = torch.cat([gather(own), shared])
         meanings = [*gather_items(batch.caption_meanings), *batch.shared_meanings]
         fit = on_device(affinity(gather_items(batch.meanings), meanings), audio.device)
         scales = self.model.logit_scale_a.exp(), self.model.logit_scale_t.exp()
-        return contrastive_loss(gather(audio), torch.cat([gather(own), shared]), fit, *scales)
-
-    def _by_portions(self, sounds: Prepared, tokens: Tokens, batch: Batch, seed: int) -> torch.Tensor:
-        leaf = sounds.as_leaf()
-        audio_parts = [partial(self._embed_audio, part) for part in leaf.split(self._portion)]
-        text_parts = [partial(self._embed_text, part) for part in self._token_parts(tokens)]
-        embeds = [_repeatable(embed, (seed, index)) for index, embed in enumerate((*audio_parts, *text_parts))]
-        with torch.no_grad(), _statistics_held(self.model):
-            rows = [embed() for embed in embeds]
-        audio = torch.cat(rows[: len(audio_parts)]).requires_grad_()
-        text = torch.cat(rows[len(audio_parts) :]).requires_grad_()
-        loss = self._loss(audio, text, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        assert audio.grad is not None
-        assert text.grad is not None
-        parts = [*torch.split(audio.grad, self._portion), *torch.split(text.grad, self._portion)]
-        for embed, part in zip(embeds, parts, strict=True):
-            embed().backward(part)  # type: ignore[no-untyped-call]
-        if leaf.features.grad is not None:
-            sounds.features.backward(leaf.features.grad)  # type: ignore[no-untyped-call]
+        loss = contrastive_loss(gather(audio), texts, fit, *scales)
+        if frames is not None:
+            targets = frame_targets(batch.mixtures, meanings, self._audio.num_frames, self._audio.frame_s)
+            logits = self.model.frame_scorer(frames, texts)
+            loss = loss + self._frame_weight * frame_loss(logits, *(on_device(x, frames.device) for x in targets))
+        if kept is not None and self._teacher:
+            loss = loss + self._teacher.weight * (1 - (audio * kept).sum(dim=1)).mean()
         return loss
+
+    def _by_portions(self, prepared: Prepared, tokens: Tokens, batch: Batch, seed: int) -> torch.Tensor:
+        leaf = prepared.as_leaf()
+        sounds, mixtures = _parted(leaf, batch)
+        parts = [
+            [partial(self._embed_audio, part) for part in sounds.split(self._portion)],
+            [partial(self._embed_text, part) for part in self._token_parts(tokens)],
+            [partial(self._embed_frames, part) for part in mixtures.split(self._portion)] if batch.mixtures else [],
+        ]
+        counted = iter(range(sum(map(len, parts))))
+        embeds = [[_repeatable(embed, (seed, next(counted))) for embed in of_kind] for of_kind in parts]
+        with torch.no_grad(), _statistics_held(self.model):
+            rows = [torch.cat([embed() for embed in of_kind]).requires_grad_() for of_kind in embeds if of_kind]
+        audio, text, *frames = rows
+        loss = self._loss(audio, text, frames[0] if frames else None, batch, self._kept(sounds))
+        loss.backward()  # type: ignore[no-untyped-call]
+        for of_kind, row in zip(embeds, rows, strict=False):
+            assert row.grad is not None
+            for embed, part in zip(of_kind, torch.split(row.grad, self._portion), strict=True):
+                if (again := embed()).requires_grad:  # unless that tower is frozen
+                    again.backward(part)  # type: ignore[no-untyped-call]
+        if leaf.features.grad is not None:
+            prepared.features.backward(leaf.features.grad)  # type: ignore[no-untyped-call]
+        return loss
+
+    def _kept(self, sounds: Prepared) -> torch.Tensor | None:
+        """The teacher's embeddings of the sounds `[B, D]`."""
+        if self._teacher is None:
+            return None
+        with torch.no_grad():
+            parts = sounds.split(self._portion or len(sounds))
+            pooled = torch.cat([self._teacher.audio.pooled(part) for part in parts])
+            return normalize(self._teacher.projection(pooled).float(), dim=-1)
 
     def _embed_audio(self, prepared: Prepared) -> torch.Tensor:
         """`[B, D]` float32."""
         pooled = self._audio.pooled(prepared, shared=self._processes.count > 1)
         return normalize(self.model.audio_projection(pooled).float(), dim=-1)
+
+    def _embed_frames(self, prepared: Prepared) -> torch.Tensor:
+        """`[B, T, D]` float32."""
+        frames = self._audio.frames(prepared, shared=self._processes.count > 1)
+        return normalize(self.model.audio_projection(frames).float(), dim=-1)
 
     def _embed_text(self, tokens: Tokens) -> torch.Tensor:
         """`[T, D]` float32."""
@@ -129,6 +194,12 @@ class Contrastive:
     def _token_parts(self, tokens: Tokens) -> list[Tokens]:
         parts = zip(*(torch.split(rows, self._portion) for rows in tokens.values()), strict=True)
         return [dict(zip(tokens, part, strict=True)) for part in parts]
+
+
+def _parted(prepared: Prepared, batch: Batch) -> tuple[Prepared, Prepared]:
+    """The batch's sounds, and its mixtures."""
+    num_sounds = len(batch.sounds)
+    return prepared.take(slice(num_sounds)), prepared.take(slice(num_sounds, None))
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from clapboard.model.checkpoints import (
 )
 from clapboard.model.clap import ClapEncoder
 from clapboard.model.device import training_dtype
+from clapboard.model.frame_scores import FrameScores
 from clapboard.model.htsat.engines import Engine
 from clapboard.suggest.scoring import Array
 from training.augment import Augment
@@ -41,7 +42,7 @@ from training.corpus.texts import captions_of, texts_of
 from training.evaluation.retrieval import first_right
 from training.pretrain import Schedule, pretrain
 from training.pretraining.audio_input import AudioInput
-from training.pretraining.contrastive import Contrastive
+from training.pretraining.contrastive import Contrastive, learn_frames
 from training.pretraining.processes import ALONE, Processes
 from training.pretraining.tokenizer import train_tokenizer
 
@@ -84,6 +85,8 @@ class Plan:
     dtype: str = "auto"
     engine: Engine = "auto"  # with which the validation data is embedded
     threads: int = 2  # for decoding ahead
+    mixtures: int = 0  # a step, for the frame loss
+    frame_weight: float = 1.0
 
 
 def run(plan: Plan, processes: Processes = ALONE) -> Path:
@@ -98,6 +101,10 @@ def run(plan: Plan, processes: Processes = ALONE) -> Path:
     plan.captioner.prepare(chain.from_iterable(map(_tags_alone, filter(None, (plan.data, plan.validation)))))
     model, tokenizer, log_mel = _initial_model(plan)
     model.to(device)
+    base = checkpoint_folder(plan.start) if isinstance(plan.start, str) else None
+    known_scores = FrameScores.read(base, str(plan.start), model.config.projection_dim) if base else None
+    if plan.mixtures or known_scores:
+        learn_frames(model, known_scores)
     audio = AudioInput(model, log_mel.to(device), augment=Augment() if plan.augment else None, dtype=dtype)
     batches = PairBatches(
         plan.data,
@@ -107,9 +114,9 @@ def run(plan: Plan, processes: Processes = ALONE) -> Path:
         threads=plan.threads,
         processes=processes,
         max_s=FUSED_S if audio.is_fused else WINDOW_S,
+        mixtures=plan.mixtures,
     )
     folder = plan.out / "checkpoint"
-    base = checkpoint_folder(plan.start) if isinstance(plan.start, str) else None
     log.info("%d batches of %d an epoch, on %s in %s", batches.num_batches, plan.batch_size, device, dtype)
 
     def evaluate() -> Mapping[str, float]:
@@ -118,8 +125,17 @@ def run(plan: Plan, processes: Processes = ALONE) -> Path:
         encoder = ClapEncoder.load(str(folder), device=str(device), engine=plan.engine, batch_size=_VALIDATED_AT_ONCE)
         return retrieval_figures(encoder, validation, plan.captioner)
 
+    task = Contrastive(
+        model,
+        tokenizer,
+        audio,
+        dtype=dtype,
+        portion=plan.portion,
+        processes=processes,
+        frame_weight=plan.frame_weight,
+    )
     pretrain(
-        Contrastive(model, tokenizer, audio, dtype=dtype, portion=plan.portion, processes=processes),
+        task,
         batches,
         plan.schedule,
         plan.out,
@@ -170,7 +186,8 @@ def _identity(plan: Plan, dtype: torch.dtype, processes: Processes) -> str:
     shards = [shard.sha256 for shard in read_manifest(plan.data).shards]
     start = fingerprint(checkpoint_folder(plan.start)) if isinstance(plan.start, str) else plan.start
     settings = plan.batch_size, plan.portion, plan.augment, str(dtype), processes.count
-    return repr((shards, start, plan.captioner.identity, settings))
+    frames = (plan.mixtures, plan.frame_weight) if plan.mixtures else ()
+    return repr((shards, start, plan.captioner.identity, settings, *frames))
 
 
 def _initial_model(plan: Plan) -> tuple[Clap, Any, LogMel]:

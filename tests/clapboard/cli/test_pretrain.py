@@ -93,7 +93,7 @@ def torchrun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_a_killed_run_ends_with_the_weights_of_one_that_wasnt(folder: Path) -> None:
-    everything = (*COMMAND, "--epochs", "8", "--portion", "3", "--save-every", "2")
+    everything = (*COMMAND, "--epochs", "8", "--portion", "3", "--save-every", "2", "--mixtures", "2")
 
     def train(out: str) -> Command:
         return Command([*everything, "--out", out], command_environment(os.environ) | SETTINGS, folder)
@@ -112,14 +112,14 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_wasnt(folder: Path) -> N
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         assert "checkpoint is ready" in done.stdout
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+    for name in ("model.safetensors", "frame_scores.safetensors", "config.json", "tokenizer.json"):
         assert (folder / "broken" / "checkpoint" / name).read_bytes() == (
             folder / "whole" / "checkpoint" / name
         ).read_bytes()
 
 
 def test_two_processes_train_a_checkpoint_together_and_one_speaks(folder: Path) -> None:
-    process = torchrun(folder, *COMMAND, "--epochs", "2", "--out", "run", "--json")
+    process = torchrun(folder, *COMMAND, "--epochs", "2", "--mixtures", "2", "--out", "run", "--json")
     out, err = process.communicate(timeout=250)
     assert process.returncode == 0, err
     assert [json.loads(line) for line in out.splitlines()] == [{"checkpoint": "run/checkpoint"}]
@@ -130,7 +130,9 @@ def test_two_processes_train_a_checkpoint_together_and_one_speaks(folder: Path) 
     assert sum(message.startswith("3 batches of 4 an epoch") for message in said) == 1
     state = torch.load(folder / "run" / "state.pt", weights_only=True)
     assert state["next_step"] == 2 * 3
-    assert ClapEncoder.load(str(folder / "run" / "checkpoint"), device="cpu", engine="torch").identity.dim == 16
+    encoder = ClapEncoder.load(str(folder / "run" / "checkpoint"), device="cpu", engine="torch")
+    assert encoder.identity.dim == 16
+    assert encoder.frame_scores is not None
 
 
 def two_kinds(folder: Path) -> dict[str, Waveform]:

@@ -8,7 +8,17 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_contrastive import LONG_OF_FIRST, PORTIONS, batch, fused_task, gradients, lengthened, task
+from test_contrastive import (
+    LONG_OF_FIRST,
+    PORTIONS,
+    batch,
+    frame_task,
+    fused_task,
+    gradients,
+    lengthened,
+    task,
+    with_mixtures,
+)
 
 from training.pretraining.processes import Processes
 
@@ -27,4 +37,7 @@ if __name__ == "__main__":
             loss = fused.gradients(lengthened(batch(processes), [] if processes.rank else places), seed=0)
             found = {"loss": loss, "gradients": gradients(fused), "statistics": dict(fused.model.named_buffers())}
             torch.save(found, folder / f"{processes.rank}-{portion}-{name}.pt")
+    shared = frame_task(processes=processes)
+    loss = shared.gradients(with_mixtures(batch(processes), processes), seed=0)
+    torch.save({"loss": loss, "gradients": gradients(shared)}, folder / f"{processes.rank}-frames.pt")
     processes.leave()

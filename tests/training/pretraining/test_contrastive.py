@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ from training.mini.recipe import new_model
 from training.mini.text_tower import caption_corpus
 from training.pretraining.audio_input import AudioInput
 from training.pretraining.batch import Batch
-from training.pretraining.contrastive import MAX_SCALE, Contrastive
+from training.pretraining.contrastive import MAX_SCALE, Contrastive, learn_frames
+from training.pretraining.mixtures import Sound, mixtures_of
 from training.pretraining.processes import ALONE, Processes
 from training.pretraining.tokenizer import train_tokenizer
 from training.sounds.synthesis import synthesise
@@ -62,6 +64,20 @@ def batch(processes: Processes = ALONE) -> Batch:
 
 
 fused_task = partial(task, fused=True)
+
+
+def frame_task(**options: Any) -> Contrastive:
+    """A model that learns frames too."""
+    made = task(**options)
+    learn_frames(made.model)
+    return made
+
+
+def with_mixtures(batch: Batch, processes: Processes = ALONE) -> Batch:
+    """The batch with four mixtures, over all processes."""
+    tones = [Sound(synthesise(kind, 9, 1.0), {kind: 1.0}) for kind in KINDS]
+    mixtures = mixtures_of(tones, 4, np.random.default_rng(3))
+    return replace(batch, mixtures=mixtures[processes.rank :: processes.count])
 
 
 def lengthened(batch: Batch, places: Sequence[int]) -> Batch:
@@ -176,6 +192,12 @@ def test_two_processes_have_the_loss_gradients_and_statistics_of_one(tmp_path: P
             assert_alike(found["gradients"], gradients(alone))
             torch.testing.assert_close(found["mean"], norm.running_mean, atol=1e-3, rtol=1e-4)
             torch.testing.assert_close(found["variance"], norm.running_var, atol=1e-3, rtol=1e-4)
+    alone = frame_task()
+    loss = alone.gradients(with_mixtures(batch()), seed=0)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}-frames.pt", weights_only=True)
+        assert found["loss"] == pytest.approx(loss, abs=1e-5)
+        assert_alike(found["gradients"], gradients(alone), relative=1e-3)
     for name, places in LONG_OF_FIRST.items():  # which lie at every other place of the whole
         fused = fused_task()
         loss = fused.gradients(lengthened(batch(), [2 * place for place in places]), seed=0)
