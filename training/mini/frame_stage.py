@@ -103,14 +103,7 @@ def teach_frames(
     schedule, folder = recipe.schedule, out / "mini"
     torch.manual_seed(schedule.seed)
     synthetic = synthetic_recordings(recipe.synthetic_per_kind, schedule.seed)
-    maker = BatchMaker(
-        real,
-        synthetic,
-        RuleCaptioner(),
-        synthetic_per_epoch=recipe.synthetic_per_epoch,
-        batch_size=recipe.batch_size,
-        seed=schedule.seed + 1,
-    )
+    maker = maker_of(recipe, real, synthetic)
     batches = MixtureBatches(maker, real, synthetic, mixtures=recipe.mixtures, seed=schedule.seed)
     model, tokenizer = load_model(str(start), start), load_tokenizer(str(start), start)
     log_mel = load_log_mel(str(start), model, start)
@@ -139,6 +132,18 @@ def teach_frames(
         evaluate=evaluate,
     )
     return folder
+
+
+def maker_of(recipe: FrameRecipe, real: Sequence[Recording], synthetic: Sequence[Recording]) -> BatchMaker:
+    """What makes the recipe's batches of whole sounds: others than those of the first stage."""
+    return BatchMaker(
+        real,
+        synthetic,
+        RuleCaptioner(),
+        synthetic_per_epoch=recipe.synthetic_per_epoch,
+        batch_size=recipe.batch_size,
+        seed=recipe.schedule.seed + 1,
+    )
 
 
 def _freeze(model: Any) -> None:
