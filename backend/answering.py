@@ -39,7 +39,7 @@ _STORE_PATIENCE_S = 5.0  # at least, while others write: they mostly take millis
 class PredictAnswer:
     """The answer to `/predict`: one entry per task, each a prediction or the empty list."""
 
-    model_version: str
+    model_version: str  # its name in Label Studio
     predictions: list[TakenPrediction | None]
 
     @property
@@ -67,7 +67,7 @@ class OpenRequest:
 
     @property
     def model_version(self) -> str:
-        """The version of every prediction in the answer."""
+        """The version that makes every prediction in the answer."""
         return self.admitted.request.model_version
 
 
@@ -188,4 +188,4 @@ def _answer(admitted: AdmittedTasks, taken: Mapping[int, TakenPrediction]) -> Pr
     """One entry per task. A task named twice gets its prediction once, because Label Studio stores every entry."""
     left = dict(taken)
     entries = [None if task_id is None else left.pop(task_id, None) for task_id in admitted.task_ids]
-    return PredictAnswer(admitted.request.model_version, entries)
+    return PredictAnswer(admitted.request.shown_as, entries)

@@ -22,18 +22,20 @@ class SetupService:
         self._versions = versions
         self._public_address = public_address
         self._waker = waker
-        self._answered: dict[int, str] = {}  # model version by project
+        self._answered: dict[int, str] = {}  # by project
         self._introductions: deque[tuple[int, str, str]] = deque()  # project, label config, model version
         self._writing = threading.Lock()
 
     def setup(self, project: str, label_config: str, label_studio: str = "") -> str:
-        """The model version that answers the project's label config. Raises `LabelConfigError`, `NoWorkerError`.
+        """The name in Label Studio of the version that answers the label config.
+
+        Raises `LabelConfigError`, `NoWorkerError`.
 
         `label_studio` is Label Studio's own address, as it names it.
         """
         self._public_address.receive(label_studio)
         number = project_id(project)
-        version = self._versions.serving(number, label_space_of(label_config)).model_version
+        version = self._versions.serving(number, label_space_of(label_config)).shown_as
         if number and self._answered.get(number) != version:
             self._answered[number] = version
             self._introductions.append((number, label_config, version))

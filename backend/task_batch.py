@@ -30,8 +30,13 @@ class TaskRequest:
 
     @property
     def model_version(self) -> str:
-        """The version of every prediction in the answer."""
+        """The version that makes every prediction in the answer."""
         return self.served.model_version
+
+    @property
+    def shown_as(self) -> str:
+        """The version's name in Label Studio."""
+        return self.served.shown_as
 
     @property
     def is_for_several(self) -> bool:
@@ -81,7 +86,7 @@ def _admit(task: Mapping[str, Any], reader: TaskReader, admitted: AdmittedTasks)
         if task_id is not None:
             admitted.held_out.append(known_task)
         return None
-    if _has_prediction(task, request.model_version):  # Label Studio would store a second one beside it
+    if _has_prediction(task, request.shown_as):  # Label Studio would store a second one beside it
         return None
     if task_id is None:
         task_id = _id_of_audio(known_task.uri_key)

@@ -123,17 +123,22 @@ class LearningProject:
         return [task for task, task_versions in versions.items() if task_versions and task_versions != [version]]
 
     def model_version(self) -> str:
-        """The shown version: the one whose predictions people see."""
+        """The shown name: that of the predictions which people see."""
         answer = self.api.get(f"/api/projects/{self.project}").raise_for_status().json()
         return str(answer["model_version"])
 
+    def promoted(self) -> str:
+        """The exact version that serves; empty before any head."""
+        version = self._store.versions.promoted(self.project)
+        return version.model_version if version else ""
+
     def wait_until_learnt(self) -> None:
         """Wait until every annotation has been learnt from. Raises `TimeoutError`."""
-        self._wait_until(lambda: not self._open_jobs("learn"), _SETTLED_TIMEOUT_S)
+        self._wait_until(lambda: not self._open_jobs("learn", "sweep"), _SETTLED_TIMEOUT_S)
 
     def wait_until_pruned(self) -> None:
         """Wait until replaced versions have left Label Studio. Raises `TimeoutError`."""
-        self._wait_until(lambda: not self._open_jobs("learn", "prune"), _SETTLED_TIMEOUT_S)
+        self._wait_until(lambda: not self._open_jobs("learn", "sweep", "prune"), _SETTLED_TIMEOUT_S)
 
     def start_training(self) -> None:
         """Do what Label Studio's button «Start Training» does."""
@@ -143,7 +148,7 @@ class LearningProject:
     def finished_training(self) -> Job:
         """Wait for the training and for what its verdict starts. The training's job. Raises `TimeoutError`."""
         self._wait_until(lambda: bool(self.jobs("train")), _SETTLED_TIMEOUT_S)
-        self._wait_until(lambda: not self._open_jobs("train", "promote", "learn"), _TRAINED_TIMEOUT_S)
+        self._wait_until(lambda: not self._open_jobs("train", "promote", "learn", "sweep"), _TRAINED_TIMEOUT_S)
         return self.jobs("train")[0]
 
     def jobs(self, *kinds: str) -> list[Job]:

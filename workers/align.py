@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.labels.label_config import parse_label_config
 from clapboard.plurals import counted, plural
-from clapboard.project.display import num_coming, settle
-from clapboard.project.serving import find_serving
+from clapboard.project.display import completed_tasks, num_coming, settle
+from clapboard.project.serving import Serving, find_serving
+from clapboard.queue.celery_app import LEARN
 from clapboard.settings import Settings
 from clapboard.store import Store
-from clapboard.store.jobs import Job
+from clapboard.store.jobs import Job, JobRequest
 from workers.put_off import PutOff
 
 COMING_S = 5.0
@@ -50,9 +51,13 @@ class Aligner:
 
     def _try(self, client: LabelStudioClient, project: int, tries: _Tries) -> str:
         label_space = parse_label_config(self._store.catalog.project(project).label_config)
-        version = find_serving(self._store, self._settings.model, project, label_space).model_version
+        serving = find_serving(self._store, self._settings.model, project, label_space)
+        version = serving.shown_as
         num_known, _ = self._store.tasks.count(project)
+        is_renamed = self._rename(client, project, serving)
         num_to_come = num_coming(self._store, project, version)
+        if is_renamed and num_to_come:  # until then, what has the old name goes on being shown
+            raise PutOff(COMING_S, _still_to_come(num_to_come))
         if num_to_come and tries.num_settled == num_known:  # nothing has to change before all have come
             raise PutOff(COMING_S, _still_to_come(num_to_come))
         settled = settle(self._store, client, self._settings, project, version)
@@ -72,6 +77,19 @@ class Aligner:
             f"Label Studio was made to show {version} {tries.num_changes} times, and each time something undid it: "
             f"`clapboard doctor --project {project}` tells what it shows now."
         )
+
+    def _rename(self, client: LabelStudioClient, project: int, serving: Serving) -> bool:
+        """Owe the open tasks what an earlier release delivered under the version's own name, under today's.
+
+        Returns whether Label Studio still shows that other name.
+        """
+        if self._store.displays.get(project).shown_as:
+            return False
+        if delivered := self._store.predictions.under_own_name(project, serving.model_version):
+            completed = completed_tasks(self._store, project, client.project(project).annotations_per_task)
+            self._store.predictions.owe(project, sorted(delivered - completed), serving.model_version)
+            self._store.jobs.add(LEARN, [JobRequest("prune", project, delay_s=self._settings.prune_quiet_s)])
+        return True
 
 
 @dataclass

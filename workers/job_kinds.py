@@ -16,6 +16,7 @@ from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.job_records import claimable
+from workers.changed_suggestions import ChangedSuggestions
 from workers.encoder_pool import EncoderPool
 from workers.finetuner import Finetuner
 from workers.head_cache import HeadCache
@@ -36,6 +37,7 @@ from workers.rollout_pages import RolloutPages
 from workers.rollout_plan import RolloutPlanner
 from workers.search_jobs import SearchJobs
 from workers.shown_version import ShownVersion
+from workers.sweep import Sweeper
 from workers.worker_metrics import WorkerMetrics
 
 
@@ -98,14 +100,10 @@ def make_project_jobs(
     queue = JobQueue(store, waker)
     locks = ProjectLocks(store, worker, settings.job_lease_s)
     shown = ShownVersion(settings, store, client)
-    rollout = Rollout(
-        settings,
-        store,
-        locks,
-        RolloutPlanner(settings, store, encoders, heads, shown, client),
-        RolloutPages(store, waker, pusher),
-        shown,
-    )
+    planner = RolloutPlanner(settings, store, encoders, heads, shown, client)
+    pages, changed = RolloutPages(store, waker, pusher), ChangedSuggestions(store, client, pusher)
+    rollout = Rollout(settings, store, locks, planner, pages, shown, changed)
+    sweeper = Sweeper(store, queue, planner, pages, changed)
     learning_jobs = LearningJobs(
         settings,
         store,
@@ -118,5 +116,5 @@ def make_project_jobs(
     )
     label_studio_jobs = LabelStudioJobs(settings, store, client, waker)
     searches = SearchJobs(settings, store, sources, encoders)
-    kinds = learning_jobs.kinds | label_studio_jobs.kinds | {"search": searches.run}
+    kinds = learning_jobs.kinds | label_studio_jobs.kinds | {"search": searches.run, "sweep": sweeper.run}
     return ProjectJobs(store, queue, locks, kinds)

@@ -24,9 +24,6 @@ from workers.put_off import PutOff
 from workers.refit import Refitter
 from workers.training_triggers import queue_due_training, reason_to_skip
 
-REST = 2.0
-"""After a rollout, a project rests for this many times as long as it took: Label Studio has to serve people too."""
-
 PRUNE_PATIENCE = 20
 """Pruning waits this many times `CLAPBOARD_PRUNE_QUIET_S` for people to pause; then it runs while they annotate."""
 
@@ -76,17 +73,13 @@ class LearningJobs:
         }
 
     def _learn(self, job: Job) -> str:
-        began_at = self._store.clock()
-        if (rest_s := self._store.learning.rests_until(job.project) - began_at) > 0:
+        if (rest_s := self._store.learning.rests_until(job.project) - self._store.clock()) > 0:
             raise PutOff(rest_s, "Label Studio rests from the last change")
         self._follow_channel(job.project)
         refitted = self._refitter.run(job.project, on_page=self._pace(job).advance)
         queue_due_training(self._settings, self._store, self._queue, job.project)
         if refitted.num_waiting:
             raise PutOff(PUSHING_S, f"{_still(refitted.num_waiting)} to be embedded or pushed")
-        if refitted.changed:
-            now = self._store.clock()
-            self._store.learning.rest(job.project, now + REST * (now - began_at))
         if refitted.num_missing:  # once embedded, they are learnt from: their labels, and what they add to the pool
             raise PutOff(EMBEDDING_S, f"{refitted}; {_still(refitted.num_missing)} to be embedded")
         return str(refitted)

@@ -21,10 +21,10 @@ RunJob = Callable[[Job], str]
 LOCKED_S = 0.5
 """How long a job is put off while another one changes the project."""
 
-_CHANGING = frozenset({"align", "learn", "promote", "prune", "sync"})
+_CHANGING = frozenset({"align", "learn", "promote", "prune", "sweep", "sync"})
 """Kinds of jobs of which a project has one at a time."""
 
-_LOOKING = frozenset({"align", "sync", "tabs"})
+_LOOKING = frozenset({"align", "sweep", "sync", "tabs"})
 """Kinds of jobs that act on what they see, and so have to look again if they were asked for while they ran."""
 
 log = logging.getLogger(__name__)

@@ -16,12 +16,16 @@ from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.versions import Version
 from clapboard.suggest import prediction
+from clapboard.suggest.prediction import shown_name
 from training.finetuning.snapshot import remove_checkpoint
-from workers.replaced_versions import Pruned, ReplacedVersions
+from workers.replaced_versions import Pruned, ReplacedVersions, names_of
 from workers.shown_version import ShownVersion
 
-REMEMBERED_VERSIONS = 50
-"""How many replaced versions' predictions are remembered: people may still have tasks open that show them."""
+REMEMBERED_S = 6 * 3600.0
+"""How long predictions that were replaced are remembered: people may still have tasks open that show them."""
+
+REMEMBERED_NAMES = 3
+"""Of how many names in Label Studio all predictions are remembered, that of the version which serves included."""
 
 
 class Pruner:
@@ -58,9 +62,11 @@ class Pruner:
         if self._client is None:
             return Pruned()
         versions = self._store.versions.of_project(project)
-        replaced = {version.model_version for version in versions}
-        replaced |= set(self._store.predictions.model_versions(project))
-        replaced -= {promoted.model_version} | chosen | _coming(versions, promoted)
+        replaced = {name for version in versions for name in names_of(version.model_version)}
+        replaced |= set(self._store.predictions.names(project))
+        replaced -= {shown_name(version) for version in {promoted.model_version} | chosen | _coming(versions, promoted)}
+        if self._store.displays.get(project).shown_as != shown_name(promoted.model_version):
+            replaced.discard(promoted.model_version)  # as an earlier release shows it, until all have today's name
         return ReplacedVersions(self._settings, self._store, self._client, self._locks).take_out(project, replaced)
 
     def _chosen(self, project: int) -> set[str]:
@@ -90,9 +96,10 @@ class Pruner:
             and version.model_version not in waiting
         ]
         self._store.versions.forget(project, replaced)
-        remembered = self._store.predictions.newest_versions(project, REMEMBERED_VERSIONS)
-        stale = set(self._store.predictions.model_versions(project)) - {*remembered, promoted.model_version}
-        self._store.predictions.forget_versions(project, stale)
+        names = self._store.predictions.names(project)
+        remembered = {*names[:REMEMBERED_NAMES], *names_of(promoted.model_version)}
+        self._store.predictions.forget_names(project, set(names) - remembered)
+        self._store.predictions.forget_replaced(project, self._store.clock() - REMEMBERED_S)
 
     def _verify(self, project: int) -> None:
         """Have Label Studio show what is promoted by now: deleting a version may have changed that."""

@@ -4,6 +4,9 @@ Label Studio deletes a whole version at once (1,000 predictions in 4 s on SQLite
 and nothing in between. So the predictions that stay are moved to another version while theirs is deleted, and back
 afterwards: two requests of 0.18 s for each, once in its life. They keep their ids, and annotations their parents.
 
+What leaves is a name in Label Studio: that of all heads of an encoder and label space (`prediction.shown_name`), or,
+from earlier releases, that of a single version.
+
 A prediction stays if an annotation answered it, by the ledger. And all predictions of a version stay until
 `CLAPBOARD_PRUNE_AFTER_S` after it was replaced: a page that was opened earlier sends the prediction that its form was
 made from, and if that is gone, Label Studio refuses the annotation («Invalid pk», status 400).
@@ -19,6 +22,7 @@ from clapboard.label_studio.client import LabelStudioClient
 from clapboard.project.lock import ProjectLocks
 from clapboard.settings import Settings
 from clapboard.store import Store
+from clapboard.suggest.prediction import shown_name
 
 KEPT = " (kept)"
 """The suffix of the version that predictions which stay have while the others are deleted."""
@@ -37,6 +41,11 @@ class Pruned:
         return min(self.waiting.values()) if self.waiting else None
 
 
+def names_of(model_version: str) -> set[str]:
+    """The names that the version may have in Label Studio: that of today's releases, and its own of earlier ones."""
+    return {model_version, shown_name(model_version)}
+
+
 class ReplacedVersions:
     """Takes the replaced versions of a project out of Label Studio. The caller holds the project's lock."""
 
@@ -53,7 +62,7 @@ class ReplacedVersions:
         now = self._store.clock()
         # A version without a time isn't kept as one any more, so it was replaced long ago, or it never served.
         waiting = {name: due_at[name] for name in num_stored if name in replaced and due_at.get(name, 0.0) > now}
-        answered = self._store.annotations.answered(project)
+        answered = self._answered(project)
         num_gone = 0
         for name, num_predictions in num_stored.items():
             kept_ids = answered.get(name, set())
@@ -64,18 +73,28 @@ class ReplacedVersions:
         return Pruned(num_gone, waiting)
 
     def _due_at(self, project: int) -> dict[str, float]:
-        """When each version that served may go: some time after the next one took over."""
+        """When each name may go whose versions served: some time after the last of them was replaced."""
         versions = self._store.versions.of_project(project)
         served = sorted(
             (version.promoted_at, version.model_version) for version in versions if version.promoted_at is not None
         )
         after_s = self._settings.prune_after_s
-        due_at = {name: replaced_at + after_s for (_, name), (replaced_at, _) in itertools.pairwise(served)}
+        due_at: dict[str, float] = {}
+        for (_, name), (replaced_at, _) in itertools.pairwise(served):
+            due_at[name] = due_at[shown_name(name)] = replaced_at + after_s
         if served:  # the base model's zero-shot served before there was any version
-            known = {version.model_version for version in versions}
-            for name in set(self._store.predictions.model_versions(project)) - known:
+            known = {name for version in versions for name in names_of(version.model_version)}
+            for name in set(self._store.predictions.names(project)) - known:
                 due_at[name] = served[0][0] + after_s
         return due_at
+
+    def _answered(self, project: int) -> dict[str, set[int]]:
+        """By name, the ids of tasks that were annotated with a suggestion of that name in view."""
+        task_ids: dict[str, set[int]] = {}
+        for model_version, answered in self._store.annotations.answered(project).items():
+            for name in names_of(model_version):
+                task_ids.setdefault(name, set()).update(answered)
+        return task_ids
 
     def _take_out(self, project: int, name: str, num_predictions: int, kept_ids: set[int]) -> None:
         other_ids = self._store.predictions.delivered_tasks(project, name) - kept_ids

@@ -8,6 +8,10 @@
     align     nothing                 the project's version, what Label Studio shows  writes the same again
     prune     Pruned                  a job of its own, after a pause: `pruning`      takes out what is left
 
+A version whose name Label Studio shows already, as another head of the encoder and label space that serve, takes over
+at once, whatever the project's size: the pointer moves, what people get next is changed, and a `sweep` job does the
+rest (`workers.sweep`). That job is queued before the pointer moves, too.
+
 The lock is the project's: the caller holds it (`ProjectLocks.hold`), and `switch` checks that it still does. Until the
 pointer moves nobody sees anything of the version; once it has moved, the `prune` job that was queued before sees to the
 rest. Interrupted anywhere and run again, a rollout ends in the same state.
@@ -19,15 +23,20 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from clapboard.project.known_tasks import embedded
 from clapboard.project.lock import ProjectLocks
 from clapboard.queue.celery_app import LEARN
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.jobs import JobRequest
 from clapboard.store.versions import Version
-from workers.rollout_pages import RolloutPages, page_predictions
+from workers.changed_suggestions import ChangedSuggestions, next_tasks
+from workers.rollout_pages import RolloutPages, TaskPage, page_predictions
 from workers.rollout_plan import RolloutPlanner
 from workers.shown_version import ShownVersion
+
+REST = 2.0
+"""After all tasks were predicted, a project rests so many times as long as that took: people need Label Studio, too."""
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +81,7 @@ class Rollout:
         planner: RolloutPlanner,
         pages: RolloutPages,
         shown: ShownVersion,
+        changed: ChangedSuggestions,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -79,6 +89,7 @@ class Rollout:
         self._planner = planner
         self._pages = pages
         self._shown = shown
+        self._changed = changed
 
     def run(self, takeover: Takeover, *, on_page: Callable[[int], None] = lambda _num_tasks: None) -> RolloutProgress:
         """Take the rollout as far as it goes now. `on_page` gets the number of tasks in each page that is done.
@@ -86,6 +97,9 @@ class Rollout:
         Raises `LabelStudioError`, `ModelError` if the version's checkpoint is gone, `NotFoundError` if its head is,
         `ProjectBusy` if the lock was lost.
         """
+        if self._shown.is_shown(takeover.version):
+            return self._take_over_at_once(takeover)
+        began_at = self._store.clock()
         plan = self._planner.plan(takeover.version, is_new=takeover.is_new)
         num_predicted = num_missing = 0
         for page in self._pages.read(plan):  # page by page, so that memory doesn't grow with the project
@@ -98,7 +112,21 @@ class Rollout:
         num_waiting += self._shown.num_undelivered(takeover.version)
         if not num_waiting and self._switch(takeover):
             self._shown.show(takeover.version)
+            now = self._store.clock()
+            self._store.learning.rest(takeover.version.project, now + REST * (now - began_at))
         return RolloutProgress(num_predicted, num_waiting, num_missing)
+
+    def _take_over_at_once(self, takeover: Takeover) -> RolloutProgress:
+        """Move the pointer, change what people get next, and leave the rest to the sweep."""
+        version = takeover.version
+        self._store.displays.begin_sweep(version.project, version.model_version)
+        self._store.jobs.add(LEARN, [JobRequest("sweep", version.project)])
+        if not self._switch(takeover):
+            return RolloutProgress(0, 0)
+        plan, display = self._planner.plan_changes(version), self._store.displays.get(version.project)
+        tasks = next_tasks(self._store, display)
+        page = TaskPage(tasks, {task.task for task in tasks}, embedded(self._store, tasks, plan.encoder))
+        return RolloutProgress(self._changed.send_next(plan, display, page), 0)
 
     def _switch(self, takeover: Takeover) -> bool:
         """Move the project's pointer to the version; False if another version was promoted meanwhile."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from clapboard.project.display import completed_tasks
 from clapboard.project.known_tasks import embedded
 from clapboard.project.prelabel import predict_request
 from clapboard.queue.celery_app import BATCH, Waker
@@ -51,12 +52,10 @@ class RolloutPages:
 
     def read(self, plan: RolloutPlan) -> Iterator[TaskPage]:
         """The project's tasks, those that are held out excepted."""
-        num_annotations = self._store.annotations.num_by_task(plan.project)
+        completed = completed_tasks(self._store, plan.project, plan.annotations_per_task)
         for known_tasks in self._store.tasks.of_project(plan.project):
             tasks = [task for task in known_tasks if not task.held_out]
-            open_task_ids = {
-                task.task for task in tasks if num_annotations.get(task.task, 0) < plan.annotations_per_task
-            }
+            open_task_ids = {task.task for task in tasks} - completed
             yield TaskPage(tasks, open_task_ids, embedded(self._store, tasks, plan.encoder))
 
     def queue_missing(self, plan: RolloutPlan, page: TaskPage) -> int:

@@ -15,6 +15,7 @@ from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.versions import Version
 from clapboard.suggest.head import Head
+from clapboard.suggest.prediction import shown_name
 from workers.encoder_pool import EncoderPool, announce_encoder
 from workers.head_cache import HeadCache
 from workers.shown_version import ShownVersion
@@ -76,14 +77,25 @@ class RolloutPlanner:
         self._client = client
 
     def plan(self, version: Version, *, is_new: bool) -> RolloutPlan:
-        """The plan. `is_new`: Label Studio can't hold any prediction of the version.
+        """The plan of a rollout. `is_new`: Label Studio can't hold any prediction of the version.
 
         Raises `LabelStudioError`, `ModelError` if the version's checkpoint is gone, `NotFoundError` if its head is.
         """
+        is_new &= not self._store.predictions.counts(version.project, shown_name(version.model_version))
+        has = LabelStudioHas.NONE if is_new else self._label_studio_has(version)
+        return self._plan(version, has, self._client.project(version.project) if self._client else None)
+
+    def plan_changes(self, version: Version) -> RolloutPlan:
+        """The plan of a version whose name Label Studio shows already. Label Studio isn't asked anything.
+
+        Raises `ModelError` if the version's checkpoint is gone, `NotFoundError` if its head is.
+        """
+        return self._plan(version, LabelStudioHas.ALL, None)
+
+    def _plan(self, version: Version, has: LabelStudioHas, record: Project | None) -> RolloutPlan:
         loaded = self._encoders.get(version.encoder)
         label_space, head = self._heads.get(loaded, version.space_id, version.head)
         encoder = announce_encoder(self._store, loaded)
-        has = LabelStudioHas.NONE if is_new else self._label_studio_has(version)
         embeds_with = self._embeds_with(version, encoder, label_space)
         return RolloutPlan(
             version=version,
@@ -93,7 +105,7 @@ class RolloutPlanner:
             embeds_with=embeds_with,
             failed_task_ids=self._store.jobs.failed_tasks(version.project, embeds_with.model_version),
             label_studio_has=has,
-            record=self._client.project(version.project) if self._client else None,
+            record=record,
         )
 
     def _label_studio_has(self, version: Version) -> LabelStudioHas:

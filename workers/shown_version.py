@@ -10,8 +10,9 @@ from clapboard.label_studio.client import LabelStudioClient
 from clapboard.project.display import settle
 from clapboard.settings import Settings
 from clapboard.store import Store
-from clapboard.store.predictions import Delivery
+from clapboard.store.prediction_records import IN_LABEL_STUDIO
 from clapboard.store.versions import Version
+from clapboard.suggest.prediction import shown_name
 
 log = logging.getLogger(__name__)
 
@@ -26,24 +27,32 @@ class ShownVersion:
 
     def show(self, version: Version) -> None:
         """Record that the version answers the project, and have Label Studio show it. Raises `LabelStudioError`."""
+        name = shown_name(version.model_version)
         label_config = self._store.catalog.project(version.project).label_config
-        self._store.catalog.put_project(version.project, label_config, version.model_version)
-        if self._client is not None:
-            settle(self._store, self._client, self._settings, version.project, version.model_version)
+        self._store.catalog.put_project(version.project, label_config, name)
+        if self._client is None:
+            self._store.displays.shows(version.project, name)
+        else:
+            settle(self._store, self._client, self._settings, version.project, name)
+
+    def is_shown(self, version: Version) -> bool:
+        """Whether Label Studio already shows predictions under the version's name, so that only some have to change."""
+        return self._store.displays.get(version.project).shown_as == shown_name(version.model_version)
 
     def has_lost_predictions(self, version: Version) -> bool:
-        """Whether Label Studio holds fewer predictions of the version than it was given, as after a prune."""
+        """Whether Label Studio holds fewer predictions of the version's name than it was given, as after a prune."""
         if self._client is None:
             return False
-        counts = self._store.predictions.counts(version.project, version.model_version)
-        num_given = counts.get(Delivery.ANSWERED, 0) + counts.get(Delivery.PUSHED, 0)
-        return self._client.model_versions(version.project).get(version.model_version, 0) < num_given
+        name = shown_name(version.model_version)
+        counts = self._store.predictions.counts(version.project, name)
+        num_given = sum(counts.get(delivery, 0) for delivery in IN_LABEL_STUDIO)
+        return self._client.model_versions(version.project).get(name, 0) < num_given
 
     def num_undelivered(self, version: Version) -> int:
-        """How many predictions of the version are still to be pushed, those that Label Studio has lost included."""
+        """How many predictions of its name are still to be pushed, those that Label Studio has lost included."""
         if self._client is None:
             return 0
-        project, name = version.project, version.model_version
+        project, name = version.project, shown_name(version.model_version)
         num_owed = self._store.predictions.num_owed(project, name)
         if not num_owed and self.has_lost_predictions(version):
             log.warning("Label Studio has fewer predictions of %s than it was given", name)
@@ -59,7 +68,9 @@ class ShownVersion:
         self.show(version)
         if self._client is None:
             return
-        versions = Connection.look(self._client, self._settings, version.project).versions(version.model_version)
+        versions = Connection.look(self._client, self._settings, version.project).versions(
+            shown_name(version.model_version)
+        )
         if not versions.ok:
             raise LabelStudioUnreachable(versions.message)
         self.num_undelivered(version)

@@ -60,7 +60,7 @@ def connect(project: ProjectId, model: Model = None, as_json: AsJson = False) ->
     settings = prepare(given, store)
 
     def version_for(label_config: str) -> str:
-        return find_serving(store, settings.model, project, parse_label_config(label_config)).model_version
+        return find_serving(store, settings.model, project, parse_label_config(label_config)).shown_as
 
     locks = ProjectLocks(store, "clapboard connect", settings.job_lease_s)
     with LabelStudioClient(settings) as client, locks.hold(project, wait_s=WAIT_S, on_wait=errors_console().print):
@@ -118,6 +118,7 @@ def prelabel(
     from clapboard.project.prelabel import Prelabeller
     from clapboard.queue.celery_app import CeleryWaker, make_celery
     from clapboard.store import Store
+    from clapboard.suggest.prediction import shown_name
 
     settings = settings_with(model=model)
     store = Store.open(settings)
@@ -131,7 +132,7 @@ def prelabel(
             _wait(store, project, result.model_version, total, settings.job_lease_s, bar)
             # Only decoding shows that a task has the same sound as one that is held out.
             result.num_held_out = max(result.num_held_out, store.tasks.count(project)[1])
-        num_pushed = sum(bool(ids) for _, ids in client.predictions(project, None, result.model_version))
+        num_pushed = sum(bool(ids) for _, ids in client.predictions(project, None, shown_name(result.model_version)))
     failed = store.jobs.failed_since(project, result.model_version, began_at)
     failures: list[dict[str, Any]] = [{"task": job.task, "error": job.error} for job in failed]
     failures += [{"task": None, "error": sentence} for sentence in result.unreadable]
@@ -140,7 +141,7 @@ def prelabel(
         write_json(counts | {"project": project, "num_in_label_studio": num_pushed, "failures": failures})
     else:
         _show_prelabelled(project, result, num_pushed, failures)
-    if failures or (wait and num_pushed < result.num_tasks - result.num_held_out):
+    if failures or (wait and num_pushed < result.num_tasks - result.num_held_out - result.num_complete):
         raise typer.Exit(1)
 
 

@@ -192,7 +192,7 @@ def _project(settings: Settings, store: Store, client: LabelStudioClient, projec
         yield Check("project", False, str(error))
         return
     served = find_serving(store, settings.model, project_id, label_space)
-    yield from inspect_connection(client, with_password(settings, store), project_id, served.model_version)
+    yield from inspect_connection(client, with_password(settings, store), project_id, served.shown_as)
     yield _label_config(label_space)
     yield _labels(store, label_space, project_id)
     yield _audio(settings, store, client, label_space, project_id)

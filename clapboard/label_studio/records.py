@@ -22,6 +22,7 @@ class Project:
     num_tasks: int
     shows_predictions: bool
     annotations_per_task: int = 1  # with so many annotations, a task is complete
+    sampling: str = ""  # the order in which people get tasks, in Label Studio's words
 
     @classmethod
     def from_sdk(cls, project: Any) -> Self:
@@ -34,6 +35,7 @@ class Project:
             num_tasks=int(project.task_number or 0),
             shows_predictions=bool(project.show_collab_predictions),
             annotations_per_task=int(project.maximum_annotations or 1),
+            sampling=str(getattr(project.sampling, "value", project.sampling) or ""),
         )
 
 

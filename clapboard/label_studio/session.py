@@ -70,7 +70,7 @@ class LabelStudioSession:
     def project(self, project_id: int) -> Project:
         """The project. Raises `LabelStudioLacks` if it doesn't exist."""
         # The other fields would take 0.2 s.
-        fields = "id,title,label_config,model_version,task_number,show_collab_predictions,maximum_annotations"
+        fields = "id,title,label_config,model_version,task_number,show_collab_predictions,maximum_annotations,sampling"
         options = {"additional_query_parameters": {"include": fields}}
         with self._asking(f"project {project_id}"):
             return Project.from_sdk(self._sdk.projects.get(project_id, request_options=options))

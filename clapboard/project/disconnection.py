@@ -17,6 +17,7 @@ from clapboard.plurals import counted
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.job_records import Job
+from clapboard.suggest.prediction import shown_name
 
 WAIT_S = 60.0
 """How long jobs and pushes that are under way are waited for."""
@@ -153,6 +154,7 @@ def _remove_predictions(store: Store, client: LabelStudioClient, gone: Disconnec
     """Delete the predictions of our versions; the version that is shown last, since each deletion clears it."""
     ours = {version.model_version for version in store.versions.of_project(gone.project)}
     ours |= {*store.predictions.model_versions(gone.project)}
+    ours |= {shown_name(version) for version in ours}
     with contextlib.suppress(NotFoundError):
         ours.add(store.catalog.project(gone.project).model_version)
     shown = client.project(gone.project).model_version

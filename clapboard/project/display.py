@@ -51,36 +51,40 @@ class Settled:
     num_unserved: int
 
 
-def settle(store: Store, client: LabelStudioClient, settings: Settings, project_id: int, model_version: str) -> Settled:
-    """Make Label Studio show this version: its stored predictions if they are complete, else the backend's answers.
+def settle(store: Store, client: LabelStudioClient, settings: Settings, project_id: int, shown_as: str) -> Settled:
+    """Make Label Studio show the versions of this name: their stored predictions if complete, else the backend's.
 
     Raises `LabelStudioError`.
     """
     record = client.project(project_id)
-    num_unserved = unserved(store, project_id, model_version, record.num_tasks, record.annotations_per_task)
-    changed = align(client, with_password(settings, store), project_id, model_version, is_live=num_unserved > 0)
+    num_unserved = unserved(store, project_id, shown_as, record.num_tasks, record.annotations_per_task)
+    changed = align(client, with_password(settings, store), project_id, shown_as, is_live=num_unserved > 0)
+    store.displays.shows(project_id, shown_as, record.sampling, record.annotations_per_task)
     return Settled(changed, num_unserved)
 
 
-def num_coming(store: Store, project_id: int, model_version: str) -> int:
+def num_coming(store: Store, project_id: int, shown_as: str) -> int:
     """How many of the project's tasks wait to be predicted, or for their prediction to be pushed."""
-    return store.jobs.num_to_predict(project_id) + store.predictions.num_owed(project_id, model_version)
+    return store.jobs.num_to_predict(project_id) + store.predictions.num_owed(project_id, shown_as)
 
 
-def unserved(store: Store, project_id: int, model_version: str, num_tasks: int, enough: int = 1) -> int:
-    """How many of the project's `num_tasks` tasks still need a suggestion of this version that Label Studio lacks.
+def completed_tasks(store: Store, project_id: int, annotations_per_task: int = 1) -> set[int]:
+    """The project's tasks that have so many annotations that nobody gets them any more."""
+    num_annotations = store.annotations.num_by_task(project_id)
+    return {task for task, number in num_annotations.items() if number >= annotations_per_task}
+
+
+def unserved(store: Store, project_id: int, shown_as: str, num_tasks: int, enough: int = 1) -> int:
+    """How many of the project's `num_tasks` tasks still need a suggestion of this name that Label Studio lacks.
 
     Held-out tasks need none, nor do tasks whose audio can't be fetched or that have `enough` annotations.
     """
     failed = store.jobs.failed_for_good(project_id)
-    served = store.predictions.delivered_tasks(project_id, model_version) | failed
-    num_annotations = store.annotations.num_by_task(project_id)
+    served = store.predictions.delivered_tasks(project_id, shown_as) | failed
+    served |= completed_tasks(store, project_id, enough)
     num_unserved, num_known = 0, store.departures.num_forgotten(project_id)  # those get none any more
     for page in store.tasks.of_project(project_id):
         failed -= {task.task for task in page}
         num_known += len(page)
-        num_unserved += sum(
-            not task.held_out and task.task not in served and num_annotations.get(task.task, 0) < enough
-            for task in page
-        )
+        num_unserved += sum(not task.held_out and task.task not in served for task in page)
     return num_unserved + max(0, num_tasks - num_known - len(failed))

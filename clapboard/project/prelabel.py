@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 
 from clapboard.errors import ClapboardError, LabelConfigError, NotFoundError, SourceError
@@ -13,7 +13,8 @@ from clapboard.label_studio.records import Task
 from clapboard.labels.coverage import no_suggestions
 from clapboard.labels.label_config import parse_label_config
 from clapboard.labels.label_space import LabelSpace
-from clapboard.project.known_tasks import TaskReader
+from clapboard.project.display import completed_tasks
+from clapboard.project.known_tasks import TaskReader, embedded
 from clapboard.project.serving import Serving, find_serving, is_tuned
 from clapboard.queue.celery_app import BATCH, LEARN, PredictPayload, Waker
 from clapboard.settings import Settings
@@ -35,6 +36,7 @@ class Prelabelled:
     num_cached: int = 0  # predicted before, only to be pushed
     num_queued: int = 0
     num_refused: int = 0  # their data name no audio that can be fetched
+    num_complete: int = 0  # annotated already, so that nobody needs a suggestion any more
     num_held_out: int = 0  # in the test split, which gets no suggestions
     unreadable: list[str] = field(default_factory=list)  # a sentence for each task that can't be read
 
@@ -62,10 +64,11 @@ class Prelabeller:
         served = find_serving(self._store, self._settings.model, project_id, label_space)
         self._store.catalog.put_label_space(served.space_id, project.label_config)
         counts = Prelabelled(served.model_version)
+        completed = completed_tasks(self._store, project_id, project.annotations_per_task)
         tasks = self._client.tasks(project_id, on_unreadable=counts.unreadable.append)
         last_task = 0
         while page := list(itertools.islice(tasks, _TASKS_PER_PAGE)):
-            self._queue_page(project_id, page, label_space, served, counts)
+            self._queue_page(project_id, page, label_space, served, completed, counts)
             last_task = page[-1].id
             on_page(counts)
         self._store.catalog.set_last_task(project_id, last_task)
@@ -79,18 +82,32 @@ class Prelabeller:
             self._waker.wake(LEARN)
 
     def _queue_page(
-        self, project_id: int, page: list[Task], label_space: LabelSpace, served: Serving, counts: Prelabelled
+        self,
+        project_id: int,
+        page: list[Task],
+        label_space: LabelSpace,
+        served: Serving,
+        completed: Set[int],
+        counts: Prelabelled,
     ) -> None:
         version = counts.model_version
         tasks = self._store_tasks(project_id, page, label_space, counts)
-        stored_predictions = self._client.predictions(project_id, [task.id for task in page], version)
+        stored_predictions = self._client.predictions(project_id, [task.id for task in page], served.shown_as)
         present = {task for task, prediction_ids in stored_predictions if prediction_ids}
-        missing = {task.task: task for task in tasks if task.task not in present and not task.held_out}
+        missing = {
+            task.task: task
+            for task in tasks
+            if task.task not in present and task.task not in completed and not task.held_out
+        }
         uri_keys = {task_id: task.uri_key for task_id, task in missing.items()}
         cached = self._store.predictions.cached(project_id, uri_keys, version)
         owed = self._store.predictions.owe(project_id, sorted(cached), version)
         # Held-out audio is embedded first, so that the same recording is recognised under other addresses.
         unread = [task for task in tasks if task.held_out and not task.content]
+        # So is annotated audio, which is learnt from.
+        annotated = [task for task in tasks if task.task in completed and not task.held_out]
+        with_embeddings = embedded(self._store, annotated, served.encoder) if annotated else {}
+        unread += [task for task in annotated if task.task not in with_embeddings]
         embed_requests = [predict_request(project_id, task, served, push=False) for task in unread]
         predict_requests = [
             predict_request(project_id, task, served, push=True)
@@ -104,6 +121,9 @@ class Prelabeller:
             self._waker.wake(BATCH)
         counts.num_tasks += len(page)
         counts.num_present += len(present)
+        counts.num_complete += sum(
+            task.task in completed and task.task not in present and not task.held_out for task in tasks
+        )
         counts.num_cached += len(owed)
         counts.num_queued += len(predict_requests)
         counts.num_held_out += sum(task.held_out for task in tasks)

@@ -29,6 +29,11 @@ class Serving:
     channel: str = ""  # of the audio; see `LabelSpace.channel`
     frames: bool = False  # whether the label space has controls about regions, which need frames
 
+    @property
+    def shown_as(self) -> str:
+        """The model version's name in Label Studio."""
+        return prediction.shown_name(self.model_version)
+
 
 def serving(
     label_space: LabelSpace, base: Encoder, promoted: Version | None, encoders: Mapping[str, Encoder]
@@ -103,7 +108,8 @@ def serving_version(store: Store, model: str, project: int) -> Version | None:
         (
             encoder
             for encoder in encoders.values()
-            if prediction.model_version(encoder, label_space) == record.model_version
+            if (name := prediction.model_version(encoder, label_space)) == record.model_version
+            or prediction.shown_name(name) == record.model_version
         ),
         None,
     )

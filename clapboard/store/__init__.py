@@ -16,6 +16,7 @@ from clapboard.store.catalog import Catalog
 from clapboard.store.clock import DatabaseClock
 from clapboard.store.database import Database
 from clapboard.store.departures import WHOLE_PROJECT, DepartureStore, forgotten_tasks, is_empty, without_tasks
+from clapboard.store.displays import DisplayStore
 from clapboard.store.embeddings import EmbeddingStore
 from clapboard.store.inbox import Inbox
 from clapboard.store.jobs import Job, JobRequest, JobStore
@@ -52,6 +53,7 @@ class Store:
         self.annotations = AnnotationStore(self.database)
         self.catalog = Catalog(self.database, clock)
         self.departures = DepartureStore(self.database, clock)
+        self.displays = DisplayStore(self.database, clock)
         self.embeddings = EmbeddingStore(self.database)
         self.audio_failures = AudioFailureStore(self.database, clock)
         self.inbox = Inbox(self.database, clock)

@@ -32,6 +32,7 @@ OF_PROJECT = (
     schema.labelled_tasks,
     schema.label_counts,
     schema.learning,
+    schema.displays,
     schema.tabs,
     schema.versions,
     schema.label_renames,

@@ -237,6 +237,12 @@ class JobRecords:
         with self._db.read() as connection:
             return int(connection.scalar(query) or 0)
 
+    def num_predicting(self, project: int) -> int:
+        """How many of the project's tasks wait to be predicted, or to be embedded only."""
+        waits = (jobs.c.kind == "predict") & jobs.c.state.in_(OPEN)
+        with self._db.read() as connection:
+            return int(connection.scalar(select(func.count()).where(jobs.c.project == project, waits)) or 0)
+
     def failures(self) -> dict[str, int]:
         """How many jobs failed, by the error's code.
 

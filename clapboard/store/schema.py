@@ -219,6 +219,8 @@ predictions = Table(
     Column("result", JSON, nullable=False),
     Column("delivery", String, nullable=False),  # see predictions.Delivery
     Column("delivered_at", Float, nullable=False, default=0.0),
+    # The version's name in Label Studio, see prediction.shown_name. Empty: an earlier release used the version's own.
+    Column("shown_as", String, nullable=False, default="", server_default=""),
     Index("predictions_by_version", "project", "model_version", "delivered_at"),
 )
 # Those on their way, see `IS_UNDELIVERED`.
@@ -242,6 +244,26 @@ prediction_tallies = Table(
     Column("session", Integer, primary_key=True, autoincrement=False),  # a count is the sum over all of them
     Column("num", BigInteger, nullable=False),
     Column("last_at", Float, nullable=False),
+)
+
+# What Label Studio shows of each project, and how far its predictions follow the version that serves.
+displays = Table(
+    "displays",
+    metadata,
+    Column("project", BigInteger, primary_key=True, autoincrement=False),
+    Column("shown_as", String, nullable=False, default=""),  # the name whose predictions it was last made to show
+    Column("sampling", String, nullable=False, default=""),  # the order in which people get tasks, in its words
+    Column("annotations_per_task", Integer, nullable=False, default=1),
+    Column("model_version", String, nullable=False, default=""),  # whose suggestions are swept out; empty: all are out
+    Column("took_over_at", Float, nullable=False, default=0.0),  # when that version took over
+    Column("unswept_since", Float, nullable=False, default=0.0),  # when the first version took over that isn't out yet
+    Column("cursor", BigInteger, nullable=False, default=0),  # the last task that the sweep has looked at
+    Column("ends_at", BigInteger, nullable=False, default=0),  # the task after which it has come round
+    Column("has_wrapped", Boolean, nullable=False, default=False),  # it has begun again at the first task
+    Column("front", BigInteger, nullable=False, default=0),  # no task before this one is open
+    Column("awaits_embeddings", Boolean, nullable=False, default=False),  # the sweep has queued tasks to be embedded
+    Column("answer_s", Float, nullable=False, default=0.0),  # how long Label Studio takes for a change when it is idle
+    Column("rests_until", Float, nullable=False, default=0.0),
 )
 
 # Audio that failed when it was last fetched or decoded, see AudioFailureStore.

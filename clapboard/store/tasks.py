@@ -16,7 +16,7 @@ from clapboard.feedback.task_labels import draw
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.departures import remembered
 from clapboard.store.embeddings import Recording
-from clapboard.store.schema import content_changes, predictions, recordings, tasks
+from clapboard.store.schema import annotation_states, content_changes, predictions, recordings, tasks
 
 _WALKED = 5
 """How many times as many tasks a sample is sought among as it has: some are held out, others aren't embedded yet."""
@@ -79,6 +79,26 @@ class TaskStore:
                 return
             yield page
             last = page[-1].task
+
+    def after(self, project: int, after: int, limit: int) -> list[KnownTask]:
+        """The first tasks with ids above `after` that weren't drawn to be held out, ascending."""
+        query = _KNOWN.where(_not_drawn(project), tasks.c.task > after).order_by(tasks.c.task).limit(limit)
+        with self._db.read() as connection:
+            return [_known(row) for row in connection.execute(query)]
+
+    def open_after(
+        self, project: int, after: int, limit: int, annotations_per_task: int = 1, *, among: Sequence[int] = ()
+    ) -> list[KnownTask]:
+        """The first tasks with ids above `after` that aren't held out and still lack annotations, ascending.
+
+        `among`: only these tasks, if any are named.
+        """
+        query = _KNOWN.where(tasks.c.project == project, tasks.c.task > after, tasks.c.held_out.is_(False), ~_IS_TWIN)
+        if among:
+            query = query.where(tasks.c.task.in_(among))
+        query = query.where(_num_annotations < annotations_per_task).order_by(tasks.c.task).limit(limit)
+        with self._db.read() as connection:
+            return [_known(row) for row in connection.execute(query)]
 
     def get(self, project: int, task_ids: Sequence[int]) -> dict[int, KnownTask]:
         """By id, those of the tasks that are stored."""
@@ -205,6 +225,18 @@ _IS_TWIN = tasks.c.held_out.is_(False) & exists().where(
     _drawn_recordings.c.sha256 == recordings.c.sha256,
 )
 """Whether a task has the same content as one that was drawn to be held out."""
+
+_num_annotations = (
+    select(func.count())
+    .where(
+        annotation_states.c.project == tasks.c.project,
+        annotation_states.c.task == tasks.c.task,
+        annotation_states.c.stands.is_(True),
+    )
+    .correlate(tasks)
+    .scalar_subquery()
+)
+"""How many annotations a task has that nobody has deleted."""
 
 _KNOWN: Any = select(*tasks.c, recordings.c.sha256, _IS_TWIN.label("is_twin")).select_from(_MAYBE_READ)
 

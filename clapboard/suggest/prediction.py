@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -47,6 +48,19 @@ def model_version(encoder: EncoderName, label_space: LabelSpace, head: str = ZER
     """The immutable name of encoder + head + label space, such as `mini-3f2a9c1d.zero-shot.b81c22aa`."""
     model = re.sub(r"[^A-Za-z0-9_-]+", "-", encoder.model.rstrip("/").split("/")[-1]).strip("-") or "clap"
     return f"{model}-{encoder.version[:8]}.{head}.{space_id(label_space)}"
+
+
+@lru_cache(maxsize=1024)
+def shown_name(model_version: str) -> str:
+    """The name that the version has in Label Studio, such as `mini-3f2a9c1d.b81c22aa`: without its head.
+
+    All heads of one encoder and label space share it, zero-shot too, so that a suggestion that a new head doesn't
+    change stays as it is there. `result_id` tells which version made it. Other names are returned as they are.
+    """
+    encoder, _, rest = model_version.partition(".")
+    head, _, space = rest.partition(".")
+    is_ours = head == ZERO_SHOT or head.startswith("head-")
+    return f"{encoder}.{space}" if is_ours and space and "." not in space else model_version
 
 
 def space_id(label_space: LabelSpace) -> str:

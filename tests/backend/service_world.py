@@ -24,6 +24,7 @@ ENCODER = Encoder("mini", "0123456789abcdef", "float32", 2, 10.0)
 LOADED = f"{ENCODER.version} {ENCODER.dtype}"
 LABELS = parse_label_config(CHOICES)
 VERSION = prediction.model_version(ENCODER, LABELS)
+SHOWN = prediction.shown_name(VERSION)
 RESULT = [{"id": "c", "from_name": "clip", "to_name": "audio", "type": "choices", "value": {"choices": ["dog"]}}]
 
 
@@ -103,7 +104,7 @@ class World:
 
     def delivery(self, task: int) -> dict[Delivery, int]:
         assert self.store.predictions.model_versions(1) == [VERSION]
-        counts = self.store.predictions.counts(1, VERSION)
+        counts = self.store.predictions.counts(1, SHOWN)
         assert sum(counts.values()) == 1
         return counts
 
@@ -118,4 +119,4 @@ def task(number: int, **others: Any) -> dict[str, Any]:
 
 def predicted(number: int) -> dict[str, Any]:
     """The task's entry in an answer."""
-    return {"result": RESULT, "score": number / 100, "model_version": VERSION}
+    return {"result": RESULT, "score": number / 100, "model_version": SHOWN}

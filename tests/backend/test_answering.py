@@ -15,7 +15,7 @@ from clapboard.store.jobs import JobRequest, State
 from clapboard.store.predictions import Delivery
 from clapboard.suggest import prediction
 from clapboard.suggest.head import ZERO_SHOT
-from tests.backend.service_world import ENCODER, LABELS, LOADED, VERSION, World, predicted, task, uri
+from tests.backend.service_world import ENCODER, LABELS, LOADED, SHOWN, VERSION, World, predicted, task, uri
 from tests.support.fake_label_studio import CHOICES
 from tests.support.together import together
 from tests.support.waiting import wait_for
@@ -29,15 +29,15 @@ class TestOpen:
         answer = world.predictions.open([task(2), task(1)], CHOICES, "1.1")
         assert isinstance(answer, PredictAnswer)
         assert answer.results == [predicted(2), predicted(1)]
-        assert json.loads(answer.to_json()) == {"results": answer.results, "model_version": VERSION}
-        assert world.store.predictions.counts(1, VERSION) == {Delivery.ANSWERED: 2}
+        assert json.loads(answer.to_json()) == {"results": answer.results, "model_version": SHOWN}
+        assert world.store.predictions.counts(1, SHOWN) == {Delivery.ANSWERED: 2}
         assert world.store.jobs.newest() == []
 
     def test_if_a_prediction_is_missing_none_is_taken_before_the_answer(self, world: World) -> None:
         world.store_predictions(1)
         request = world.predictions.open([task(1), task(2)], CHOICES, "1.1")
         assert isinstance(request, OpenRequest)
-        assert world.store.predictions.counts(1, VERSION) == {Delivery.READY: 1}
+        assert world.store.predictions.counts(1, SHOWN) == {Delivery.READY: 1}
         assert world.work() == [2]
         answer = world.predictions.finish(request)
         assert answer.results == [predicted(1), predicted(2)]
@@ -51,13 +51,13 @@ class TestOpen:
         assert isinstance(second, OpenRequest)
         answer = world.predictions.finish(second)
         assert (answer.results, answer.num_empty) == ([[]], 1)
-        assert json.loads(answer.to_json()) == {"results": [[]], "model_version": VERSION}
+        assert json.loads(answer.to_json()) == {"results": [[]], "model_version": SHOWN}
 
     def test_a_repeated_task_and_one_that_label_studio_has_a_prediction_for_get_empty_entries(
         self, world: World
     ) -> None:
         world.store_predictions(1, 2)
-        held = task(2, predictions=[{"model_version": VERSION}])
+        held = task(2, predictions=[{"model_version": SHOWN}])
         answer = world.predictions.open([task(1), held, task(1)], CHOICES, "1.1")
         assert isinstance(answer, PredictAnswer)
         assert answer.results == [predicted(1), [], []]
@@ -92,7 +92,7 @@ class TestAnswers:
         assert world.finish(request) == [predicted(1), predicted(2), []]
 
     def test_a_task_that_carries_this_versions_prediction_gets_an_empty_entry_and_no_job(self, world: World) -> None:
-        held = [{"model_version": "older"}, {"model_version": VERSION, "result": []}]
+        held = [{"model_version": "older"}, {"model_version": SHOWN, "result": []}]
         older = [{"model_version": "older", "result": []}]
         request = world.open(task(1, predictions=held), task(2, predictions=older))
         assert world.work() == [2]
@@ -248,7 +248,7 @@ class TestWaiting:
         working.start()
         answer = world.predictions.predict([task(1)], CHOICES, "1")
         working.join()
-        assert (answer.model_version, answer.results) == (VERSION, [predicted(1)])
+        assert (answer.model_version, answer.results) == (SHOWN, [predicted(1)])
 
     def test_predict_returns_when_its_time_is_up(self, world: World) -> None:
         def give_up() -> None:

@@ -18,7 +18,7 @@ from tests.support.labelled_project import add_labels
 from tests.support.processes import Backend, Installation
 from tests.support.waiting import wait_for
 
-VERSION = prediction.model_version(ENCODER, parse_label_config(CHOICES))
+VERSION = prediction.shown_name(prediction.model_version(ENCODER, parse_label_config(CHOICES)))
 ROUTES = [
     ("GET", "/"),
     ("POST", "/setup"),

@@ -54,6 +54,11 @@ def version_of(label_config: str, encoder: Encoder = ENCODER) -> str:
     return prediction.model_version(encoder, parse_label_config(label_config))
 
 
+def name_of(label_config: str, encoder: Encoder = ENCODER) -> str:
+    """The version's name in Label Studio."""
+    return prediction.shown_name(version_of(label_config, encoder))
+
+
 ANIMALS, WEATHER = config("dog", "cat"), config("rain", "wind")
 
 
@@ -148,8 +153,8 @@ def test_the_password_is_asked_for(server: Server) -> None:
 def test_setup_answers_the_version_of_the_predictions(server: Server, extra_params: object) -> None:
     answer = server.setup(ANIMALS, extra_params=extra_params)
     assert answer.status_code == 200
-    assert answer.json() == {"model_version": version_of(ANIMALS)}
-    assert server.store.catalog.project(2).model_version == version_of(ANIMALS)
+    assert answer.json() == {"model_version": name_of(ANIMALS)}
+    assert server.store.catalog.project(2).model_version == name_of(ANIMALS)
 
 
 def test_setup_stores_label_studios_own_address(server: Server) -> None:
@@ -166,7 +171,7 @@ def test_a_stored_prediction_is_answered_and_a_missing_one_is_queued(server: Ser
     ]
     answer = server.predict(ANIMALS, *tasks)
     assert answer.status_code == 200
-    assert answer.json() == {"results": [{"result": result, "score": 0.9, "model_version": version_of(ANIMALS)}, []]}
+    assert answer.json() == {"results": [{"result": result, "score": 0.9, "model_version": name_of(ANIMALS)}, []]}
     assert [(job.project, job.task, job.push) for job in server.store.jobs.newest(project=2)] == [(2, 6, True)]
 
 
@@ -179,9 +184,9 @@ def test_a_request_without_a_project_is_answered(server: Server) -> None:
 
 
 def test_each_project_keeps_its_own_version(server: Server) -> None:
-    assert server.setup(ANIMALS, "3.1").json()["model_version"] == version_of(ANIMALS)
-    assert server.setup(WEATHER, "4.1").json()["model_version"] == version_of(WEATHER)
-    assert server.setup(ANIMALS, "3.1").json()["model_version"] == version_of(ANIMALS)
+    assert server.setup(ANIMALS, "3.1").json()["model_version"] == name_of(ANIMALS)
+    assert server.setup(WEATHER, "4.1").json()["model_version"] == name_of(WEATHER)
+    assert server.setup(ANIMALS, "3.1").json()["model_version"] == name_of(ANIMALS)
 
 
 def test_a_promoted_version_is_answered_by_every_process_at_once(server: Server) -> None:
@@ -193,11 +198,11 @@ def test_a_promoted_version_is_answered_by_every_process_at_once(server: Server)
             answers = list(threads.map(lambda _: server.setup(ANIMALS, "5.1"), range(16)))
         return {answer.json()["model_version"] for answer in answers}
 
-    assert versions_of_many_setups() == {version_of(ANIMALS)}
+    assert versions_of_many_setups() == {name_of(ANIMALS)}
     server.store.catalog.announce_encoder(TUNED)
     server.store.versions.put(Version(5, tuned, TUNED.model, TUNED.version, ZERO_SHOT, space_id))
     server.store.versions.promote(5, tuned)
-    assert versions_of_many_setups() == {tuned}
+    assert versions_of_many_setups() == {name_of(ANIMALS, TUNED)}
     wait_for(lambda: len(set(re.findall(r"answered by <\d+>", server.process.log))) == 2, "one process answers all")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from clapboard.errors import StoreError
 from clapboard.queue.celery_app import LEARN
-from tests.backend.service_world import VERSION, World
+from tests.backend.service_world import SHOWN, World
 from tests.support.fake_label_studio import CHOICES
 
 
@@ -14,7 +14,7 @@ def test_a_new_label_config_is_stored_and_a_connected_project_learns_and_aligns(
     for project in ("1.1", "2.1"):
         world.services.setups.setup(project, CHOICES)
     world.services.setups.store_introductions()
-    assert world.store.catalog.project(1).model_version == VERSION
+    assert world.store.catalog.project(1).model_version == SHOWN
     assert world.store.jobs.newest() == []
     world.store.catalog.set_connected(2)
     changed = CHOICES.replace("rain", "wind")
@@ -36,7 +36,7 @@ def test_an_introduction_is_not_lost_if_the_store_fails(world: World) -> None:
     with world.store.database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE away RENAME TO projects")
     world.services.setups.store_introductions()
-    assert world.store.catalog.project(1).model_version == VERSION
+    assert world.store.catalog.project(1).model_version == SHOWN
 
 
 def test_a_setup_without_a_project_stores_none(world: World) -> None:

@@ -17,6 +17,7 @@ from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
 from clapboard.store.embeddings import Recording
+from clapboard.suggest.prediction import shown_name
 from demo.clapboard_up import ClapboardUp
 from demo.clips import label_config
 from demo.label_studio_server import LabelStudioServer
@@ -40,7 +41,7 @@ def accept_seconds(*, num_tasks: int, rounds: int) -> tuple[float, float]:
                 project = client.create_project("Accepting", label_config(list(LABELS))).id
                 addresses = [f"https://host.example/{number}.wav" for number in range(num_tasks)]
                 tasks = client.import_tasks(project, [{"audio": address} for address in addresses])
-                heaps = _embed(store, settings, addresses)
+                heaps = embed_heaps(store, settings, addresses)
                 for command in ("connect", "prelabel"):
                     up.run(command, "--project", str(project), CLAPBOARD_TEST_SHARE="0")
                 truth = {task: LABELS[heap] for task, heap in zip(tasks, heaps, strict=True)}
@@ -63,7 +64,7 @@ def _timed(
         after = _promoted(store, project)
         if after != before:  # else the head says nothing new
             ours.append(spent)
-            held = client.model_versions(project).get(after, 0)
+            held = client.model_versions(project).get(shown_name(after), 0)
             if held < len(truth) - number - 1:
                 raise RuntimeError(f"Label Studio holds {held} predictions of {after}")
             peer.append(_import_seconds(client, project, list(truth)))
@@ -91,13 +92,13 @@ def _promoted(store: Store, project: int) -> str:
 
 
 def _wait_until_learnt(store: Store, project: int) -> None:
-    """Until the newest learning has ended, which is after its rollout."""
+    """Until the newest learning has ended, and all suggestions that it changes have reached Label Studio."""
     newest = next(job for job in store.jobs.newest(project=project, limit=20) if job.kind == "learn")
-    while store.jobs.open_ids([newest.id]):
+    while store.jobs.open_ids([newest.id]) or store.displays.get(project).model_version or store.predictions.num_owed():
         time.sleep(0.005)
 
 
-def _embed(store: Store, settings: Settings, addresses: list[str]) -> list[int]:
+def embed_heaps(store: Store, settings: Settings, addresses: list[str]) -> list[int]:
     """What a worker would have done with each recording; the heap that it belongs to."""
     encoder: Encoder | None = store.catalog.encoder(settings.model)
     assert encoder is not None

@@ -21,6 +21,7 @@ from clapboard.labels.label_config import parse_label_config
 from clapboard.project.known_tasks import TaskReader
 from clapboard.sources import AudioSources
 from clapboard.store.jobs import State
+from clapboard.suggest.prediction import shown_name
 from demo.clips import label_config, make_plant_clips
 from demo.label_studio_server import LabelStudioServer
 from demo.learning import Annotator, LearningProject
@@ -50,7 +51,7 @@ class Site:
         self.start()
 
     def answer(self, project: int) -> str:
-        """The version that the backend gives at `/setup`."""
+        """The name that the backend gives at `/setup`."""
         return str(self.backend.setup(CONFIG, f"{project}.1795338111").json()["model_version"])
 
     def kill(self) -> None:
@@ -152,18 +153,23 @@ def test_what_people_say_makes_it_better_whatever_is_killed_meanwhile(site: Site
     learning.wait_until_pruned()
     site.run("sync", "--project", str(project))  # after which is learnt
     learning.wait_until_pruned()
-    back = learning.model_version()
-    assert back == by_text.model_version == site.answer(project)
+    back = learning.promoted()
+    assert ".zero-shot." in back
+    assert learning.model_version() == by_text.model_version == site.answer(project) == shown_name(back)
     assert learning.wrongly_suggested() == []
     told = {version["model_version"]: version["pinned"] for version in json.loads(site.run(*_MODELS, str(project)))}
     assert [version for version, pinned in told.items() if pinned] == [back]
     _annotate(annotator, 1)
     wait_for(lambda: store.versions.pinned(project) == "", "the pin outlives a new label")
-    wait_for(lambda: learning.model_version() != back, "nothing is learnt any more")
+    wait_for(lambda: learning.promoted() != back, "nothing is learnt any more")
     learning.wait_until_learnt()
 
     assert len(store.ledger.revisions(project)) == NUM_ASIDE + HEARD + UNHEARD + HEARD_AGAIN
     by_head = learning.stage("head", annotator.judged)
+    assert by_head.model_version == by_text.model_version  # all heads have one name, and the ledger tells them apart
+    answered = {entry.model_version for entry in store.ledger.standing(project)} - {""}
+    assert len(answered) > 1
+    assert {shown_name(version) for version in answered} == {by_head.model_version}
     assert by_head.accuracy > by_text.accuracy + 0.1
 
     # The training is killed with its worker, and goes on where it was; the old version serves meanwhile.
@@ -191,9 +197,9 @@ def test_what_people_say_makes_it_better_whatever_is_killed_meanwhile(site: Site
     # Everybody sees the same: one suggestion for each open task, of the version that answers.
     learning.wait_until_pruned()
     assert learning.wrongly_suggested() == []
-    assert learning.model_version() == site.answer(project) == store.versions.promoted(project).model_version
+    assert learning.model_version() == site.answer(project) == shown_name(learning.promoted())
     told = {version["model_version"]: version["state"] for version in json.loads(site.run(*_MODELS, str(project)))}
-    assert told[tuned.model_version] == "promoted"
+    assert {shown_name(version) for version, state in told.items() if state == "promoted"} == {tuned.model_version}
     assert "agrees with the inbox" in site.run("ledger", "--replay", "--project", str(project))
     assert "Traceback" not in site.house.logs
     assert site.house.settings.label_studio_api_key.get_secret_value() not in site.house.logs

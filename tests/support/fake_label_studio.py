@@ -199,6 +199,9 @@ class FakeLabelStudio:
                 return 200, self.annotations[int(number)]
             case "GET", ["tasks"]:
                 return 200, self._task_page(query)
+            case "GET", ["predictions"]:
+                with self._turn:
+                    return 200, [one for one in self.stored if one["task"] == int(query["task"])]
             case "PATCH", ["predictions", number]:
                 return self._change_prediction(int(number), body)
             case "DELETE", ["predictions", number]:

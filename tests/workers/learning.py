@@ -21,6 +21,7 @@ from clapboard.labels.label_config import parse_label_config
 from clapboard.model.clap import ClapEncoder
 from clapboard.project.lock import ProjectLocks
 from clapboard.project.serving import find_serving
+from clapboard.queue.celery_app import LEARN
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
@@ -31,9 +32,10 @@ from clapboard.store.tasks import KnownTask
 from clapboard.store.versions import Version
 from clapboard.suggest import prediction
 from clapboard.suggest.head import ControlHead, Head
-from clapboard.suggest.prediction import result_id
+from clapboard.suggest.prediction import result_id, shown_name
 from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.workers.conftest import LABELS, CountingEncoder, no_checkpoint
+from workers.changed_suggestions import ChangedSuggestions
 from workers.encoder_pool import EncoderPool
 from workers.finetuner import Finetuner
 from workers.head_cache import HeadCache
@@ -50,6 +52,7 @@ from workers.rollout_pages import RolloutPages
 from workers.rollout_plan import RolloutPlanner
 from workers.search_jobs import SearchJobs
 from workers.shown_version import ShownVersion
+from workers.sweep import Sweeper
 
 PROJECT = 7
 BACKEND = "http://backend.example:9090"
@@ -123,8 +126,12 @@ class Learning:
         self.locks = ProjectLocks(self.store, "a worker", self.settings.job_lease_s)
         shown = ShownVersion(self.settings, self.store, self.client)
         planner = RolloutPlanner(self.settings, self.store, self.encoders, self.heads, shown, self.client)
-        pages = RolloutPages(self.store, self.waker, self.pusher)
-        self.rollout = Rollout(self.settings, self.store, self.locks, planner, pages, shown)
+        pages, changed = (
+            RolloutPages(self.store, self.waker, self.pusher),
+            ChangedSuggestions(self.store, self.client, self.pusher),
+        )
+        self.rollout = Rollout(self.settings, self.store, self.locks, planner, pages, shown, changed)
+        self.sweeper = Sweeper(self.store, self.queue, planner, pages, changed)
         self.pruner = Pruner(self.settings, self.store, self.locks, shown, self.client)
         self.refitter = Refitter(self.settings, self.store, self.encoders, self.heads, self.rollout)
         self.promoter = Promoter(self.settings, self.store, self.encoders, self.rollout)
@@ -139,12 +146,12 @@ class Learning:
         self.label_studio.connect(PROJECT, BACKEND)
         self.configure(label_config)
         self.store.catalog.set_connected(PROJECT)
-        self.label_studio.backends[PROJECT]["title"] = self.label_studio.shown[PROJECT] = self.zero_shot
+        self.label_studio.backends[PROJECT]["title"] = self.label_studio.shown[PROJECT] = shown_name(self.zero_shot)
 
     def configure(self, label_config: str) -> None:
         """Somebody saves the label config."""
         self.label_studio.label_config = label_config
-        self.store.catalog.put_project(PROJECT, label_config, self.version_of(label_config))
+        self.store.catalog.put_project(PROJECT, label_config, shown_name(self.version_of(label_config)))
 
     def add(self, tasks: dict[int, int], *, held_out: bool = False, embedded: bool = True) -> None:
         """Tasks, each with a recording of one of the two heaps of sounds."""
@@ -227,11 +234,13 @@ class Learning:
         for _ in range(50):
             jobs = self.store.jobs.claim("worker", queue, 1)
             if not jobs and not any(job.state == "queued" for job in self.jobs(queue)):
+                self.pusher.push_owed()  # as a thread of the worker does
                 return ended
             for job in jobs:
                 self.project_jobs.run(job)
                 ended.append(self.store.jobs.get(job.id))
             if not jobs:
+                self.pusher.push_owed()  # as a thread of the worker does
                 self.clock.now += wait_s
                 self.store.jobs.requeue_lost(wait_s / 2)
         raise AssertionError(f"{queue} never gets empty: {self.jobs(queue)}")
@@ -251,7 +260,8 @@ class Learning:
         learning_jobs = LearningJobs(self.settings, self.store, self.client, self.queue, *runners)
         label_studio_jobs = LabelStudioJobs(self.settings, self.store, self.client, self.waker)
         search_jobs = SearchJobs(self.settings, self.store, AudioSources(self.settings), self.encoders)
-        kinds = learning_jobs.kinds | label_studio_jobs.kinds | {"search": search_jobs.run}
+        kinds = learning_jobs.kinds | label_studio_jobs.kinds
+        kinds |= {"search": search_jobs.run, "sweep": self.sweeper.run}
         return ProjectJobs(self.store, self.queue, self.locks, kinds)
 
     @property
@@ -272,15 +282,31 @@ class Learning:
 
     def answer(self, _project: int = PROJECT) -> str:
         """What the backend answers at `/setup`."""
-        return self.version_of(self.label_studio.label_config)
+        return shown_name(self.version_of(self.label_studio.label_config))
 
     def shown(self, model_version: str) -> dict[int, str]:
-        """By task, what Label Studio shows of the version."""
+        """By task, what Label Studio shows under the version's name."""
         return {
             one["task"]: one["result"][0]["value"]["choices"][0]
             for one in self.label_studio.stored
-            if one["model_version"] == model_version
+            if one["model_version"] == shown_name(model_version)
         }
+
+    def sweep_a_slice(self) -> None:
+        """A worker's next step of bringing suggestions up to date, some time later."""
+        self.clock.now += 100
+        (job,) = (job for job in self.store.jobs.claim("sweeper", LEARN, 100) if job.kind == "sweep")
+        self.project_jobs.run(job)
+
+    def sweep(self) -> None:
+        """All that waits to be brought up to date is, some time later."""
+        for _ in range(50):
+            jobs = [job for job in self.store.jobs.claim("sweeper", LEARN, 100) if job.kind == "sweep"]
+            if not jobs:
+                return
+            self.project_jobs.run(jobs[0])
+            self.clock.now += 100
+        raise AssertionError("The sweep never comes to its end.")
 
     def close(self) -> None:
         """Give all back."""

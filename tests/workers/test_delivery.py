@@ -22,6 +22,7 @@ from clapboard.sources import AudioSources
 from clapboard.store.jobs import Job, JobRequest, State
 from clapboard.suggest import prediction
 from clapboard.suggest.head import ZERO_SHOT
+from clapboard.suggest.prediction import shown_name
 from tests.support.audio_server import AudioServer
 from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.support.processes import SERVING, Backend, Installation, Running
@@ -70,14 +71,14 @@ class Site:
     def stored(self, tasks: Sequence[dict[str, Any]]) -> list[int]:
         """How many predictions of our version each task has in Label Studio."""
         numbers = [task["id"] for task in tasks]
-        found = self.label_studio.count(self.version, *numbers)
+        found = self.label_studio.count(shown_name(self.version), *numbers)
         return [found[number] for number in numbers]
 
     def settled(self, project: int, tasks: Sequence[dict[str, Any]]) -> list[int]:
         """The same, once nothing of the project is open or owed any more."""
         store = self.house.store
         wait_for(
-            lambda: not store.jobs.num_open(project, self.version) and not store.predictions.num_owed(project),
+            lambda: not store.jobs.num_predicting(project) and not store.predictions.num_owed(project),
             f"project {project} doesn't settle: {store.jobs.newest(project=project)}",
         )
         return self.stored(tasks)
@@ -268,7 +269,7 @@ class TestUnderLoad:
                 setup = timed(20, lambda: site.patient.setup(CHOICES, project))
                 event = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1}, "project": {"id": project}}
                 webhook = timed(20, lambda: client.post("/webhook", json=event))
-                assert site.house.store.jobs.num_open(busy, site.version) > 0, "the workers weren't busy"
+                assert site.house.store.jobs.num_predicting(busy) > 0, "the workers weren't busy"
                 assert not any(request.done() for request in asking), "the sixty weren't waiting"
             assert all(request.result() != [[]] for request in asking)
         # What Label Studio waits for each. How much faster it is on a free machine, the benchmark tells.

@@ -13,6 +13,7 @@ from clapboard.queue.celery_app import BATCH, LEARN
 from clapboard.store.jobs import JobRequest
 from clapboard.store.versions import Version
 from clapboard.suggest.head import ZERO_SHOT
+from clapboard.suggest.prediction import shown_name
 from tests.support.fake_label_studio import CHOICES, FakeLabelStudio
 from tests.workers.conftest import CountingEncoder
 from tests.workers.learning import PROJECT, Learning, tuned_encoder
@@ -70,7 +71,8 @@ def test_a_finetuned_version_predicts_every_open_task_anew_with_its_own_encoder(
 ) -> None:
     version = learning.finetuned(1, TASKS)
     promote(learning, version)
-    assert learning.promoted == version.model_version == label_studio.shown[PROJECT] == learning.answer()
+    assert learning.promoted == version.model_version
+    assert label_studio.shown[PROJECT] == learning.answer() == shown_name(learning.promoted)
     assert learning.shown(version.model_version) == {1: "dog", 2: "dog", 11: "rain", 12: "rain"}
     assert learning.store.catalog.encoders()[version.encoder].version == version.encoder_version
 
@@ -110,10 +112,11 @@ def test_one_can_go_back_to_the_base_model_and_forth_again_and_label_studio_show
     first, second = base(learning), learning.finetuned(1, TASKS)
     for version in (first, second, first, second):
         promote(learning, version)
-        assert learning.promoted == label_studio.shown[PROJECT] == version.model_version
-        assert label_studio.versions(PROJECT) == {version.model_version: len(TASKS)}
-        assert set(label_studio.count(version.model_version, *TASKS).values()) == {1}
-    assert learning.answer() == second.model_version
+        assert learning.promoted == version.model_version
+        assert label_studio.shown[PROJECT] == shown_name(version.model_version)
+        assert label_studio.versions(PROJECT) == {shown_name(version.model_version): len(TASKS)}
+        assert set(label_studio.count(shown_name(version.model_version), *TASKS).values()) == {1}
+    assert learning.answer() == shown_name(second.model_version)
 
 
 def test_a_candidate_that_the_gate_refused_can_be_promoted_by_hand(learning: Learning) -> None:
@@ -139,7 +142,7 @@ def test_under_another_label_config_its_encoder_answers_by_the_texts(learning: L
     promoted = learning.store.versions.promoted(PROJECT)
     assert promoted is not None
     assert (promoted.encoder, promoted.head) == (version.encoder, ZERO_SHOT)
-    assert promoted.model_version == learning.answer()
+    assert shown_name(promoted.model_version) == learning.answer()
     assert set(learning.shown(promoted.model_version).values()) <= {"dog", "wind"}
 
 
@@ -213,8 +216,9 @@ class TestPinned:
         assert learn(learning) == (
             f"{learning.zero_shot} is pinned: learning goes on with the next label, or after `clapboard models unpin`."
         )
-        assert learning.promoted == label_studio.shown[PROJECT] == learning.zero_shot
-        assert label_studio.count(learning.zero_shot, 2, 12) == {2: 1, 12: 1}
+        assert learning.promoted == learning.zero_shot
+        assert label_studio.shown[PROJECT] == shown_name(learning.zero_shot)
+        assert label_studio.count(shown_name(learning.zero_shot), 2, 12) == {2: 1, 12: 1}
 
     def test_a_pin_ends_with_the_next_label(self, learning: Learning, head: str) -> None:
         learning.say(2, "rain")
@@ -266,8 +270,9 @@ class TestPinned:
         promoted = learning.store.versions.promoted(PROJECT)
         assert promoted is not None
         assert (promoted.encoder, promoted.head) == (version.encoder, ZERO_SHOT)
-        assert promoted.model_version == learning.store.versions.pinned(PROJECT) == label_studio.shown[PROJECT]
-        assert label_studio.versions(PROJECT) == {promoted.model_version: len(TASKS)}
+        assert promoted.model_version == learning.store.versions.pinned(PROJECT)
+        assert label_studio.shown[PROJECT] == shown_name(promoted.model_version)
+        assert label_studio.versions(PROJECT) == {shown_name(promoted.model_version): len(TASKS)}
 
 
 class TestSideBySide:
@@ -292,8 +297,9 @@ class TestSideBySide:
         choose(learning, back.model_version)
         assert outcomes
         assert set(outcomes) == {"put_off"}
-        assert learning.promoted == label_studio.shown[PROJECT] == back.model_version
-        assert label_studio.versions(PROJECT) == {back.model_version: len(TASKS)}
+        assert learning.promoted == back.model_version
+        assert label_studio.shown[PROJECT] == shown_name(back.model_version)
+        assert label_studio.versions(PROJECT) == {shown_name(back.model_version): len(TASKS)}
 
     def test_what_is_chosen_and_waits_is_not_pruned_either(
         self, learning: Learning, other: Learning, label_studio: FakeLabelStudio
@@ -306,7 +312,7 @@ class TestSideBySide:
         learning.project_jobs.run(job)
         assert learning.store.jobs.get(job.id).state == "queued"
         other.project_jobs.run(other.ask(LEARN, "prune"))
-        assert label_studio.versions(PROJECT)[first.model_version] == len(TASKS)
+        assert label_studio.versions(PROJECT)[shown_name(first.model_version)] == len(TASKS)
 
     def test_what_label_studio_has_lost_is_brought_again_before_the_switch(
         self, learning: Learning, label_studio: FakeLabelStudio
@@ -320,7 +326,7 @@ class TestSideBySide:
         label_studio.on_stored = lose
         choose(learning, version.model_version)
         assert learning.promoted == version.model_version
-        assert label_studio.count(version.model_version, *TASKS) == dict.fromkeys(TASKS, 1)
+        assert label_studio.count(shown_name(version.model_version), *TASKS) == dict.fromkeys(TASKS, 1)
 
     def test_what_it_has_lost_of_the_version_in_service_comes_back_with_the_next_prune(
         self, learning: Learning, label_studio: FakeLabelStudio
@@ -330,7 +336,7 @@ class TestSideBySide:
         label_studio.stored = []
         learning.project_jobs.run(learning.ask(LEARN, "prune"))
         learning.pusher.push_owed()
-        assert label_studio.count(version.model_version, *TASKS) == dict.fromkeys(TASKS, 1)
+        assert label_studio.count(shown_name(version.model_version), *TASKS) == dict.fromkeys(TASKS, 1)
 
     def test_a_worker_that_stood_still_for_too_long_switches_nothing(
         self, learning: Learning, other: Learning, label_studio: FakeLabelStudio

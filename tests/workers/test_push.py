@@ -199,7 +199,7 @@ def test_a_request_that_takes_longer_than_the_lease_makes_no_second_prediction(
         label_studio.add_tasks(1, *({"id": 10_000 + number, "data": {}} for number in range(3000)))
     slow.owe(1, *tasks)
     if is_import:
-        slow.store.predictions.forget_versions(1, [VERSION])
+        slow.store.predictions.forget_names(1, [VERSION])
         found = [StoredPrediction(1, task, VERSION, "key", 0.5, result("dog")) for task in tasks]
         taken = slow.store.predictions.put_for_push(found)
     else:

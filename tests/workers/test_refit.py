@@ -11,6 +11,7 @@ from clapboard.errors import NotFoundError
 from clapboard.label_studio.checks import STORED_TITLE
 from clapboard.store.versions import Version
 from clapboard.suggest.head import ZERO_SHOT
+from clapboard.suggest.prediction import shown_name
 from tests.support.fake_label_studio import CHOICES, FakeLabelStudio
 from tests.workers.learning import ENCODER, PROJECT, Learning
 from workers.refit import Refitted
@@ -57,10 +58,10 @@ def test_what_was_said_about_a_few_tasks_is_predicted_for_all_that_are_open(
     assert found.model_version == learning.promoted != learning.zero_shot
     expected = dict.fromkeys(range(4, 11), "dog") | dict.fromkeys(range(14, 21), "rain")
     assert learning.shown(found.model_version) == expected  # neither annotated nor held-out tasks
-    assert set(label_studio.count(found.model_version, *expected).values()) == {1}
-    assert label_studio.shown[PROJECT] == found.model_version
+    assert set(label_studio.count(shown_name(found.model_version), *expected).values()) == {1}
+    assert label_studio.shown[PROJECT] == shown_name(found.model_version)
     assert label_studio.backends[PROJECT]["title"] == STORED_TITLE  # all is there: nobody is to be asked
-    assert learning.store.catalog.project(PROJECT).model_version == found.model_version
+    assert learning.store.catalog.project(PROJECT).model_version == shown_name(found.model_version)
     assert learning.store.versions.get(PROJECT, found.model_version).manifest == {
         "kind": "head",
         "num_labels": 6,
@@ -101,8 +102,10 @@ def test_labels_that_were_withdrawn_are_forgotten_down_to_zero_shot(learning: Le
     first = refit(learning).model_version
     learning.withdraw(1, 11)
     found = refit(learning)
+    learning.sweep()
     assert found.model_version == learning.promoted == learning.zero_shot != first
     assert learning.store.versions.get(PROJECT, found.model_version).head == ZERO_SHOT
+    learning.pusher.push_owed()
     assert set(learning.shown(learning.zero_shot)) == set(DOGS | RAINS)
 
 
@@ -153,7 +156,7 @@ def test_each_of_two_controls_learns_from_its_own_labels(tmp_path: Path, label_s
     said = {
         one["task"]: {result["from_name"]: result["value"]["choices"][0] for result in one["result"]}
         for one in label_studio.stored
-        if one["model_version"] == found.model_version
+        if one["model_version"] == shown_name(found.model_version)
     }
     assert said[10] == {"clip": "dog", "place": "near"}
     assert said[20] == {"clip": "rain", "place": "far"}
@@ -163,17 +166,15 @@ def test_each_of_two_controls_learns_from_its_own_labels(tmp_path: Path, label_s
 def test_whoever_promotes_meanwhile_wins(learning: Learning, tmp_path: Path, label_studio: FakeLabelStudio) -> None:
     learning.say(1, "dog")
     learning.say(11, "rain")
-    first = refit(learning).model_version
-    learning.say(2, "rain")
+    before = label_studio.shown[PROJECT]
     other = Version(PROJECT, "by-hand", "counting", ENCODER.identity.version, ZERO_SHOT, "x", manifest={})
     learning.store.versions.put(other)
 
     # It happens while the head's predictions are being pushed.
     label_studio.on_stored = lambda: learning.store.versions.promote(PROJECT, "by-hand")
-    found = refit(learning)
-    assert found.model_version != first
+    assert refit(learning).changed
     assert learning.promoted == "by-hand"
-    assert label_studio.shown[PROJECT] == first
+    assert label_studio.shown[PROJECT] == before
 
 
 def test_tasks_that_are_not_embedded_are_queued_and_the_others_do_not_wait_for_them(learning: Learning) -> None:

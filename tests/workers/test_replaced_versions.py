@@ -13,8 +13,9 @@ from clapboard.label_studio.client import LabelStudioClient
 from clapboard.queue.celery_app import LEARN
 from clapboard.settings import Settings
 from clapboard.store.jobs import State
+from clapboard.suggest.prediction import shown_name
 from tests.support.fake_label_studio import FakeLabelStudio
-from tests.workers.learning import PROJECT, Learning
+from tests.workers.learning import PROJECT, Learning, tuned_encoder
 from workers.replaced_versions import KEPT
 
 TASKS = range(1, 11)
@@ -35,14 +36,15 @@ def learning(tmp_path: Path, label_studio: FakeLabelStudio) -> Iterator[Learning
 
 @contextmanager
 def _learning(folder: Path, label_studio: FakeLabelStudio, **settings: str) -> Iterator[Learning]:
-    """A project whose first head has replaced the texts alone."""
-    learning = Learning(folder, label_studio, **settings)
+    """A project whose suggestions are a finetuned encoder's."""
+    learning = Learning(folder, label_studio, load=tuned_encoder, **settings)
     learning.introduce()
     learning.add(HEAPS)
     label_studio.setup = learning.answer
     learning.say(1, "dog")
     learning.say(11, "rain")
-    learning.refitter.run(PROJECT)
+    learning.store.ledger.catch_up()
+    learning.promoter.run(PROJECT, learning.finetuned(1, HEAPS).model_version)
     try:
         yield learning
     finally:
@@ -50,13 +52,14 @@ def _learning(folder: Path, label_studio: FakeLabelStudio, **settings: str) -> I
 
 
 def replaced(learning: Learning, *annotated: int) -> str:
-    """The version that served, with those of its suggestions in view that somebody then said otherwise about."""
+    """The name of what served, with those of its suggestions in view that somebody then said otherwise about."""
     before = learning.promoted
     for task in annotated:
         learning.say(task, "rain", in_view=before)
-    learning.refitter.run(PROJECT)
-    assert learning.promoted != before
-    return before
+    learning.store.ledger.catch_up()
+    learning.promoter.run(PROJECT, learning.finetuned(2, HEAPS).model_version)
+    assert shown_name(learning.promoted) != shown_name(before)
+    return shown_name(before)
 
 
 @pytest.mark.parametrize("num_annotated", [1, 7], ids=["as a whole", "one by one"])
@@ -69,8 +72,8 @@ def test_the_predictions_that_annotations_answered_stay_as_they_are(
     assert learning.pruner.run(PROJECT).num_gone == 1
     left = {one["task"]: one for one in label_studio.stored if one["model_version"] == before}
     assert left == {task: answered[task] for task in annotated}  # with the ids that annotations name
-    assert set(label_studio.versions(PROJECT)) == {before, learning.promoted}
-    assert label_studio.shown[PROJECT] == learning.promoted
+    assert set(label_studio.versions(PROJECT)) == {before, shown_name(learning.promoted)}
+    assert label_studio.shown[PROJECT] == shown_name(learning.promoted)
 
 
 def test_once_its_others_are_gone_a_version_costs_no_more_requests(
@@ -97,9 +100,7 @@ def test_with_its_annotation_a_prediction_goes_too(learning: Learning, label_stu
 def test_an_annotation_whose_event_was_lost_keeps_its_prediction_too(
     learning: Learning, label_studio: FakeLabelStudio
 ) -> None:
-    before = learning.promoted
-    learning.say(2, "rain", in_view=before)
-    learning.refitter.run(PROJECT)
+    before = replaced(learning, 2)
     heard = label_studio.annotations[1002]
     result = heard["result"]
     label_studio.annotations[1003] = heard | {"id": 1003, "task": 3, "result": result}  # made while nobody listened
@@ -133,7 +134,11 @@ def test_killed_at_any_step_another_process_brings_it_to_its_end(
     with _learning(tmp_path, label_studio) as learning:
         before = replaced(learning, 2)
         mortal = Learning(
-            tmp_path, label_studio, clock=learning.clock, client=lambda settings: _Mortal(settings, after)
+            tmp_path,
+            label_studio,
+            clock=learning.clock,
+            load=tuned_encoder,
+            client=lambda settings: _Mortal(settings, after),
         )
         try:
             with pytest.raises(LabelStudioUnreachable):
@@ -143,7 +148,7 @@ def test_killed_at_any_step_another_process_brings_it_to_its_end(
         learning.pruner.run(PROJECT)
         assert [one["task"] for one in label_studio.stored if one["model_version"] == before] == [2]
         assert not [name for name in label_studio.versions(PROJECT) if name.endswith(KEPT)]
-        assert label_studio.shown[PROJECT] == learning.promoted
+        assert label_studio.shown[PROJECT] == shown_name(learning.promoted)
 
 
 class _Mortal(LabelStudioClient):

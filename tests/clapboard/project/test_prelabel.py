@@ -63,7 +63,7 @@ class World:
     def key(self, task: int) -> str:
         return self.sources.key(f"https://host.example/{task}.wav")
 
-    def hold(self, *tasks: int, version: str = VERSION) -> None:
+    def hold(self, *tasks: int, version: str = prediction.shown_name(VERSION)) -> None:
         """Label Studio has the tasks' predictions."""
         for task in tasks:
             self.label_studio.store({"task": task, "model_version": version, "score": 0.5, "result": []})

@@ -371,21 +371,20 @@ def test_two_who_write_the_same_new_version_share_it(store: Store, open_store: C
     assert sorted(written) == list(range(1, 60))
 
 
-def test_the_newest_versions_are_those_that_were_delivered_last(store: Store, clock: Callable[..., float]) -> None:
+def test_the_newest_names_are_those_that_were_delivered_last(store: Store, clock: Callable[..., float]) -> None:
     for name in ("b", "a", "c"):
         clock.advance(1)
         store.predictions.put_for_push([prediction(1, version=name), prediction(2, version=name)])
     store.predictions.put_all([prediction(1, version="never")], push=False)
     store.predictions.put_for_push([prediction(1, version="other", project=2)])
-    assert store.predictions.newest_versions(1, 2) == ["c", "a"]
-    assert store.predictions.newest_versions(1, 9) == ["c", "a", "b", "never"]
+    assert store.predictions.names(1) == ["c", "a", "b", "never"]
 
 
 def test_a_forgotten_version_is_gone_and_owed_no_more(store: Store) -> None:
     for name in ("v1", "v2", "v3"):
         store.predictions.put_all([prediction(1, version=name), prediction(2, version=name)], push=True)
     store.predictions.put_all([prediction(1, project=2)], push=True)
-    store.predictions.forget_versions(1, {"v1", "v3", "v9"})
+    store.predictions.forget_names(1, {"v1", "v3", "v9"})
     assert store.predictions.model_versions(1) == ["v2"]
     assert store.predictions.model_versions(2) == ["v1"]
     assert store.predictions.num_owed(1) == 2

@@ -25,7 +25,7 @@ def test_tallies_are_what_there_is_after_whatever_happened(store: Store, open_st
     assert _counted_predictions(store) == _predictions(store)
     with store.database.write() as connection:
         connection.execute(delete(jobs).where(jobs.c.id % 2 == 0))
-    store.predictions.forget_versions(1, ["v1"])
+    store.predictions.forget_names(1, ["v1"])
     assert _counted_jobs(store) == _jobs(store)
     assert _counted_predictions(store) == _predictions(store)
     assert store.predictions.model_versions(1) == ["v2"]
