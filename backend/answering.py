@@ -39,7 +39,7 @@ _STORE_PATIENCE_S = 5.0  # at least, while others write: they mostly take millis
 class PredictAnswer:
     """The answer to `/predict`: one entry per task, each a prediction or the empty list."""
 
-    model_version: str  # its name in Label Studio
+    model_version: str  # its name in the answer
     predictions: list[TakenPrediction | None]
 
     @property
@@ -142,7 +142,15 @@ class PredictService:
         self._versions.refresh()
         number = project_id(project)
         served = self._versions.serving(number, label_space)
-        return TaskRequest(tasks, number, label_config, label_space, served, began_at=self._store.clock())
+        return TaskRequest(
+            tasks,
+            number,
+            label_config,
+            label_space,
+            served,
+            self._store.clock(),
+            self._versions.answered_as(number, served),
+        )
 
     def _admit(self, request: TaskRequest) -> AdmittedTasks:
         connected = self._versions.connected_project(request.project)
@@ -174,6 +182,7 @@ class PredictService:
             request.model_version,
             since=request.began_at,
             all_or_none=all_or_none,
+            own_name=request.is_asked_anew,
         )
 
     def _push_what_is_open(self, request: OpenRequest) -> None:
@@ -188,4 +197,4 @@ def _answer(admitted: AdmittedTasks, taken: Mapping[int, TakenPrediction]) -> Pr
     """One entry per task. A task named twice gets its prediction once, because Label Studio stores every entry."""
     left = dict(taken)
     entries = [None if task_id is None else left.pop(task_id, None) for task_id in admitted.task_ids]
-    return PredictAnswer(admitted.request.shown_as, entries)
+    return PredictAnswer(admitted.request.answered_as, entries)

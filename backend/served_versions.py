@@ -22,13 +22,14 @@ _SILENT_S = 8.0  # workers send a heartbeat every second; one that is silent for
 
 @dataclass(frozen=True)
 class _Directory:
-    """The store's encoders, promoted versions, connected projects and workers, read at one moment."""
+    """The store's encoders, promoted versions, connected projects, workers and sweeps, read at one moment."""
 
     base: Encoder
     encoders: Mapping[str, Encoder]
     promoted: Mapping[int, Version]
     connected: Mapping[int, Project]
     workers: Sequence[Worker]
+    asking: Mapping[int, str]  # by project, the version that Label Studio asks for although it has predictions
 
 
 class ServedVersions:
@@ -50,6 +51,7 @@ class ServedVersions:
                 self._store.versions.all_promoted(),
                 self._store.catalog.connected_projects(),
                 self._workers(),
+                self._store.displays.asking(),
             )
             self._read_at = now
 
@@ -57,6 +59,14 @@ class ServedVersions:
         """What answers the project's label space. Raises `NoWorkerError` before the first worker is up."""
         directory = self._remembered()
         return serving(label_space, directory.base, directory.promoted.get(project), directory.encoders)
+
+    def answered_as(self, project: int, served: Serving) -> str:
+        """The name under which Label Studio gets the version's predictions in answers.
+
+        That which they have there; the version's own as long as it is to ask for each task that is opened.
+        """
+        asks = self._remembered().asking.get(project) == served.model_version
+        return served.model_version if asks else served.shown_as
 
     def connected_project(self, project: int) -> Project | None:
         """The project, if `clapboard connect` has connected it."""

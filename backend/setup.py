@@ -35,11 +35,12 @@ class SetupService:
         """
         self._public_address.receive(label_studio)
         number = project_id(project)
-        version = self._versions.serving(number, label_space_of(label_config)).shown_as
+        served = self._versions.serving(number, label_space_of(label_config))
+        version = served.shown_as
         if number and self._answered.get(number) != version:
             self._answered[number] = version
             self._introductions.append((number, label_config, version))
-        return version
+        return self._versions.answered_as(number, served)
 
     def store_introductions(self) -> None:
         """Write down the projects that introduced themselves since the last call; connected ones learn and align.

@@ -27,6 +27,7 @@ class TaskRequest:
     label_space: LabelSpace
     served: Serving
     began_at: float
+    answered_as: str  # the version's name in the answer: by default that which it has in Label Studio
 
     @property
     def model_version(self) -> str:
@@ -34,9 +35,9 @@ class TaskRequest:
         return self.served.model_version
 
     @property
-    def shown_as(self) -> str:
-        """The version's name in Label Studio."""
-        return self.served.shown_as
+    def is_asked_anew(self) -> bool:
+        """Whether Label Studio asks for tasks whose predictions it has under the shared name, see `Display.asks`."""
+        return self.answered_as != self.served.shown_as
 
     @property
     def is_for_several(self) -> bool:
@@ -86,7 +87,7 @@ def _admit(task: Mapping[str, Any], reader: TaskReader, admitted: AdmittedTasks)
         if task_id is not None:
             admitted.held_out.append(known_task)
         return None
-    if _has_prediction(task, request.shown_as):  # Label Studio would store a second one beside it
+    if _has_prediction(task, request.answered_as):  # Label Studio would store a second one beside it
         return None
     if task_id is None:
         task_id = _id_of_audio(known_task.uri_key)

@@ -83,7 +83,8 @@ class Aligner:
 
         Returns whether Label Studio still shows that other name.
         """
-        if self._store.displays.get(project).shown_as:
+        shown_as = self._store.displays.get(project).shown_as
+        if shown_as == serving.shown_as or shown_as not in ("", serving.model_version):
             return False
         if delivered := self._store.predictions.under_own_name(project, serving.model_version):
             completed = completed_tasks(self._store, project, client.project(project).annotations_per_task)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from clapboard.errors import LabelStudioError
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.store import Store
-from clapboard.store.displays import Display
+from clapboard.store.displays import UNCERTAINTY, Display
 from clapboard.store.prediction_records import Delivery, StoredPrediction
 from clapboard.store.tasks import KnownTask
-from workers.push import RETRY_S, Pusher
+from workers.push import Pusher
 from workers.rollout_pages import TaskPage, page_predictions
 from workers.rollout_plan import RolloutPlan
 
@@ -31,10 +31,11 @@ MOST_AT_ONCE = 100
 FIRST = 10
 """So many are sent before anything else, in the order in which people get them; the rest by the thread that pushes."""
 
+SOON_S = 1.0
+"""How long after Label Studio refused one of the first ones it is tried again."""
+
 FIRST_S = 0.5
 """How long sending the first ones may take: the next label is waiting to be learnt from."""
-
-UNCERTAINTY = "Uncertainty sampling"
 
 _TASKS_PER_LOOK = 2000
 
@@ -62,8 +63,11 @@ class ChangedSuggestions:
             return 0
         changed = self.find(plan, display.shown_as, page)
         coming = changed.to_change[:MOST_AT_ONCE]
-        self._store.predictions.put_all(coming[FIRST:] + changed.to_add[:MOST_AT_ONCE], push=True)
-        self._send_first(self._client, self._store.predictions.claim(coming[:FIRST]), display.shown_as)
+        claimed = self._store.predictions.claim(coming[:FIRST])
+        claimed_ids = {prediction.task for prediction in claimed}
+        later = [prediction for prediction in coming if prediction.task not in claimed_ids]
+        self._store.predictions.put_all(later + changed.to_add[:MOST_AT_ONCE], push=True)
+        self._send_first(self._client, claimed, display.shown_as)
         return len(coming)
 
     def send(self, changed: Changed) -> int:
@@ -77,7 +81,7 @@ class ChangedSuggestions:
         """What the version changes for the page's open tasks, in the page's order.
 
         With a `limit`, it stops at so many changes, and before a task to which another version's prediction is being
-        pushed at this moment; without, such tasks are left out.
+        pushed at this moment.
         """
         changed = Changed()
         predictions = page_predictions(plan, page)
@@ -89,7 +93,7 @@ class ChangedSuggestions:
                 return replace(changed, up_to=new.task - 1)
             if old is None:
                 changed.to_add.append(new)
-            elif not is_busy and is_changed(old, new):
+            elif is_changed(old, new):
                 changed.to_change.append(new)
         return changed
 
@@ -109,7 +113,7 @@ class ChangedSuggestions:
                     self._store.predictions.pushed(project, [prediction.task], model_version)
                     left.remove(prediction.task)
         except LabelStudioError:
-            delay_s = RETRY_S
+            delay_s = SOON_S
         self._store.predictions.push_later(project, sorted(left), model_version, delay_s)
 
 

@@ -5,11 +5,12 @@ Take the versions that were replaced out of Label Studio, drop what was kept for
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from pathlib import Path
 
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.labels.label_config import parse_label_config
+from clapboard.project.display import name_in_use
 from clapboard.project.lock import ProjectLocks
 from clapboard.project.serving import is_tuned
 from clapboard.settings import Settings
@@ -53,7 +54,8 @@ class Pruner:
         if promoted is not None:
             pruned = self._take_out(project, promoted, chosen)
             self._forget_replaced(project, promoted, pruned.waiting or {})
-            self._verify(project)
+            if name_in_use(self._store, project, promoted.model_version) == shown_name(promoted.model_version):
+                self._verify(project)
         self._remove_checkpoints(project)
         return pruned
 
@@ -65,8 +67,8 @@ class Pruner:
         replaced = {name for version in versions for name in names_of(version.model_version)}
         replaced |= set(self._store.predictions.names(project))
         replaced -= {shown_name(version) for version in {promoted.model_version} | chosen | _coming(versions, promoted)}
-        if self._store.displays.get(project).shown_as != shown_name(promoted.model_version):
-            replaced.discard(promoted.model_version)  # as an earlier release shows it, until all have today's name
+        # As an earlier release shows it, until all have today's name, or as the backend answered it lately.
+        replaced.discard(promoted.model_version)
         return ReplacedVersions(self._settings, self._store, self._client, self._locks).take_out(project, replaced)
 
     def _chosen(self, project: int) -> set[str]:
@@ -84,7 +86,7 @@ class Pruner:
         }
         return chosen | todays_names
 
-    def _forget_replaced(self, project: int, promoted: Version, waiting: Container[str]) -> None:
+    def _forget_replaced(self, project: int, promoted: Version, waiting: Collection[str]) -> None:
         """Forget heads that a later one of the same encoder replaced, and old versions' predictions."""
         versions = self._store.versions.of_project(project)
         newest = {version.encoder_version: version.model_version for version in versions}
@@ -97,9 +99,12 @@ class Pruner:
         ]
         self._store.versions.forget(project, replaced)
         names = self._store.predictions.names(project)
-        remembered = {*names[:REMEMBERED_NAMES], *names_of(promoted.model_version)}
-        self._store.predictions.forget_names(project, set(names) - remembered)
-        self._store.predictions.forget_replaced(project, self._store.clock() - REMEMBERED_S)
+        shared = [name for name in names if shown_name(name) == name]
+        remembered = {*shared[:REMEMBERED_NAMES], *names_of(promoted.model_version), *waiting}
+        before = self._store.clock() - REMEMBERED_S
+        self._store.predictions.forget_names(project, set(shared) - remembered)
+        self._store.predictions.forget_names(project, set(names) - set(shared) - remembered, before=before)
+        self._store.predictions.forget_replaced(project, before)
 
     def _verify(self, project: int) -> None:
         """Have Label Studio show what is promoted by now: deleting a version may have changed that."""

@@ -10,7 +10,8 @@
 
 A version whose name Label Studio shows already, as another head of the encoder and label space that serve, takes over
 at once, whatever the project's size: the pointer moves, what people get next is changed, and a `sweep` job does the
-rest (`workers.sweep`). That job is queued before the pointer moves, too.
+rest (`workers.sweep`). That job is queued before the pointer moves, too. Where nobody can tell which tasks people get
+next, Label Studio asks for each task that its label stream opens until the sweep has come round (`Display.asks`).
 
 The lock is the project's: the caller holds it (`ProjectLocks.hold`), and `switch` checks that it still does. Until the
 pointer moves nobody sees anything of the version; once it has moved, the `prune` job that was queued before sees to the
@@ -123,7 +124,10 @@ class Rollout:
         self._store.jobs.add(LEARN, [JobRequest("sweep", version.project)])
         if not self._switch(takeover):
             return RolloutProgress(0, 0)
+        self._store.predictions.supersede(version.project, version.model_version)
         plan, display = self._planner.plan_changes(version), self._store.displays.get(version.project)
+        if display.asks and not display.is_live:
+            self._shown.ask(version)
         tasks = next_tasks(self._store, display)
         page = TaskPage(tasks, {task.task for task in tasks}, embedded(self._store, tasks, plan.encoder))
         return RolloutProgress(self._changed.send_next(plan, display, page), 0)

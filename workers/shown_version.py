@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from clapboard.errors import LabelStudioUnreachable
+from clapboard.errors import LabelStudioError, LabelStudioUnreachable
 from clapboard.label_studio.checks import Connection
 from clapboard.label_studio.client import LabelStudioClient
-from clapboard.project.display import settle
+from clapboard.project.display import ask, settle
+from clapboard.queue.celery_app import LEARN
 from clapboard.settings import Settings
 from clapboard.store import Store
+from clapboard.store.jobs import JobRequest
 from clapboard.store.prediction_records import IN_LABEL_STUDIO
 from clapboard.store.versions import Version
 from clapboard.suggest.prediction import shown_name
@@ -34,6 +36,16 @@ class ShownVersion:
             self._store.displays.shows(version.project, name)
         else:
             settle(self._store, self._client, self._settings, version.project, name)
+
+    def ask(self, version: Version) -> None:
+        """Have Label Studio ask for what its label stream opens; if it can't be changed now, an `align` job does so."""
+        if self._client is None:
+            return
+        try:
+            ask(self._store, self._client, self._settings, version.project)
+        except LabelStudioError as error:
+            log.warning("Label Studio shows what it has stored: %s", error)
+            self._store.jobs.add(LEARN, [JobRequest("align", version.project)])
 
     def is_shown(self, version: Version) -> bool:
         """Whether Label Studio already shows predictions under the version's name, so that only some have to change."""

@@ -8,6 +8,7 @@ after a kill. A newer version sends it once round again from where it is.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from clapboard.plurals import counted, plural
 from clapboard.project.known_tasks import embedded
@@ -61,12 +62,14 @@ class Sweeper:
         planner: RolloutPlanner,
         pages: RolloutPages,
         changed: ChangedSuggestions,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._queue = queue
         self._planner = planner
         self._pages = pages
         self._changed = changed
+        self._monotonic = monotonic
 
     def run(self, job: Job) -> str:
         """Sweep a slice. Raises `PutOff` until the sweep has come round, `ModelError`, `NotFoundError`."""
@@ -76,9 +79,9 @@ class Sweeper:
         if (wait_s := _begins_at(display) - self._store.clock()) > 0:
             raise PutOff(wait_s, "suggestions wait to be brought up to date")
         plan = self._planner.plan_changes(self._store.versions.get(job.project, display.model_version))
-        began_at = time.monotonic()
+        began_at = self._monotonic()
         num_changed, display = self._slice(plan, display)
-        self._rest(display, time.monotonic() - began_at, num_changed)
+        self._rest(display, self._monotonic() - began_at, num_changed)
         if not display.model_version:
             return self._end(display)
         rest_s = self._store.displays.get(job.project).rests_until - self._store.clock()
@@ -101,14 +104,18 @@ class Sweeper:
                 raise PutOff(EMBEDDING_S, f"{counted(num_open, 'task')} {verb} still to be embedded")
             self._store.displays.await_embeddings(display.project, False)
             self._queue.add_for_project(LEARN, "learn", display.project)
+        if promoted := self._store.versions.promoted(display.project):
+            self._store.predictions.owe_answered(display.project, promoted.model_version)
+        if display.is_live:  # Label Studio may show what it has stored again
+            self._queue.add_for_project(LEARN, "align", display.project)
         return "All suggestions are up to date."
 
     def _slice(self, plan: RolloutPlan, display: Display) -> tuple[int, Display]:
         """Sweep some tasks; how many predictions were changed, and how far the sweep has come."""
         limit = FEWEST if not display.answer_s else int(min(MOST, max(FEWEST, SLICE_S / display.answer_s)))
-        ends_at = time.monotonic() + SLICE_S
+        ends_at = self._monotonic() + SLICE_S
         num_changed = 0
-        while display.model_version and num_changed < limit and time.monotonic() < ends_at:
+        while display.model_version and num_changed < limit and self._monotonic() < ends_at:
             page, is_last = self._page(plan, display)
             if self._pages.queue_missing(plan, page):
                 self._store.displays.await_embeddings(plan.project, True)

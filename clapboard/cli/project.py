@@ -49,7 +49,7 @@ def connect(project: ProjectId, model: Model = None, as_json: AsJson = False) ->
     from clapboard.label_studio import connect as connecting
     from clapboard.label_studio.client import LabelStudioClient
     from clapboard.labels.label_config import parse_label_config
-    from clapboard.project.display import settle
+    from clapboard.project.display import name_in_use, settle
     from clapboard.project.lock import WAIT_S, ProjectLocks
     from clapboard.project.serving import find_serving
     from clapboard.project.tabs import make_tabs
@@ -60,7 +60,8 @@ def connect(project: ProjectId, model: Model = None, as_json: AsJson = False) ->
     settings = prepare(given, store)
 
     def version_for(label_config: str) -> str:
-        return find_serving(store, settings.model, project, parse_label_config(label_config)).shown_as
+        serving = find_serving(store, settings.model, project, parse_label_config(label_config))
+        return name_in_use(store, project, serving.model_version)
 
     locks = ProjectLocks(store, "clapboard connect", settings.job_lease_s)
     with LabelStudioClient(settings) as client, locks.hold(project, wait_s=WAIT_S, on_wait=errors_console().print):

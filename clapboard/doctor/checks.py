@@ -29,6 +29,7 @@ from clapboard.labels.label_config import parse_label_config
 from clapboard.labels.label_space import LabelSpace
 from clapboard.plurals import counted
 from clapboard.project.agreement import agreement
+from clapboard.project.display import name_in_use
 from clapboard.project.serving import find_serving
 from clapboard.queue.celery_app import INTERACTIVE, CeleryWaker, make_celery
 from clapboard.settings import Settings
@@ -192,7 +193,8 @@ def _project(settings: Settings, store: Store, client: LabelStudioClient, projec
         yield Check("project", False, str(error))
         return
     served = find_serving(store, settings.model, project_id, label_space)
-    yield from inspect_connection(client, with_password(settings, store), project_id, served.shown_as)
+    name = name_in_use(store, project_id, served.model_version)
+    yield from inspect_connection(client, with_password(settings, store), project_id, name)
     yield _label_config(label_space)
     yield _labels(store, label_space, project_id)
     yield _audio(settings, store, client, label_space, project_id)

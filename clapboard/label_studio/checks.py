@@ -111,7 +111,7 @@ class Connection:
         bears = {"the project shows": self.project.model_version}
         if backend is not None:
             title = model_version if backend.title == STORED_TITLE else backend.title
-            bears |= {"the backend's title is": title, "the backend answers": backend.model_version}
+            bears |= {"the backend's title is": title, "the backend answers": _answered(backend, model_version)}
         wrong = [f"{who} {f'«{has}»' if has else 'none'}" for who, has in bears.items() if has != model_version]
         if not wrong:
             return Check("model version", True, f"all say {model_version}")
@@ -144,6 +144,17 @@ def inspect_connection(
         check_address(client, "webhook", webhook_url(settings)),
         *connection.checks(model_version),
     ]
+
+
+def _answered(backend: Backend, model_version: str) -> str:
+    """What the backend answers: the version, if the two names differ only in that one of them has the head.
+
+    So it does while Label Studio is to ask for tasks whose predictions it has (`clapboard.store.displays`), or
+    before an earlier release's names are changed.
+    """
+    names = [version.split(".") for version in (backend.model_version, model_version)]
+    differ_in_head = {len(parts) for parts in names} == {2, 3} and len({(n[0], n[-1]) for n in names}) == 1
+    return model_version if differ_in_head else backend.model_version
 
 
 def check_token(client: LabelStudioClient) -> Check:

@@ -41,6 +41,7 @@ from clapboard.label_studio.client import LabelStudioClient
 from clapboard.label_studio.connect import align
 from clapboard.settings import Settings
 from clapboard.store import Store
+from clapboard.suggest.prediction import shown_name
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,31 @@ def settle(store: Store, client: LabelStudioClient, settings: Settings, project_
     """
     record = client.project(project_id)
     num_unserved = unserved(store, project_id, shown_as, record.num_tasks, record.annotations_per_task)
-    changed = align(client, with_password(settings, store), project_id, shown_as, is_live=num_unserved > 0)
-    store.displays.shows(project_id, shown_as, record.sampling, record.annotations_per_task)
+    store.displays.configured(project_id, record.sampling, record.annotations_per_task)
+    is_live = num_unserved > 0 or store.displays.get(project_id).asks
+    changed = align(client, with_password(settings, store), project_id, shown_as, is_live=is_live)
+    store.displays.shows(project_id, shown_as)
+    store.displays.set_live(project_id, is_live)
     return Settled(changed, num_unserved)
+
+
+def ask(store: Store, client: LabelStudioClient, settings: Settings, project_id: int) -> None:
+    """Make Label Studio ask the backend for each task that its label stream opens. Raises `LabelStudioError`."""
+    display = store.displays.get(project_id)
+    align(client, with_password(settings, store), project_id, display.shown_as, is_live=True)
+    store.displays.set_live(project_id, True)
+
+
+def name_in_use(store: Store, project_id: int, model_version: str) -> str:
+    """The name by which Label Studio has the serving version's predictions: that of today, or an earlier release's.
+
+    An earlier release gave it the version's own name. That one goes on being shown until an `align` job has brought
+    all of them under today's, because the Data Manager shows those of one name only.
+    """
+    name = shown_name(model_version)
+    if store.displays.get(project_id).shown_as == name:
+        return name
+    return model_version if store.predictions.under_own_name(project_id, model_version) else name
 
 
 def num_coming(store: Store, project_id: int, shown_as: str) -> int:

@@ -16,6 +16,9 @@ from sqlalchemy import case, select, update
 from clapboard.store.database import Database
 from clapboard.store.schema import displays
 
+SEQUENTIAL, UNCERTAINTY = "Sequential sampling", "Uncertainty sampling"
+"""The orders, in Label Studio's words, in which it can be told beforehand which tasks people get next."""
+
 
 @dataclass(frozen=True)
 class Display:
@@ -32,9 +35,20 @@ class Display:
     ends_at: int = 0
     has_wrapped: bool = False
     front: int = 0
+    is_live: bool = False
     awaits_embeddings: bool = False
     answer_s: float = 0.0
     rests_until: float = 0.0
+
+    @property
+    def asks(self) -> bool:
+        """Whether Label Studio is to ask for each task that its label stream opens, even if it has a suggestion.
+
+        So it does while suggestions are brought up to date, if people may get any task next: at random, or one that
+        others have annotated.
+        """
+        is_foreseen = self.sampling in ("", SEQUENTIAL, UNCERTAINTY) and self.annotations_per_task == 1
+        return bool(self.model_version) and not is_foreseen
 
 
 class DisplayStore:
@@ -50,9 +64,24 @@ class DisplayStore:
             row = connection.execute(select(displays).where(displays.c.project == project)).one_or_none()
         return Display(**row._mapping) if row else Display(project)
 
-    def shows(self, project: int, shown_as: str, sampling: str = "", annotations_per_task: int = 1) -> None:
-        """Record what Label Studio was made to show, and the project's settings there."""
-        self._put(project, shown_as=shown_as, sampling=sampling, annotations_per_task=annotations_per_task)
+    def asking(self) -> dict[int, str]:
+        """By project, the version that Label Studio is to ask for, see `Display.asks`."""
+        query = select(displays).where(displays.c.model_version != "")
+        with self._db.read() as connection:
+            rows = [Display(**row._mapping) for row in connection.execute(query)]
+        return {display.project: display.model_version for display in rows if display.asks}
+
+    def shows(self, project: int, shown_as: str) -> None:
+        """Record the name whose predictions Label Studio was made to show."""
+        self._put(project, shown_as=shown_as)
+
+    def configured(self, project: int, sampling: str, annotations_per_task: int) -> None:
+        """Record the project's settings in Label Studio."""
+        self._put(project, sampling=sampling, annotations_per_task=annotations_per_task)
+
+    def set_live(self, project: int, is_live: bool) -> None:
+        """Record whether Label Studio was made to ask for what its label stream opens."""
+        self._put(project, is_live=is_live)
 
     def begin_sweep(self, project: int, model_version: str) -> None:
         """Send the sweep once round, from where it is, with this version's suggestions."""

@@ -60,19 +60,17 @@ class TakenPrediction(NamedTuple):
     """A prediction that was taken for an answer, with its result as the JSON text that the table has."""
 
     uri_key: str
-    model_version: str
+    shown_as: str
     score: float
     result: str
 
     def as_json(self) -> dict[str, Any]:
         """The prediction as an answer to `/predict` has it."""
-        version = shown_name(self.model_version)
-        return {"result": json.loads(self.result), "score": self.score, "model_version": version}
+        return {"result": json.loads(self.result), "score": self.score, "model_version": self.shown_as}
 
     def as_text(self) -> str:
         """The same as JSON text, without parsing the result."""
-        version = _quoted(shown_name(self.model_version))
-        return f'{{"result":{self.result},"score":{self.score!r},"model_version":{version}}}'
+        return f'{{"result":{self.result},"score":{self.score!r},"model_version":{_quoted(self.shown_as)}}}'
 
 
 class PredictionRecords:

@@ -22,6 +22,7 @@ power cut may undo it. Label Studio sends with each task which predictions it ho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,9 @@ from clapboard.store.schema import predictions
 from clapboard.suggest.prediction import shown_name
 
 __all__ = ["Delivery", "PredictionStore", "StoredPrediction", "TakenPrediction"]
+
+CHANGES_AT_ONCE = 20
+"""One push changes so many: each takes Label Studio 0.1 s, and a later version may change it again."""
 
 STORING_S = 5.0
 """How long Label Studio may take from our answer to having stored it."""
@@ -66,6 +70,14 @@ class PredictionStore(PredictionRecords):
             .where(asked)
             .values(delivery=Delivery.ANSWERED, delivered_at=bindparam("now"), shown_as=bindparam("name"))
         )
+        self._lock_all = (
+            select(predictions.c.task, predictions.c.uri_key, predictions.c.score, cast(predictions.c.result, Text))
+            .where(asked)
+            .order_by(*_KEY)
+            .with_for_update()
+        )
+        is_undelivered = (predictions.c.delivery == Delivery.READY) | (predictions.c.delivery == Delivery.OWED)
+        self._mark_taken = self._mark_answered.where(is_undelivered)
 
     def put(self, connection: Connection, new: Sequence[StoredPrediction], *, push: bool) -> None:
         """Write predictions in the caller's transaction, replacing those of the same tasks for other URIs.
@@ -140,30 +152,41 @@ class PredictionStore(PredictionRecords):
         return {task for task, uri_key in rows if uri_keys[task] == uri_key}
 
     def take_for_answer(
-        self, project: int, uri_keys: Mapping[int, str], model_version: str, *, since: float, all_or_none: bool = False
+        self,
+        project: int,
+        uri_keys: Mapping[int, str],
+        model_version: str,
+        *,
+        since: float,
+        all_or_none: bool = False,
+        own_name: bool = False,
     ) -> dict[int, TakenPrediction]:
         """Take the tasks' predictions for a request that began at `since`; they become answered.
 
         A prediction is left if it isn't for the task's URI key in `uri_keys`, because the task's audio was replaced, or
-        if it was delivered since the request began. With `all_or_none`, none is taken unless every task's can be.
+        if it was delivered since the request began. With `all_or_none`, none is taken unless every task's can be. With
+        `own_name`, they are answered under the version's own name, beside what Label Studio has or gets under the
+        shared one: then none is left because it was delivered, and one that is delivered stays as it is.
         """
         if not uri_keys:
             return {}
         parameters: dict[str, Any] = {"of_project": project, "version": model_version}
+        lock, name = (self._lock_all, model_version) if own_name else (self._lock_for_answer, shown_name(model_version))
+        asked = {"tasks": list(uri_keys)} if own_name else {"tasks": list(uri_keys), "since": since}
         with self._db.write(durable=False) as connection:
-            locked = connection.execute(self._lock_for_answer, parameters | {"tasks": list(uri_keys), "since": since})
             taken = {
-                task: TakenPrediction(uri_key, model_version, score, result)
-                for task, uri_key, score, result in locked.all()
+                task: TakenPrediction(uri_key, name, score, result)
+                for task, uri_key, score, result in connection.execute(lock, parameters | asked).all()
                 if uri_keys[task] == uri_key
             }
             if all_or_none and len(taken) < len(uri_keys):
                 return {}
             if taken:
-                marks = {"tasks": list(taken), "now": self._clock(), "name": shown_name(model_version)}
-                connection.execute(self._mark_answered, parameters | marks)
-                _replace(connection, project, list(taken), model_version)
-                _drop_owed(connection, project, list(taken), model_version)
+                marks = {"tasks": list(taken), "now": self._clock(), "name": name}
+                connection.execute(self._mark_taken if own_name else self._mark_answered, parameters | marks)
+                if not own_name:
+                    _replace(connection, project, list(taken), model_version)
+                    _drop_owed(connection, project, list(taken), model_version)
         return taken
 
     def owe(self, project: int, tasks: Sequence[int], model_version: str) -> set[int]:
@@ -197,6 +220,27 @@ class PredictionStore(PredictionRecords):
             query = select(predictions.c.task).where(_of_version(project, model_version), delivered)
             return set(connection.scalars(query))
 
+    def owe_answered(self, project: int, model_version: str) -> None:
+        """Owe, under the shared name, what was answered under the version's own: the Data Manager shows that one."""
+        of_version = _of_version(project, model_version) & (predictions.c.shown_as == model_version)
+        with self._db.read() as connection:
+            tasks = list(connection.scalars(select(predictions.c.task).where(of_version)))
+        if tasks and shown_name(model_version) != model_version:
+            self.owe(project, tasks, model_version)
+
+    def supersede(self, project: int, model_version: str) -> None:
+        """Owe no more what other versions of the same name would change: this one serves now.
+
+        What Label Studio has of those tasks is compared with the new version's anyway.
+        """
+        is_other = (predictions.c.project == project) & (predictions.c.shown_as == shown_name(model_version))
+        is_other &= predictions.c.model_version != model_version
+        is_change = _has_other(_other.c.delivery.in_(IN_LABEL_STUDIO))
+        owed = is_other & IS_UNDELIVERED & (predictions.c.delivery == Delivery.OWED) & is_change
+        with self._db.write() as connection:
+            _lock(connection, owed)
+            connection.execute(delete(predictions).where(owed))
+
     def owe_anew(self, project: int, shown_as: str) -> None:
         """Mark all predictions that Label Studio was given under this name to be pushed again: it has lost some.
 
@@ -210,14 +254,17 @@ class PredictionStore(PredictionRecords):
     def take_for_push(self, limit: int, lease_s: float) -> list[StoredPrediction]:
         """Take up to `limit` owed predictions of one project and version, for this worker to push.
 
+        Either none or all of them replace one in Label Studio; of those, some `CHANGES_AT_ONCE`.
+
         A prediction that another worker took longer than `lease_s` ago and hasn't renewed counts as owed.
         """
         now = self._clock()
         lost = (predictions.c.delivery == Delivery.PUSHING) & (predictions.c.delivered_at < now - lease_s)
         due = (predictions.c.delivery == Delivery.OWED) & (predictions.c.delivered_at <= now)
         other_is_pushing = _has_other(_other.c.delivery == Delivery.PUSHING)
+        is_change = _has_other(_other.c.delivery.in_(IN_LABEL_STUDIO))
         waiting = (
-            select(predictions.c.project, predictions.c.task, predictions.c.model_version)
+            select(*_KEY, is_change.label("is_change"))
             .where(IS_UNDELIVERED, or_(due & ~other_is_pushing, lost))
             .order_by(predictions.c.project, predictions.c.model_version, predictions.c.task)
             .limit(limit)
@@ -228,7 +275,8 @@ class PredictionStore(PredictionRecords):
             if not rows:
                 return []
             first = rows[0]
-            tasks = [r.task for r in rows if (r.project, r.model_version) == (first.project, first.model_version)]
+            of_kind = [row for row in rows if (row[0], *row[2:]) == (first[0], *first[2:])]
+            tasks = [row.task for row in (of_kind[:CHANGES_AT_ONCE] if first.is_change else of_kind)]
             taken = connection.execute(
                 update(predictions)
                 .where(_of(first.project, tasks, first.model_version))
@@ -264,11 +312,13 @@ class PredictionStore(PredictionRecords):
                 _lock(connection, of_tasks)
                 connection.execute(delete(predictions).where(of_tasks))
 
-    def forget_names(self, project: int, names: Collection[str]) -> None:
-        """Delete all predictions of these names in Label Studio, owed ones too."""
+    def forget_names(self, project: int, names: Collection[str], *, before: float = math.inf) -> None:
+        """Delete what was delivered under these names in Label Studio before that time, and what is owed."""
         with self._db.write() as connection:
             for name in sorted(names):
                 of_name = held_as(project, name)
+                if before < math.inf:
+                    of_name &= predictions.c.delivered_at < before
                 _lock(connection, of_name)
                 connection.execute(delete(predictions).where(of_name))
 

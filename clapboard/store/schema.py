@@ -261,6 +261,7 @@ displays = Table(
     Column("ends_at", BigInteger, nullable=False, default=0),  # the task after which it has come round
     Column("has_wrapped", Boolean, nullable=False, default=False),  # it has begun again at the first task
     Column("front", BigInteger, nullable=False, default=0),  # no task before this one is open
+    Column("is_live", Boolean, nullable=False, default=False),  # it was made to ask for what its label stream opens
     Column("awaits_embeddings", Boolean, nullable=False, default=False),  # the sweep has queued tasks to be embedded
     Column("answer_s", Float, nullable=False, default=0.0),  # how long Label Studio takes for a change when it is idle
     Column("rests_until", Float, nullable=False, default=0.0),

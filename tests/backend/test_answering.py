@@ -12,10 +12,10 @@ from backend.answering import OpenRequest, PredictAnswer
 from clapboard.errors import NoWorkerError, RequestError, SourceError, SourceUnavailable, SourceUnreachable
 from clapboard.queue.celery_app import BATCH, INTERACTIVE, PredictPayload
 from clapboard.store.jobs import JobRequest, State
-from clapboard.store.predictions import Delivery
+from clapboard.store.predictions import Delivery, StoredPrediction
 from clapboard.suggest import prediction
 from clapboard.suggest.head import ZERO_SHOT
-from tests.backend.service_world import ENCODER, LABELS, LOADED, SHOWN, VERSION, World, predicted, task, uri
+from tests.backend.service_world import ENCODER, LABELS, LOADED, RESULT, SHOWN, VERSION, World, predicted, task, uri
 from tests.support.fake_label_studio import CHOICES
 from tests.support.together import together
 from tests.support.waiting import wait_for
@@ -355,3 +355,44 @@ class TestNotWaiting:
         assert known == 500
         assert 150 < aside < 350
         assert len(writes) < 20
+
+
+class TestAskedAnew:
+    """While suggestions are brought up to date, Label Studio asks for tasks whose predictions it has."""
+
+    def ask(self, world: World) -> None:
+        """Any task may come next, and not all suggestions are up to date."""
+        world.store.displays.configured(1, "Uniform sampling", 1)
+        world.store.displays.begin_sweep(1, VERSION)
+
+    def test_the_newest_is_answered_under_the_versions_own_name(self, world: World) -> None:
+        world.embed(1)
+        self.ask(world)
+        assert world.services.setups.setup("1.1", CHOICES) == VERSION
+        opened = task(1, predictions=[{"model_version": SHOWN}])
+        (entry,) = world.predict(opened)
+        assert entry["model_version"] == VERSION
+        assert entry["result"][0]["id"] == prediction.result_id("clip", VERSION)
+        (suggestion,) = world.store.predictions.delivered(1, [1])[1]  # an annotation may answer it
+        assert suggestion.result == entry["result"]
+        assert world.predict(task(1, predictions=[{"model_version": VERSION}])) == [[]]
+
+    def test_what_label_studio_has_or_gets_is_left_as_it_is(self, world: World) -> None:
+        world.store_predictions(1, 2)
+        (pushing,) = world.store.predictions.claim([_stored(world, 1)])
+        world.store.predictions.claim([_stored(world, 2)])
+        world.store.predictions.pushed(1, [2], VERSION)
+        self.ask(world)
+        answered = world.predict(task(1), task(2))
+        assert [entry["model_version"] for entry in answered] == [VERSION, VERSION]
+        assert world.store.predictions.counts(1, pushing.shown_as) == {Delivery.PUSHING: 1, Delivery.PUSHED: 1}
+
+    def test_once_all_are_up_to_date_the_names_agree_again(self, world: World) -> None:
+        self.ask(world)
+        display = world.store.displays.get(1)
+        world.store.displays.advance(display, 5, is_at_end=True)
+        assert world.services.setups.setup("1.1", CHOICES) == SHOWN
+
+
+def _stored(world: World, number: int) -> StoredPrediction:
+    return StoredPrediction(1, number, VERSION, world.sources.key(uri(number)), number / 100, RESULT)

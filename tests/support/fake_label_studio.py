@@ -45,6 +45,9 @@ class FakeLabelStudio:
         self.setup: Callable[[int], str] = lambda _project: ""  # what the project's backend answers
         self.annotations: dict[int, dict[str, Any]] = {}  # by id
         self.asked: list[str] = []  # method and path of every request
+        self.sampling = "Sequential sampling"
+        self.annotations_per_task = 1
+        self.on_changed: Callable[[], object] = lambda: None  # called before each change of a prediction
         self.on_stored: Callable[[], object] = lambda: None  # called after each import of predictions
         self.on_backend_set: Callable[[dict[str, Any]], object] = lambda _backend: (
             None
@@ -220,7 +223,8 @@ class FakeLabelStudio:
             "model_version": self.shown.get(project),
             "task_number": len(self.tasks[project]),
             "show_collab_predictions": True,
-            "maximum_annotations": 1,
+            "maximum_annotations": self.annotations_per_task,
+            "sampling": self.sampling,
             "total_annotations_number": len(self.annotations),
             "skipped_annotations_number": 0,
         }
@@ -248,6 +252,7 @@ class FakeLabelStudio:
 
     def _change_prediction(self, number: int, fields: dict[str, Any] | None) -> tuple[int, Any]:
         """With other fields, or deleted."""
+        self.on_changed()
         with self._turn:
             found = [one for one in self.stored if one["id"] == number]
             if not found:

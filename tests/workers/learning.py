@@ -131,7 +131,8 @@ class Learning:
             ChangedSuggestions(self.store, self.client, self.pusher),
         )
         self.rollout = Rollout(self.settings, self.store, self.locks, planner, pages, shown, changed)
-        self.sweeper = Sweeper(self.store, self.queue, planner, pages, changed)
+        self.monotonic = Clock()  # by which a sweep's pace is measured
+        self.sweeper = Sweeper(self.store, self.queue, planner, pages, changed, self.monotonic)
         self.pruner = Pruner(self.settings, self.store, self.locks, shown, self.client)
         self.refitter = Refitter(self.settings, self.store, self.encoders, self.heads, self.rollout)
         self.promoter = Promoter(self.settings, self.store, self.encoders, self.rollout)

@@ -30,6 +30,8 @@ OPEN = sorted(set(TASKS) - {1, 2, 11, 12})
 STEPS = {
     "add",
     "advance",
+    "owe_answered",
+    "supersede",
     "announce_encoder",
     "append",
     "begin_sweep",

@@ -21,6 +21,7 @@ from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import State
 from clapboard.store.predictions import StoredPrediction
 from clapboard.suggest import prediction
+from tests.support.annotation_events import annotation, clip, said
 from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 
 ENCODER = Encoder("mini", "0123456789abcdef", "float32", 2, 10.0)
@@ -260,3 +261,14 @@ def test_without_a_worker_it_says_how_to_start_one(bare: World) -> None:
     with pytest.raises(NoWorkerError, match="start one with `clapboard worker`"):
         bare.run()
     assert bare.store.jobs.newest() == []
+
+
+def test_annotated_tasks_are_embedded_without_a_suggestion(world: World) -> None:
+    world.add(1, 2, 3)
+    action, body = said(annotation(11, clip("dog"), task=2, project=PROJECT))
+    world.store.append_event(action, PROJECT, body | {"project": {"id": PROJECT}})
+    world.store.ledger.catch_up()
+    result = world.run()
+    assert (result.num_tasks, result.num_queued, result.num_complete) == (3, 2, 1)
+    jobs = world.store.jobs.claim("worker", BATCH, 10)
+    assert {job.task: job.push for job in jobs} == {1: True, 2: False, 3: True}

@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("ends_at", sa.BigInteger, nullable=False),
         sa.Column("has_wrapped", sa.Boolean, nullable=False),
         sa.Column("front", sa.BigInteger, nullable=False),
+        sa.Column("is_live", sa.Boolean, nullable=False),
         sa.Column("awaits_embeddings", sa.Boolean, nullable=False),
         sa.Column("answer_s", sa.Float, nullable=False),
         sa.Column("rests_until", sa.Float, nullable=False),
