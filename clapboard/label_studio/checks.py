@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -152,9 +153,11 @@ def _answered(backend: Backend, model_version: str) -> str:
     So it does while Label Studio is to ask for tasks whose predictions it has (`clapboard.store.displays`), or
     before an earlier release's names are changed.
     """
-    names = [version.split(".") for version in (backend.model_version, model_version)]
-    differ_in_head = {len(parts) for parts in names} == {2, 3} and len({(n[0], n[-1]) for n in names}) == 1
-    return model_version if differ_in_head else backend.model_version
+    for exact, shared in itertools.permutations((backend.model_version, model_version)):
+        encoder, _, space = ("", "", *exact.rsplit(".", 2))[-3:]
+        if encoder and shared == f"{encoder}.{space}":
+            return model_version
+    return backend.model_version
 
 
 def check_token(client: LabelStudioClient) -> Check:

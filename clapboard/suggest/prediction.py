@@ -57,10 +57,9 @@ def shown_name(model_version: str) -> str:
     All heads of one encoder and label space share it, zero-shot too, so that a suggestion that a new head doesn't
     change stays as it is there. `result_id` tells which version made it. Other names are returned as they are.
     """
-    encoder, _, rest = model_version.partition(".")
-    head, _, space = rest.partition(".")
-    is_ours = head == ZERO_SHOT or head.startswith("head-")
-    return f"{encoder}.{space}" if is_ours and space and "." not in space else model_version
+    encoder, head, space = ("", "", *model_version.rsplit(".", 2))[-3:]  # an encoder's name may have dots
+    is_ours = bool(encoder) and (head == ZERO_SHOT or head.startswith("head-"))
+    return f"{encoder}.{space}" if is_ours else model_version
 
 
 def space_id(label_space: LabelSpace) -> str:

@@ -20,6 +20,7 @@ from clapboard.suggest.prediction import (
     predict_many,
     prompt_groups,
     result_id,
+    shown_name,
     space_id,
 )
 
@@ -228,6 +229,21 @@ class TestModelVersion:
 
     def version(self, *controls: str, name: Name = Name()) -> str:  # frozen
         return model_version(name, parse_label_config(config(*controls)))
+
+    @pytest.mark.parametrize(
+        ("version", "name"),
+        [
+            ("mini-3f2a9c1d.zero-shot.b81c22aa", "mini-3f2a9c1d.b81c22aa"),
+            ("mini-3f2a9c1d.head-00112233.b81c22aa", "mini-3f2a9c1d.b81c22aa"),
+            ("a.b-3f2a9c1d.head-00112233.b81c22aa", "a.b-3f2a9c1d.b81c22aa"),
+            ("mini-3f2a9c1d.b81c22aa", "mini-3f2a9c1d.b81c22aa"),
+            ("somebody's own.v1.2", "somebody's own.v1.2"),
+            ("v1", "v1"),
+            ("", ""),
+        ],
+    )
+    def test_heads_share_a_name_in_label_studio(self, version: str, name: str) -> None:
+        assert shown_name(version) == shown_name(name) == name
 
     def test_it_changes_with_whatever_changes_a_prediction(self) -> None:
         versions = [
