@@ -25,11 +25,20 @@ with default flags, for a task whose prediction of the project's version is stor
   title was the project's version, a new title changes the project's version with it. So when a live project becomes
   stored, its version is wrong between two requests, and uncertainty sampling is random for that moment.
 
+- If a live project's backend answers another version at `/setup` than the title, the label stream asks for every task
+  that has no prediction of that version, shows the answer alone, and shows it again without asking. Uncertainty
+  sampling and the score column go by the project's version as ever. The Data Manager's form is filled from the
+  prediction of the project's version, and the other one stands beside it.
+
 So a project is **stored** once Label Studio has the suggestion of every task that gets one, and **live** as long as
-some are missing: before it is pre-labelled, and while imports are being embedded. `settle` brings this about. It is
-called by `connect`, by a rollout's switch, at the end of a pre-labelling and at each reconciliation. If a worker dies
-before its call, the project keeps its state until the next worker's first reconciliation: a live one with all of its
-suggestions, or a stored one whose new tasks are blank in the label stream and asked for in the Data Manager.
+some are missing: before it is pre-labelled, and while imports are being embedded. It is live, too, while a new head's
+suggestions are brought up to date, if nobody can tell which tasks people get next (`Display.asks`): then `/setup` and
+`/predict` answer the version's own name, and what was answered is owed under the shared name when the sweep ends.
+
+`settle` brings this about. It is called by `connect`, by a rollout's switch, at the end of a pre-labelling and of a
+sweep, and at each reconciliation. If a worker dies before its call, the project keeps its state until the next worker's
+first reconciliation: a live one with all of its suggestions, or a stored one whose new tasks are blank in the label
+stream and asked for in the Data Manager.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from tests.bench.hardware import describe_hardware
-from tests.scale import accept_cost, hot_queries
+from tests.scale import accept, accept_cost, hot_queries
 from tests.scale.cases import Measured, Size
 
-CASES = (hot_queries.CASE, accept_cost.CASE)
+CASES = (hot_queries.CASE, accept_cost.CASE, accept.CASE)
 
 
 def main(

@@ -13,8 +13,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +30,14 @@ from clapboard.suggest.prediction import predict_many, shown_name
 from demo.clapboard_up import ClapboardUp
 from demo.clips import label_config
 from demo.label_studio_server import LabelStudioServer
-from tests.bench.learning import LABELS, embed_heaps
+from tests.bench.learning import LABELS
+from tests.scale.cases import Case, Measured, Size
+from tests.scale.label_studio_filling import Sounds, copy_tasks, deliver, embed, label_studio_engine
+from tests.support.postgres_server import running_postgres
 from workers.changed_suggestions import is_changed
 
 WAIT_S = 300.0
+START_S = 1200.0  # an empty PostgreSQL has all of Label Studio's migrations before it
 CONFIG = label_config(list(LABELS))
 
 
@@ -129,45 +133,105 @@ class AcceptingProject:
         return sum(file.stat().st_size for file in Path(str(path)).parent.glob("clapboard.db")) if path else 0
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What some accepts cost, and the seconds until all suggestions were up to date after the last one."""
+
+    accepts: tuple[Accept, ...]
+    swept_s: float
+
+    @property
+    def median_s(self) -> float:
+        """Seconds from an annotation to the next task that shows what was learnt."""
+        return statistics.median(accept.seconds for accept in self.accepts)
+
+    @property
+    def most_sent(self) -> int:
+        """How many predictions were sent at most by then."""
+        return max(accept.num_sent for accept in self.accepts)
+
+    @property
+    def growth_mb(self) -> float:
+        """How much the store grew by an accept."""
+        return sum(accept.grown_bytes for accept in self.accepts) / len(self.accepts) / 1e6
+
+
+def measure(num_tasks: int, num_accepts: int, *, postgres: bool, on_accept: Callable[[Accept], object]) -> Outcome:
+    """Accept so many tasks of a project with so many, beside a Label Studio on SQLite or PostgreSQL of its own."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)
+        environment, url = {}, ""
+        if postgres:
+            (folder / "postgres").mkdir()
+            socket = stack.enter_context(running_postgres(folder / "postgres"))
+            environment = {"DJANGO_DB": "default", "POSTGRE_HOST": socket, "POSTGRE_NAME": "postgres"}
+            url = f"postgresql+psycopg://postgres@/postgres?host={socket}"
+        server = stack.enter_context(
+            LabelStudioServer(folder / "label-studio", environment=environment, start_timeout_s=START_S)
+        )
+        up = stack.enter_context(ClapboardUp(server, folder / "clapboard", settings={"CLAPBOARD_TEST_SHARE": "0"}))
+        store = stack.enter_context(closing(Store.open(up.settings)))
+        client = stack.enter_context(LabelStudioClient(up.settings))
+        project = client.create_project("Accepting", CONFIG).id
+        encoder = store.catalog.encoder(up.settings.model)
+        assert encoder is not None
+        sounds = Sounds.drawn(num_tasks, len(LABELS), encoder.dim)
+        embed(store, up.settings, sounds)
+        client.import_tasks(project, [{"audio": sounds.addresses[0]}])
+        for command in ("connect", "prelabel"):
+            up.run(command, "--project", str(project))
+        label_studio = label_studio_engine(server, url)
+        tasks = copy_tasks(label_studio, project, sounds.addresses)
+        deliver(store, up.settings, label_studio, project, dict(zip(tasks, sounds.addresses, strict=True)), CONFIG)
+        label_studio.dispose()
+        up.run("connect", "--project", str(project))
+        truth = {task: LABELS[heap] for task, heap in zip(tasks, sounds.heaps, strict=True)}
+        headers = {"Authorization": f"Token {server.token}"}
+        api = stack.enter_context(httpx.Client(base_url=server.url, headers=headers, timeout=120))
+        accepting = AcceptingProject(api, store, up.settings.model, project, truth)
+        accepts = []
+        for accept in accepting.accepts(num_accepts):
+            on_accept(accept)
+            accepts.append(accept)
+        return Outcome(tuple(accepts), accepting.wait_until_swept())
+
+
+def _measured(size: Size) -> Iterator[Measured]:
+    for num_tasks, goal_s in ((1000, 1.0), (size.num_tasks, 1.5)):
+        yield from _of(num_tasks, goal_s, postgres=True)
+    yield from _of(10_000, 3.0, postgres=False)
+
+
+def _of(num_tasks: int, goal_s: float, *, postgres: bool) -> Iterator[Measured]:
+    outcome = measure(num_tasks, 20, postgres=postgres, on_accept=lambda _: None)
+    place = f"{num_tasks:,} tasks, {'PostgreSQL' if postgres else 'SQLite'}"
+    yield Measured(f"accept → next task shows it, {place}", outcome.median_s, goal_s, "s")
+    yield Measured(f"predictions sent by then, {place}", float(outcome.most_sent), 1000.0, "")
+    yield Measured(f"growth of the store by an accept, {place}", outcome.growth_mb, 2.0, "MB")
+
+
+CASE = Case("accept", _measured)
+
+
 def main() -> None:
     """Run it, print the figures, and exit with 1 on a miss."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--accepts", type=int, default=20)
     parser.add_argument("--most-s", type=float, default=1.0, help="how long the median accept may take")
+    parser.add_argument("--postgres", action="store_true", help="Label Studio on PostgreSQL instead of SQLite")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with (
-            LabelStudioServer(folder / "label-studio") as server,
-            ClapboardUp(server, folder / "clapboard") as up,
-            closing(Store.open(up.settings)) as store,
-            LabelStudioClient(up.settings) as client,
-        ):
-            project = client.create_project("Accepting", CONFIG).id
-            addresses = [f"https://host.example/{number}.wav" for number in range(options.tasks)]
-            tasks = client.import_tasks(project, [{"audio": address} for address in addresses])
-            heaps = embed_heaps(store, up.settings, addresses)
-            for command in ("connect", "prelabel"):
-                up.run(command, "--project", str(project), CLAPBOARD_TEST_SHARE="0")
-            truth = {task: LABELS[heap] for task, heap in zip(tasks, heaps, strict=True)}
-            headers = {"Authorization": f"Token {server.token}"}
-            with httpx.Client(base_url=server.url, headers=headers, timeout=120) as api:
-                accepting = AcceptingProject(api, store, up.settings.model, project, truth)
-                accepts = []
-                for accept in accepting.accepts(options.accepts):
-                    _tell(str(accept))
-                    accepts.append(accept)
-                swept_s = accepting.wait_until_swept()
-    median_s = statistics.median(accept.seconds for accept in accepts)
-    _tell(
-        f"{options.tasks} tasks, {len(accepts)} heads: median {median_s:.2f} s, "
-        f"at most {max(accept.seconds for accept in accepts):.2f} s; at most "
-        f"{max(accept.num_sent for accept in accepts)} predictions sent by then; the store grew by "
-        f"{sum(accept.grown_bytes for accept in accepts) / len(accepts) / 1e6:.2f} MB an accept; "
-        f"all up to date {swept_s:.1f} s after the last"
+    outcome = measure(
+        options.tasks, options.accepts, postgres=options.postgres, on_accept=lambda accept: _tell(str(accept))
     )
-    sys.exit(median_s > options.most_s)
+    _tell(
+        f"{options.tasks} tasks, {len(outcome.accepts)} heads: median {outcome.median_s:.2f} s, "
+        f"at most {max(accept.seconds for accept in outcome.accepts):.2f} s; at most {outcome.most_sent} predictions "
+        f"sent by then; the store grew by {outcome.growth_mb:.2f} MB an accept; "
+        f"all up to date {outcome.swept_s:.1f} s after the last"
+    )
+    sys.exit(outcome.median_s > options.most_s)
 
 
 def _tell(line: str) -> None:
