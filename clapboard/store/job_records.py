@@ -239,9 +239,10 @@ class JobRecords:
 
     def num_predicting(self, project: int) -> int:
         """How many of the project's tasks wait to be predicted, or to be embedded only."""
-        waits = (jobs.c.kind == "predict") & jobs.c.state.in_(OPEN)
+        waits = (job_tallies.c.kind == "predict") & job_tallies.c.state.in_(OPEN)
+        query = select(func.sum(job_tallies.c.num)).where(job_tallies.c.project == project, waits)
         with self._db.read() as connection:
-            return int(connection.scalar(select(func.count()).where(jobs.c.project == project, waits)) or 0)
+            return int(connection.scalar(query) or 0)
 
     def failures(self) -> dict[str, int]:
         """How many jobs failed, by the error's code.
