@@ -34,6 +34,9 @@ SLICE_S = 0.5
 FEWEST, MOST = 2, 50
 """How many predictions a slice changes at least and at most."""
 
+GIVE_WAY_S = 0.1
+"""How long it rests at least: of jobs that are due, the oldest goes first, and labels wait to be learnt from."""
+
 TASKS_PER_PAGE = 500
 
 SLOWER = 1.5
@@ -85,7 +88,7 @@ class Sweeper:
         if not display.model_version:
             return self._end(display)
         rest_s = self._store.displays.get(job.project).rests_until - self._store.clock()
-        raise PutOff(max(0.0, rest_s), f"suggestions are brought up to date, by now up to task {display.cursor}")
+        raise PutOff(max(GIVE_WAY_S, rest_s), f"suggestions are brought up to date, by now up to task {display.cursor}")
 
     def _display(self, project: int) -> Display:
         """The project's display; its sweep begins again if another version serves than the one that is swept out."""
