@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -302,12 +303,14 @@ def _extent(geometry: Any) -> dict[str, str]:
 
 
 def _numbers(value: Any) -> Iterator[float]:
-    """The numbers in nested lists; JSON is read to a depth that recursion stands."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _numbers(item)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield float(value) if abs(value) < 1e300 else 1e300
+    """The numbers in nested lists, in their order, however deeply they are nested."""
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, list):
+            todo += reversed(item)
+        elif isinstance(item, int | float) and not isinstance(item, bool):
+            yield float(item) if abs(item) < 1e300 else math.nan
 
 
 def _objects(value: Any) -> Iterator[Mapping[str, Any]]:

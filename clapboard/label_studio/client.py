@@ -88,13 +88,16 @@ class LabelStudioClient(PredictionCalls, AnnotationCalls, TabCalls):
             ids += self._import(project_id, json=[dict(item) for item in chunk])
         return ids
 
-    def import_files(self, project_id: int, paths: Iterable[Path]) -> list[int]:
-        """Upload files, each as a task. Returns the tasks' ids, in the order of the paths."""
+    def import_files(
+        self, project_id: int, paths: Iterable[Path], *, called: Callable[[Path], str] = lambda path: path.name
+    ) -> list[int]:
+        """Upload files, each as a task, under the names that `called` gives. Returns the tasks' ids, in that order."""
         ids: list[int] = []
         for chunk in chunks_of(paths, FILES_PER_IMPORT):
             with ExitStack() as open_files:
                 parts = {
-                    f"file{i}": (path.name, open_files.enter_context(path.open("rb"))) for i, path in enumerate(chunk)
+                    f"file{i}": (called(path), open_files.enter_context(path.open("rb")))
+                    for i, path in enumerate(chunk)
                 }
                 ids += self._import(project_id, files=parts)
         return ids

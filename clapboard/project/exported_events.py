@@ -88,6 +88,7 @@ class EventExport:
         self._report = report
         self._places: Counter[str] = Counter()
         self._files: Counter[str] = Counter()
+        self._measured_s: dict[int, float] = {}  # by task of the page, as annotators' pages measured the recordings
 
     def recordings(self, on_task: Callable[[int], object] = lambda _count: None) -> Iterator[ExportedRecording]:
         """The recordings with an answer, or with a suggestion, by ascending task. Raises `LabelStudioError`.
@@ -101,7 +102,7 @@ class EventExport:
         tasks = self._client.tasks(self._project)
         while page := list(islice(tasks, _TASKS_AT_ONCE)):
             rows = self._suggested(page) if self._options.suggestions else self._agreed(page)
-            lengths_s = self._lengths_s(page)
+            lengths_s = self._measured_s | self._lengths_s(page)
             for task in page:
                 if task.id not in rows:
                     self._report.num_unanswered += 1
@@ -167,6 +168,9 @@ class EventExport:
     def _agreed(self, page: Sequence[Task]) -> dict[int, list[EventRow]]:
         numbers = [task.id for task in page]
         agreed = self._store.labels.agreed(self._project, numbers)
+        self._measured_s = {
+            task: one.recording_s for task, labels in agreed.items() for one in labels.values() if one.recording_s
+        }
         votes = self._votes(agreed)
         people = sorted({vote.annotator for task_votes in votes.values() for vote in task_votes})
         people += sorted({who for labels in agreed.values() for one in labels.values() for who in _markers(one)})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from clapboard.errors import EventTableError, RequestError
+from clapboard.errors import EventTableError, LabelStudioError, RequestError
 from clapboard.event_tables.event_row import EventRow, shown
 from clapboard.event_tables.recordings import RecordingNames, base_name, path_parts
 from clapboard.label_studio.client import FILES_PER_IMPORT, LabelStudioClient
@@ -25,7 +25,7 @@ from clapboard.labels.label_config import parse_label_config
 from clapboard.labels.label_space import LabelSpace
 from clapboard.plurals import counted, plural
 from clapboard.project.imported_results import ResultsOf
-from clapboard.project.task_index import TaskIndex
+from clapboard.project.task_index import TaskIndex, upload_name
 
 MAX_ROWS = 1_000_000
 """How many rows one import takes, which are held in memory by recording."""
@@ -181,7 +181,8 @@ class EventImport:
             except EventTableError as error:
                 self._report.skip(str(error))
         for uploaded in chunks_of(chosen, FILES_PER_IMPORT):
-            ids = self._client.import_files(self._project, [files[name] for name in uploaded])
+            paths = [files[name] for name in uploaded]
+            ids = self._client.import_files(self._project, paths, called=lambda path: upload_name(path.name))
             self._report.num_tasks_created += len(ids)
             self._tell(dict(zip(ids, (chosen[name] for name in uploaded), strict=True)))
 
@@ -214,24 +215,30 @@ class EventImport:
             result = self._results.results(own, task, duration_s, self._report.skip)
             if not result:
                 continue
-            user = users.get(annotator.casefold()) or (
-                int(annotator) if annotator in map(str, users.values()) else None
+            try:
+                self._store_one(task, annotator, result, users)
+            except LabelStudioError as error:
+                if error.retryable:
+                    raise
+                self._report.skip(str(error))  # the others are stored all the same
+
+    def _store_one(self, task: int, annotator: str, result: list[dict[str, Any]], users: Mapping[str, int]) -> None:
+        user = users.get(annotator.casefold()) or (int(annotator) if annotator in map(str, users.values()) else None)
+        unique_id = str(uuid.uuid5(_NAMESPACE, "\0".join((str(self._project), str(task), annotator))))
+        is_new = self._client.create_annotation(
+            task, result, unique_id=unique_id, completed_by=user, ground_truth=self._options.ground_truth
+        )
+        if is_new:
+            self._report.num_annotations += 1
+            self._report.num_regions += sum("start" in item["value"] for item in result)
+            self._report.num_others += bool(annotator) and user is None
+        elif self._differs(task, result):
+            self._report.skip(
+                f"Task {task}: an annotation of {shown(annotator) or 'nobody named'} was imported before, with other "
+                "events: delete it in Label Studio to import these, and import all tables at once."
             )
-            unique_id = str(uuid.uuid5(_NAMESPACE, f"{self._project}\0{task}\0{annotator}"))
-            is_new = self._client.create_annotation(
-                task, result, unique_id=unique_id, completed_by=user, ground_truth=self._options.ground_truth
-            )
-            if is_new:
-                self._report.num_annotations += 1
-                self._report.num_regions += sum("start" in item["value"] for item in result)
-                self._report.num_others += bool(annotator) and user is None
-            elif self._differs(task, result):
-                self._report.skip(
-                    f"Task {task}: an annotation of {shown(annotator) or 'nobody named'} was imported before, with "
-                    "other events: delete it in Label Studio to import these, and import all tables at once."
-                )
-            else:
-                self._report.num_present += 1
+        else:
+            self._report.num_present += 1
 
     def _differs(self, task: int, result: Sequence[Mapping[str, Any]]) -> bool:
         stored: set[Any] = set()

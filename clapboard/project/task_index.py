@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,8 @@ from clapboard.event_tables.recordings import RecordingNames, base_name
 from clapboard.label_studio.records import Task
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
+_ENDING = re.compile(r"\.[A-Za-z0-9]{1,5}$")
+_LONGEST_UPLOADED = 70  # characters
 _MAX_ADDRESS = 10_000  # characters; longer ones are data: URIs, which have no name
 
 
@@ -32,7 +35,7 @@ class TaskIndex:
 
         Raises `EventTableError` if there are several.
         """
-        name = self._names.find(recording) or self._names.find(_valid_name(base_name(recording)))
+        name = self._names.find(recording) or self._names.find(upload_name(base_name(recording)))
         tasks = self._tasks[name] if name else []
         if len(tasks) > 1:
             raise EventTableError(
@@ -56,6 +59,15 @@ def _names(uri: str) -> Iterator[str]:
         yield uri.removesuffix(name) + original
 
 
-def _valid_name(name: str) -> str:
-    """The name that Label Studio, by Django's `get_valid_filename`, gives an uploaded file."""
-    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+def upload_name(file_name: str) -> str:
+    """The name to upload a file under, which Label Studio leaves as it is.
+
+    It takes other signs out, as Django's `get_valid_filename` does, and cuts names whose path is above 100 characters,
+    with a random end.
+    """
+    valid = re.sub(r"[^-\w.]", "", file_name.strip().replace(" ", "_"))
+    if len(valid) <= _LONGEST_UPLOADED:
+        return valid
+    digest = hashlib.sha256(valid.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    ending = _ENDING.search(valid)
+    return f"{valid[:50]}-{digest}{ending[0] if ending else ''}"

@@ -51,7 +51,7 @@ def in_audacity(row: EventRow) -> EventRow:
     ("file_format", "held"), [(Format.CSV, in_csv), (Format.RAVEN, in_raven), (Format.AUDACITY, in_audacity)]
 )
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_round_trip(file_format: Format, held: Callable[[EventRow], EventRow], data: st.DataObject) -> None:
     recordings = names if file_format is Format.CSV else st.just("folder/my recording.wav")
     rows = data.draw(st.lists(event_rows(recordings), max_size=6))
@@ -94,7 +94,7 @@ LENGTH_S, RATE = 1e8, 48_000
 
 
 @given(rows=st.lists(event_rows(st.sampled_from(["a.wav", "b c.wav"])), max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_round_trip_of_aoef(rows: list[EventRow]) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "e.json"
@@ -103,7 +103,7 @@ def test_round_trip_of_aoef(rows: list[EventRow]) -> None:
 
 
 @given(rows=st.lists(event_rows(st.just("a.wav")), max_size=6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_round_trip_of_hugging_face(rows: list[EventRow]) -> None:
     about = {"licence": rows[0].licence, "source": rows[0].source} if rows else {}
     rows = [replace(row, **about) for row in rows]
