@@ -30,7 +30,10 @@ _LOOK_S = 1.0  # how often to look for what hangs
 
 @dataclass(frozen=True)
 class EmbeddedJob:
-    """A predict job, and either its recording, whose embeddings are in the store, or the error that prevented that."""
+    """A predict job, and either its recording, embedded in the store, or the error that prevented that.
+
+    For a job with `payload.frames`, the store has the recording's frames, too.
+    """
 
     job: Job
     payload: PredictPayload
@@ -65,14 +68,12 @@ class JobEmbedder:
     def run(self, jobs: Sequence[Job], encoder: ClapEncoder) -> Iterator[list[EmbeddedJob]]:
         """Every job once, as soon as its recording is done, in lists of those that are done at the same time."""
         claims = [(job, PredictPayload.model_validate(job.payload)) for job in jobs]
-        stored = self._stored([payload.uri_key for _, payload in claims], encoder)
-        at_hand = [
-            EmbeddedJob(job, payload, stored[payload.uri_key]) for job, payload in claims if payload.uri_key in stored
-        ]
+        stored = self._stored(claims, encoder)
+        at_hand = [EmbeddedJob(job, payload, stored[job.id]) for job, payload in claims if job.id in stored]
         self._metrics.count_cached(len(at_hand))
         if at_hand:
             yield at_hand
-        missing = [(job, payload) for job, payload in claims if payload.uri_key not in stored]
+        missing = [(job, payload) for job, payload in claims if job.id not in stored]
         yield from self._fetch_and_embed(missing, encoder)
 
     def close(self) -> None:
@@ -80,12 +81,19 @@ class JobEmbedder:
         self._fetchers.shutdown(cancel_futures=True)
         self._pipeline.close()
 
-    def _stored(self, uri_keys: Sequence[str], encoder: ClapEncoder) -> dict[str, Recording]:
-        """The recordings, by URI key, of which the store has all embeddings."""
-        recordings = self._store.embeddings.recordings(uri_keys, only_read=True)
-        identity = encoder.identity
-        complete = self._store.embeddings.get(list(recordings.values()), identity.version, identity.dtype)
-        return {key: recording for key, recording in recordings.items() if recording.sha256 in complete}
+    def _stored(self, claims: Sequence[_Claim], encoder: ClapEncoder) -> dict[int, Recording]:
+        """By job, the recordings of which the store has all that the job needs: embeddings, and perhaps frames."""
+        recordings = self._store.embeddings.recordings([payload.uri_key for _, payload in claims], only_read=True)
+        key = encoder.identity.version, encoder.identity.dtype
+        embedded = self._store.embeddings.get(list(recordings.values()), *key)
+        on_frames = {payload.uri_key for _, payload in claims if payload.frames} & recordings.keys()
+        framed = self._store.frames.stored([recordings[uri_key] for uri_key in on_frames], *key) if on_frames else set()
+        stored: dict[int, Recording] = {}
+        for job, payload in claims:
+            recording = recordings.get(payload.uri_key)
+            if recording and recording.sha256 in embedded and (not payload.frames or recording.sha256 in framed):
+                stored[job.id] = recording
+        return stored
 
     def _fetch_and_embed(self, claims: Sequence[_Claim], encoder: ClapEncoder) -> Iterator[list[EmbeddedJob]]:
         # A claim waits for its fetch, and then for its embeddings, which it may share with other claims.
@@ -101,7 +109,9 @@ class JobEmbedder:
                     result = _result(future)
                     if isinstance(result, SourceFile):
                         urgent = job.queue == INTERACTIVE
-                        embedded = self._pipeline.embed(encoder, result, urgent=urgent, channel=payload.channel)
+                        embedded = self._pipeline.embed(
+                            encoder, result, urgent=urgent, channel=payload.channel, frames=payload.frames
+                        )
                         waiting.setdefault(embedded, []).append((job, payload))
                     else:
                         ended.append(self._ended(job, payload, result))

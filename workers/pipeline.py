@@ -1,4 +1,4 @@
-"""Files → embeddings in the store, in three overlapped stages: decode → mel and forward → store.
+"""Files → embeddings, and perhaps frames, in the store; three overlapped stages: decode → mel and forward → store.
 
 Decoders fill a bounded queue, one thread takes batches from it through their encoder, another stores the results. A
 stage that falls behind slows the one before it, so memory doesn't grow with the length or number of files. A failure
@@ -7,26 +7,24 @@ ends the files that it concerns, never a stage, so nobody waits in vain.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
-import numpy as np
-
-from clapboard.audio.channels import content_key
 from clapboard.audio.pieces import LEAST_DAMAGE_S, Condition
-from clapboard.audio.windows import SAMPLE_RATE, blocks
+from clapboard.audio.windows import SAMPLE_RATE, blocks, overlapping_windows
 from clapboard.errors import ClapboardError, InternalError, TimedOut
-from clapboard.model.clap import ClapEncoder, Embeddings, View
+from clapboard.model.clap import ClapEncoder, View
+from clapboard.model.recording_frames import FrameSelection
 from clapboard.sources import SourceFile
 from clapboard.store import Store
-from clapboard.store.embeddings import Recording, Stretch
+from clapboard.store.embeddings import Recording
+from workers.embedded_windows import EmbeddedBatch, EmbeddedWindow, embedded_windows, frame_pieces, stretches
+from workers.files_under_way import Entry, FileUnderWay, Key
 from workers.unexpected import unexpected_error
 from workers.window_queue import WindowQueue
 from workers.worker_metrics import WorkerMetrics
@@ -37,91 +35,7 @@ BATCH_DELAY_S = 0.02
 _BATCHES_AHEAD = 2
 _MIN_WINDOWS_AHEAD = 16
 _URGENT_DECODERS = 2
-_NO_EMBEDDINGS: Embeddings = np.zeros((0, 0), np.float32)
 _NAME = "The task's audio"  # what errors call a file: its own name is a hash
-
-
-@dataclass(eq=False)
-class _File:
-    """A file under way. `done` gets its recording once all embeddings are stored, or the error that prevents that."""
-
-    encoder: ClapEncoder
-    source: SourceFile
-    urgent: bool
-    leave: Callable[[_File], None]
-    done: Future[Recording] = field(default_factory=Future)
-    channel: str = ""
-    began_at: float = math.inf  # when its decoding began
-    damage: str = ""  # from an earlier reading
-    num_windows: int = 0
-    duration_s: float = 0.0
-    condition: Condition = field(default_factory=Condition)
-
-    @property
-    def content(self) -> str:
-        """The key of the recording's content in the store."""
-        return content_key(self.source.sha256, self.channel)
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        identity = self.encoder.identity
-        return identity.version, identity.dtype, self.content
-
-    def finish(self) -> None:
-        self.leave(self)
-        with contextlib.suppress(InvalidStateError):  # it has failed
-            self.done.set_result(
-                Recording(self.content, self.num_windows, self.duration_s, self.condition.damage or self.damage)
-            )
-
-    def fail(self, error: ClapboardError) -> None:
-        self.leave(self)
-        # The frames that the error came from would keep this file and its windows in memory.
-        error.__cause__ = error.__context__ = None
-        with contextlib.suppress(InvalidStateError):  # it has failed before
-            self.done.set_exception(error.with_traceback(None))
-
-
-@dataclass(frozen=True, eq=False)
-class _Entry:
-    """A view of a file: one window or, for an encoder with fusion, the whole file. None marks the file's end."""
-
-    file: _File
-    view: View | None
-
-    @property
-    def urgent(self) -> bool:
-        return self.file.urgent
-
-    @property
-    def is_window(self) -> bool:
-        return self.view is not None
-
-    @property
-    def group(self) -> object:
-        return self.file.encoder
-
-    @property
-    def batch_size(self) -> int:
-        return self.file.encoder.batch_size
-
-
-@dataclass(frozen=True, eq=False)
-class _EmbeddedWindow:
-    """A window without its samples, which are let go before the store is waited for."""
-
-    file: _File
-    index: int
-    end_s: float
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """What came out of a forward pass. Every window of the `ended_files` is in this batch or an earlier one."""
-
-    windows: Sequence[_EmbeddedWindow]
-    embeddings: Embeddings  # [B, D]
-    ended_files: Sequence[_File]
 
 
 class Pipeline:
@@ -142,26 +56,30 @@ class Pipeline:
         self._metrics = metrics
         self._longest_s = longest_s
         self._timeout_s = timeout_s
-        self._under_way: dict[tuple[str, str, str], _File] = {}
+        self._under_way: dict[Key, FileUnderWay] = {}
         self._lock = threading.Lock()
         capacity = max(_MIN_WINDOWS_AHEAD, _BATCHES_AHEAD * batch_size)
-        self._windows: WindowQueue[_Entry] = WindowQueue(capacity, BATCH_DELAY_S)
-        self._embedded: queue.Queue[_Batch | None] = queue.Queue(_BATCHES_AHEAD)
+        self._windows: WindowQueue[Entry] = WindowQueue(capacity, BATCH_DELAY_S)
+        self._embedded: queue.Queue[EmbeddedBatch | None] = queue.Queue(_BATCHES_AHEAD)
         self._decoders = ThreadPoolExecutor(num_decoders, "decode")
         self._urgent_decoders = ThreadPoolExecutor(_URGENT_DECODERS, "decode-urgent")
         self._stages = [threading.Thread(target=run, daemon=True) for run in (self._forward_all, self._store_all)]
         for stage in self._stages:
             stage.start()
 
-    def embed(self, encoder: ClapEncoder, source: SourceFile, *, urgent: bool, channel: str = "") -> Future[Recording]:
-        """The file's recording, once the store has all its embeddings. Fails with a `ClapboardError`.
+    def embed(
+        self, encoder: ClapEncoder, source: SourceFile, *, urgent: bool, channel: str = "", frames: bool = False
+    ) -> Future[Recording]:
+        """The file's recording, once the store has all its embeddings, and its `frames` if they are asked for.
 
-        `channel` is the one to embed, empty for all. A file that is under way already is embedded once. The source is
-        released as soon as nothing is read from it any more.
+        Fails with a `ClapboardError`. `channel` is the one to embed, empty for all. A file that is under way already is
+        embedded once. The source is released as soon as nothing is read from it any more.
         """
-        file = _File(encoder, source, urgent, self._leave, channel=channel)
+        selection = FrameSelection(encoder.frame_s) if frames else None
+        file = FileUnderWay(encoder, source, urgent, self._leave, channel=channel, selection=selection)
         with self._lock:
-            under_way = self._under_way.setdefault(file.key, file)
+            with_frames = self._under_way.get(file.key._replace(frames=True))
+            under_way = with_frames or self._under_way.setdefault(file.key, file)
         if under_way is not file:
             source.release()
             return under_way.done
@@ -187,12 +105,12 @@ class Pipeline:
             file.source.release()
             file.fail(InternalError("The worker was stopped: another one tries this again."))
 
-    def _leave(self, file: _File) -> None:
+    def _leave(self, file: FileUnderWay) -> None:
         with self._lock:
             if self._under_way.get(file.key) is file:
                 del self._under_way[file.key]
 
-    def _decode(self, file: _File) -> None:
+    def _decode(self, file: FileUnderWay) -> None:
         began = time.perf_counter()
         file.began_at = time.monotonic()
         try:
@@ -201,18 +119,11 @@ class Pipeline:
                 file.num_windows, file.duration_s, file.damage = stored.num_windows, stored.duration_s, stored.damage
                 file.finish()
                 return
-            views = file.encoder.views(
-                file.source.path,
-                name=_NAME,
-                channel=file.channel,
-                longest_s=self._longest_s,
-                condition=file.condition,
-            )
-            for view in views:
-                if file.done.done() or not self._windows.put(_Entry(file, view)):
+            for view in self._views(file):
+                if file.done.done() or not self._windows.put(Entry(file, view)):
                     return
             self._metrics.observe_stage("decode", time.perf_counter() - began)
-            self._windows.put(_Entry(file, None))
+            self._windows.put(Entry(file, None))
         except ClapboardError as error:
             file.fail(error)
         except Exception as error:
@@ -220,17 +131,36 @@ class Pipeline:
         finally:
             file.source.release()
 
-    def _stored(self, file: _File) -> Recording | None:
+    def _views(self, file: FileUnderWay) -> Iterator[View]:
+        """The views of the file to embed: with frames, its overlapping windows, which an encoder with fusion adds."""
+        readers: list[Callable[..., Iterator[View]]] = []
+        if file.selection is None or file.encoder.fusion:
+            readers.append(file.encoder.views)
+        if file.selection is not None:
+            readers.append(overlapping_windows)
+        for read in readers:
+            file.condition = Condition()
+            yield from read(
+                file.source.path,
+                name=_NAME,
+                channel=file.channel,
+                longest_s=self._longest_s,
+                condition=file.condition,
+            )
+
+    def _stored(self, file: FileUnderWay) -> Recording | None:
         """The recording, if the same content was embedded before, under another address."""
-        version, dtype, content = file.key
+        version, dtype, content, needs_frames = file.key
         recording = self._store.embeddings.recording_of(content)
         if recording is not None and not self._store.embeddings.is_read(content):
             recording = self._read_again(file, recording)
         if recording is None or not self._store.embeddings.get([recording], version, dtype):
             return None
+        if needs_frames and not self._store.frames.stored([recording], version, dtype):
+            return None
         return recording
 
-    def _read_again(self, file: _File, earlier: Recording) -> Recording | None:
+    def _read_again(self, file: FileUnderWay, earlier: Recording) -> Recording | None:
         """The recording, if reading the file again gives what an earlier release read; else None, and it is forgotten.
 
         Most are the same, and reading takes a fraction of the time that embedding does.
@@ -255,54 +185,51 @@ class Pipeline:
             self._embedded.put(batch)
         self._embedded.put(None)
 
-    def _forwarded(self, entries: Sequence[_Entry]) -> _Batch | None:
+    def _forwarded(self, entries: Sequence[Entry]) -> EmbeddedBatch | None:
         """The entries' embeddings; None if there are no entries, since the queue is closed."""
         if not entries:
             return None
         alive = [entry for entry in entries if entry.view is not None and not entry.file.done.done()]
+        windows: list[EmbeddedWindow] = []
         try:
-            embeddings = self._forward(alive)
+            windows = self._forward(alive)
         except Exception as error:
             # An unexpected error isn't known to be these files' fault: they are tried again.
             cause = error if isinstance(error, ClapboardError) else unexpected_error("embedding", error)
             _fail_all(alive, cause)
-            alive, embeddings = [], _NO_EMBEDDINGS
-        windows = [_EmbeddedWindow(entry.file, entry.view.index, entry.view.end_s) for entry in alive if entry.view]
-        return _Batch(windows, embeddings, [entry.file for entry in entries if entry.view is None])
+        return EmbeddedBatch(windows, [entry.file for entry in entries if entry.view is None])
 
-    def _forward(self, entries: Sequence[_Entry]) -> Embeddings:
+    def _forward(self, entries: Sequence[Entry]) -> list[EmbeddedWindow]:
         if not entries:
-            return _NO_EMBEDDINGS
+            return []
         began = time.perf_counter()
-        views = [entry.view for entry in entries if entry.view is not None]
-        embeddings = entries[0].file.encoder.embed_views(views)
+        embedded = embedded_windows(entries)
         self._metrics.observe_stage("forward", time.perf_counter() - began)
-        self._metrics.observe_batch(len(views))
-        return embeddings
+        self._metrics.observe_batch(len(entries))
+        return embedded
 
     def _store_all(self) -> None:
         while batch := self._embedded.get():
             try:
                 self._put(batch)
             except Exception as error:
-                _fail_all(batch.windows, unexpected_error("storing embeddings", error))
+                cause = unexpected_error("storing embeddings", error)
+                _fail_all(batch.windows, cause)
+                for file in batch.ended_files:
+                    if file.selection:  # its last frames
+                        file.fail(cause)
             for file in batch.ended_files:
                 if not file.done.done():
                     self._metrics.count_computed(1)
                     file.finish()
 
-    def _put(self, batch: _Batch) -> None:
+    def _put(self, batch: EmbeddedBatch) -> None:
         began = time.perf_counter()
-        stretches, start = [], 0
-        for file, group in itertools.groupby(batch.windows, key=lambda window: window.file):
-            windows = list(group)
-            stop = start + len(windows)
-            stretches.append(Stretch(file.content, windows[0].index, batch.embeddings[start:stop]))
-            file.num_windows, file.duration_s = windows[-1].index + 1, windows[-1].end_s
-            start = stop
-        if stretches:
-            identity = batch.windows[0].file.encoder.identity
-            self._store.embeddings.put_all(stretches, identity.version, identity.dtype)
+        vectors, pieces = stretches(batch), frame_pieces(batch)
+        if vectors or pieces:
+            identity = (batch.windows[0].file if batch.windows else batch.ended_files[0]).encoder.identity
+            self._store.embeddings.put_all(vectors, identity.version, identity.dtype)
+            self._store.frames.put(pieces, identity.version, identity.dtype)
             self._metrics.observe_stage("store", time.perf_counter() - began)
 
 
@@ -314,7 +241,7 @@ def timed_out(done: str, timeout_s: float) -> TimedOut:
     )
 
 
-def _fail_all(windows: Sequence[_Entry | _EmbeddedWindow], error: ClapboardError) -> None:
+def _fail_all(windows: Sequence[Entry | EmbeddedWindow], error: ClapboardError) -> None:
     """Fail the files of the windows."""
     for window in windows:
         window.file.fail(error)

@@ -28,6 +28,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 from clapboard.audio.four_mels import FourMels, batched, four_mels
+from clapboard.audio.levels import NUM_BANDS, NUM_ROWS, levels
 from clapboard.audio.log_mel import LogMel
 from clapboard.audio.pieces import Condition
 from clapboard.audio.windows import (
@@ -77,10 +78,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class WindowFrames:
-    """Embeddings of windows `[N, D]` and of their frames `[N, T, D]` in the order of time, float32, of norm 1."""
+    """Embeddings of windows `[N, D]` and of their frames `[N, T, D]` in the order of time, float32, of norm 1.
+
+    `levels` `[N, 200, 16]` are how loud the windows are, in dB, see `audio.levels`.
+    """
 
     embeddings: Embeddings
     frames: npt.NDArray[np.float32]
+    levels: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -253,8 +258,14 @@ class ClapEncoder:
         checkpoints, too, get windows alone. Raises what `embed_windows` raises.
         """
         _check_windows(waveforms)
-        rows = self._in_batches(self._forward_frames, waveforms, (1 + self.num_frames, self.identity.dim))
-        return WindowFrames(np.ascontiguousarray(rows[:, 0]), rows[:, 1:])
+        dim, num_levels = self.identity.dim, NUM_ROWS * NUM_BANDS
+        num_values = (1 + self.num_frames) * dim
+        rows = self._in_batches(self._forward_frames, waveforms, num_values + num_levels)
+        return WindowFrames(
+            np.ascontiguousarray(rows[:, :dim]),
+            rows[:, dim:num_values].reshape(-1, self.num_frames, dim),
+            rows[:, num_values:].reshape(-1, NUM_ROWS, NUM_BANDS),
+        )
 
     def views(
         self,
@@ -322,11 +333,11 @@ class ClapEncoder:
         self,
         forward: Callable[[Any], torch.Tensor],
         inputs: Waveform | Sequence[Any],
-        shape: tuple[int, ...] | None = None,
+        num_values: int = 0,
     ) -> Embeddings:
         """What `forward` gives for the inputs, a batch at a time; batches get smaller when memory runs out.
 
-        `shape` is that of what it gives for one input, by default `[D]`.
+        It gives `num_values` for one input, by default D.
         """
         parts = []
         done = 0
@@ -341,7 +352,7 @@ class ClapEncoder:
                 continue
             self._batch.fitted(len(part))
             done += len(part)
-        empty = np.zeros((0, *(shape or (self.identity.dim,))), np.float32)
+        empty = np.zeros((0, num_values or self.identity.dim), np.float32)
         return torch.cat(parts).cpu().numpy() if parts else empty
 
     def _whole(self, pieces: Iterable[Waveform], name: str) -> FourMels:
@@ -355,12 +366,14 @@ class ClapEncoder:
             return _unit_rows(self._model.audio_projection(self._tower(features)))
 
     def _forward_frames(self, waveforms: Waveform | Sequence[Waveform]) -> torch.Tensor:
-        """Windows → `[B, 1 + T, D]`, the embedding of each and of its frames, on the device."""
+        """Windows → `[B, (1 + T) · D + 200 · 16]`: the embedding of each, those of its frames, and its levels."""
         with self._forward_pass():
-            output = self._tower.with_frames(self._log_mel(self._on_device(waveforms)))
+            features = self._log_mel(self._on_device(waveforms))
+            output = self._tower.with_frames(features)
             embeddings = _unit_rows(self._model.audio_projection(output.pooled))
             frames = _unit_rows(self._model.audio_projection(output.frames))  # [B, T, C] → [B, T, D]
-            return torch.cat([embeddings[:, None], frames], dim=1)
+            loudness = torch.from_numpy(levels(features.cpu().numpy())).to(frames.device)
+            return torch.cat([embeddings, frames.flatten(1), loudness.flatten(1)], dim=1)
 
     def _forward_mels(self, recordings: Sequence[FourMels]) -> torch.Tensor:
         with self._forward_pass():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from clapboard.audio.levels import LEVEL_S, Levels, decibels, powers
 from clapboard.audio.pieces import Condition
-from clapboard.audio.windows import SAMPLE_RATE, WINDOW_SAMPLES, Span, overlapping_windows
+from clapboard.audio.windows import SAMPLE_RATE, WINDOW_SAMPLES, Span, Window, overlapping_windows
 
 if TYPE_CHECKING:
-    from clapboard.model.clap import ClapEncoder
+    from clapboard.model.clap import ClapEncoder, WindowFrames
+
+_LEVEL_SAMPLES = round(LEVEL_S * SAMPLE_RATE)
 
 Frames = npt.NDArray[np.float32]
 """Unit-norm rows `[F, D]`, float32, in the order of time."""
@@ -31,11 +34,13 @@ Frames = npt.NDArray[np.float32]
 class FramePiece:
     """What one window adds to a recording's frames: `frames` `[n, D]` from frame `first_frame` on.
 
-    The window lies at `start_s`–`end_s` seconds; its own embedding is `[D]`.
+    The window lies at `start_s`–`end_s` seconds; its own embedding is `[D]`. `levels` `[m, 16]` are the rows of the
+    recording's levels that begin in these frames.
     """
 
     first_frame: int
     frames: Frames
+    levels: Levels
     embedding: npt.NDArray[np.float32]
     start_s: float
     end_s: float
@@ -46,7 +51,7 @@ class RecordingFrames:
     """The frames `[F, D]` of a recording and the embeddings `[W, D]` of its overlapping windows.
 
     Frame i covers seconds i · `frame_s` to (i + 1) · `frame_s`; the last one may be cut short by the recording's end at
-    `duration_s`. The windows lie at `window_s` `[W, 2]`.
+    `duration_s`. The windows lie at `window_s` `[W, 2]`. `levels` `[R, 16]` tell how loud it is, see `audio.levels`.
     """
 
     frames: Frames
@@ -54,9 +59,10 @@ class RecordingFrames:
     duration_s: float
     window_embeddings: npt.NDArray[np.float32]
     window_s: npt.NDArray[np.float64]
+    levels: Levels | None = None
 
     @classmethod
-    def of(cls, pieces: list[FramePiece], frame_s: float) -> RecordingFrames:
+    def of(cls, pieces: Sequence[FramePiece], frame_s: float) -> RecordingFrames:
         """All the pieces of a recording, in order, put together."""
         return cls(
             np.concatenate([piece.frames for piece in pieces]),
@@ -64,6 +70,7 @@ class RecordingFrames:
             pieces[-1].end_s,
             np.stack([piece.embedding for piece in pieces]),
             np.array([[piece.start_s, piece.end_s] for piece in pieces]),
+            np.concatenate([piece.levels for piece in pieces]),
         )
 
 
@@ -107,19 +114,26 @@ def frame_pieces(
     selection = FrameSelection(encoder.frame_s)
     while batch := [*itertools.islice(windows, encoder.batch_size)]:
         embedded = encoder.embed_windows_with_frames([window.waveform for window in batch])
-        for window, embedding, frames in zip(batch, embedded.embeddings, embedded.frames, strict=True):
-            yield from selection.add(EmbeddedFrames(window.start_s, window.end_s, embedding, frames))
+        for index, window in enumerate(batch):
+            yield from selection.add(EmbeddedFrames.of(window, embedded, index))
     yield from selection.end()
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedFrames:
-    """A window at `start_s`–`end_s` seconds: its embedding `[D]` and the frames `[T, D]` of all its 10 s."""
+    """A window at `start_s`–`end_s` seconds: its embedding `[D]`, frames `[T, D]` and levels, of all 10 s."""
 
     start_s: float
     end_s: float
     embedding: npt.NDArray[np.float32]
     frames: Frames
+    levels: Levels
+
+    @classmethod
+    def of(cls, window: Window, embedded: WindowFrames, index: int) -> EmbeddedFrames:
+        """Those of a window that is the `index`th of the embedded ones; copied, so that the others can be let go."""
+        values = embedded.embeddings[index].copy(), embedded.frames[index].copy(), embedded.levels[index].copy()
+        return cls(window.start_s, window.end_s, *values)
 
     @property
     def start(self) -> int:
@@ -133,6 +147,7 @@ class FrameSelection:
     def __init__(self, frame_s: float) -> None:
         self._frame_samples = round(frame_s * SAMPLE_RATE)
         self._next_frame = 0
+        self._next_row = 0
         self._window: EmbeddedFrames | None = None
 
     def add(self, window: EmbeddedFrames) -> list[FramePiece]:
@@ -153,21 +168,23 @@ class FrameSelection:
     def _piece(self, window: EmbeddedFrames, stop: int) -> FramePiece:
         """The window's frames from the first one that is missing to before `stop`."""
         first, self._next_frame = self._next_frame, stop
-        frames = _on_grid(window, np.arange(first, stop, dtype=np.float64) - window.start / self._frame_samples)
-        return FramePiece(first, frames, window.embedding, window.start_s, window.end_s)
+        frames = _on_grid(window.frames, np.arange(first, stop), window.start / self._frame_samples)
+        frames /= np.maximum(np.linalg.norm(frames, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        stop_row = math.ceil(min(stop * self._frame_samples, round(window.end_s * SAMPLE_RATE)) / _LEVEL_SAMPLES)
+        rows, self._next_row = np.arange(self._next_row, stop_row), stop_row
+        loudness = decibels(_on_grid(powers(window.levels), rows, window.start / _LEVEL_SAMPLES))
+        return FramePiece(first, frames, loudness, window.embedding, window.start_s, window.end_s)
 
 
-def _on_grid(window: EmbeddedFrames, places: npt.NDArray[np.float64]) -> Frames:
-    """The window's vectors `[n, D]` at places counted in its frames.
+def _on_grid(steps: npt.NDArray[np.float32], places: npt.NDArray[np.int_], offset: float) -> npt.NDArray[np.float32]:
+    """The values `[n, D]` at places of the recording's grid, of a window's steps `[T, D]` that begin at its `offset`.
 
-    The last window of a recording seldom starts where a frame does: then each frame of the recording is the mean of the
+    The last window of a recording seldom starts where a step of the grid does: then each of these is the mean of the
     two of the window that it overlaps, weighted by how much.
     """
-    last = len(window.frames) - 1
-    below = np.floor(places).astype(int)
-    share = (places - below)[:, None].astype(np.float32)
-    mixed: Frames = window.frames[np.clip(below, 0, last)]
-    if share.any():
-        mixed = (1 - share) * mixed + share * window.frames[np.clip(below + 1, 0, last)]
-        mixed /= np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return mixed
+    last = len(steps) - 1
+    below = np.floor(places - offset).astype(int)
+    share = (places - offset - below)[:, None].astype(np.float32)
+    if not share.any():
+        return steps[np.clip(below, 0, last)]
+    return (1 - share) * steps[np.clip(below, 0, last)] + share * steps[np.clip(below + 1, 0, last)]

@@ -18,6 +18,7 @@ from clapboard.store.database import Database
 from clapboard.store.departures import WHOLE_PROJECT, DepartureStore, forgotten_tasks, is_empty, without_tasks
 from clapboard.store.displays import DisplayStore
 from clapboard.store.embeddings import EmbeddingStore
+from clapboard.store.frames import FrameStore
 from clapboard.store.inbox import Inbox
 from clapboard.store.jobs import Job, JobRequest, JobStore
 from clapboard.store.labels import LabelStore
@@ -55,6 +56,7 @@ class Store:
         self.departures = DepartureStore(self.database, clock)
         self.displays = DisplayStore(self.database, clock)
         self.embeddings = EmbeddingStore(self.database)
+        self.frames = FrameStore(self.database)
         self.audio_failures = AudioFailureStore(self.database, clock)
         self.inbox = Inbox(self.database, clock)
         self.jobs = JobStore(self.database, clock, max_attempts, model)

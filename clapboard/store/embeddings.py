@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Row, delete, exists, func, select, update
 
 from clapboard.store.database import Database, in_chunks
-from clapboard.store.schema import embeddings, predictions, recordings, tasks
+from clapboard.store.schema import embeddings, frames, predictions, recordings, tasks
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class EmbeddingStore:
             )
 
     def forget_unread(self, sha256: str) -> None:
-        """Delete the embeddings and predictions of a content that the present decoder reads differently.
+        """Delete the embeddings, frames and predictions of a content that the present decoder reads differently.
 
         Does nothing if another worker has done it before.
         """
@@ -114,13 +114,14 @@ class EmbeddingStore:
             if not keys:
                 return
             connection.execute(delete(predictions).where(predictions.c.uri_key.in_(keys)))
+            connection.execute(delete(frames).where(frames.c.sha256 == sha256))
             deletion = delete(embeddings).where(embeddings.c.sha256 == sha256)
             rows = connection.execute(deletion.returning(embeddings.c.encoder_version, embeddings.c.dtype)).all()
             for encoder_version, dtype in {(row.encoder_version, row.dtype) for row in rows}:
                 _move_first(connection, encoder_version, dtype)
 
     def forget_unused(self, uri_keys: Sequence[str]) -> int:
-        """Delete recordings that no task has, and the embeddings of contents that are left without one.
+        """Delete recordings that no task has, and the embeddings and frames of contents that are left without one.
 
         Returns how many recordings there were.
         """
@@ -138,6 +139,8 @@ class EmbeddingStore:
             rows = connection.execute(deletion.returning(embeddings.c.encoder_version, embeddings.c.dtype)).all()
             for encoder_version, dtype in {(row.encoder_version, row.dtype) for row in rows}:
                 _move_first(connection, encoder_version, dtype)
+            has_recording = exists().where(recordings.c.sha256 == frames.c.sha256)
+            connection.execute(delete(frames).where(frames.c.sha256.in_(sha256s), ~has_recording))
         return len(sha256s)
 
     def put_recording(self, uri_key: str, recording: Recording) -> None:
@@ -235,8 +238,9 @@ class EmbeddingStore:
             return connection.execute(query).all()
 
     def forget(self, encoder_version: str) -> int:
-        """Delete all embeddings of an encoder version. Returns how many there were."""
+        """Delete all embeddings and frames of an encoder version. Returns how many embeddings there were."""
         with self._db.write() as connection:
+            connection.execute(delete(frames).where(frames.c.encoder_version == encoder_version))
             return connection.execute(
                 delete(embeddings).where(embeddings.c.encoder_version == encoder_version)
             ).rowcount

@@ -43,7 +43,7 @@ OF_PROJECT = (
 """Rows with a `project`, and perhaps a `task`, in the order in which they are deleted."""
 
 OF_EVENTS = (schema.inbox, schema.ledger_events)
-OF_SOUNDS = (schema.recordings, schema.embeddings, schema.audio_failures)
+OF_SOUNDS = (schema.recordings, schema.embeddings, schema.frames, schema.audio_failures)
 """Shared by all tasks with the same sound: deleted with the last of them."""
 
 OF_VERSIONS = (schema.heads, schema.class_weights, schema.label_spaces)
@@ -91,15 +91,16 @@ class Forgetting:
         return keys - shared
 
     def sounds(self, uri_keys: Iterable[str]) -> None:
-        """Delete the sounds' recordings, failures, and embeddings that no other recording has."""
-        recordings, embeddings = schema.recordings, schema.embeddings
+        """Delete the sounds' recordings, failures, and the embeddings and frames that no other recording has."""
+        recordings = schema.recordings
         for chunk in in_chunks(sorted(uri_keys), 500):
             with self._db.write() as connection:
                 of_keys = recordings.c.uri_key.in_(chunk)
                 sha256s = set(connection.scalars(select(recordings.c.sha256).where(of_keys)))
                 others = recordings.c.sha256.in_(sha256s) & recordings.c.uri_key.not_in(chunk)
                 sha256s -= set(connection.scalars(select(recordings.c.sha256).where(others)))
-                self._delete(connection, embeddings, embeddings.c.sha256.in_(sha256s))
+                for table in (schema.embeddings, schema.frames):
+                    self._delete(connection, table, table.c.sha256.in_(sha256s))
                 self._delete(connection, recordings, of_keys)
                 self._delete(connection, schema.audio_failures, schema.audio_failures.c.subject.in_(chunk))
 
@@ -124,12 +125,13 @@ class Forgetting:
 
     def encoders(self, checkpoints: Iterable[str]) -> None:
         """Delete what is stored of these finetuned encoders, and what they have embedded."""
-        encoders, embeddings = schema.encoders, schema.embeddings
+        encoders = schema.encoders
         of_checkpoints = encoders.c.model.in_(sorted(checkpoints))
         with self._db.write() as connection:
             versions = set(connection.scalars(select(encoders.c.version).where(of_checkpoints)))
             versions -= set(connection.scalars(select(encoders.c.version).where(~of_checkpoints)))
-            self._delete(connection, embeddings, embeddings.c.encoder_version.in_(versions))
+            for table in (schema.embeddings, schema.frames):
+                self._delete(connection, table, table.c.encoder_version.in_(versions))
             self._delete(connection, encoders, of_checkpoints)
 
     def versions(self) -> None:

@@ -208,6 +208,23 @@ embeddings = Table(
     sqlite_autoincrement=True,
 )
 
+# Of recordings in projects with controls about regions, in pieces, see FrameStore.
+frames = Table(
+    "frames",
+    metadata,
+    Column("sha256", String, primary_key=True),
+    Column("encoder_version", String, primary_key=True),
+    Column("dtype", String, primary_key=True),
+    Column("piece_index", Integer, primary_key=True, autoincrement=False),
+    Column("frame_s", Float, nullable=False),  # the length of a frame
+    Column("first_frame", Integer, nullable=False),
+    Column("vectors", LargeBinary, nullable=False),  # [n, D] float16, unit norm
+    Column("levels", LargeBinary, nullable=False),  # [m, 16] int8, in dB
+    Column("start_s", Float, nullable=False),  # of the window that the piece comes from
+    Column("end_s", Float, nullable=False),
+    Column("window_vector", LargeBinary, nullable=False),  # [D] float16, unit norm
+)
+
 predictions = Table(
     "predictions",
     metadata,

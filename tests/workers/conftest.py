@@ -18,7 +18,7 @@ from clapboard.audio.windows import Window, windows
 from clapboard.errors import ModelError
 from clapboard.label_studio.tally import RequestTally
 from clapboard.labels.label_config import parse_label_config
-from clapboard.model.clap import ClapEncoder, EncoderIdentity
+from clapboard.model.clap import ClapEncoder, EncoderIdentity, WindowFrames
 from clapboard.queue.celery_app import INTERACTIVE, PredictPayload
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
@@ -60,6 +60,15 @@ class CountingEncoder:
                 raise self.failures.pop(0)
         rows = np.stack(waveforms).reshape(len(waveforms), 4, -1)[:, :, :64].sum(axis=2) + np.float32(0.1)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    num_frames, frame_s, fusion = 16, 0.625, False
+
+    def embed_windows_with_frames(self, waveforms: Sequence[npt.NDArray[np.float32]]) -> WindowFrames:
+        rows = np.stack(waveforms).reshape(len(waveforms) * self.num_frames, -1)
+        frames = np.stack([rows.mean(axis=1), rows[:, 0], rows[:, -1], np.full(len(rows), 0.1, np.float32)], axis=1)
+        frames /= np.linalg.norm(frames, axis=1, keepdims=True)
+        levels = np.full((len(waveforms), 200, 16), -60, np.float32)
+        return WindowFrames(self.embed_windows(waveforms), frames.reshape(-1, self.num_frames, 4), levels)
 
     def views(self, path: Path, **reading: Any) -> Iterator[Window]:
         return windows(path, **reading)
@@ -120,13 +129,19 @@ class World:
         queue: str = INTERACTIVE,
         push: bool = False,
         space_id: str = SPACE_ID,
+        frames: bool = False,
     ) -> list[int]:
         """Queue a job for each task; the ids."""
         requests = []
         for task in tasks:
             uri = self.audio.url(path.format(task))
             payload = PredictPayload(
-                uri=uri, uri_key=self.sources.key(uri), encoder="counting", space_id=space_id, head=ZERO_SHOT
+                uri=uri,
+                uri_key=self.sources.key(uri),
+                encoder="counting",
+                space_id=space_id,
+                head=ZERO_SHOT,
+                frames=frames,
             )
             requests.append(JobRequest("predict", 1, task, self.version, payload.model_dump(), push))
         return self.store.jobs.add(queue, requests)

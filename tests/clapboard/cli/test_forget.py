@@ -143,6 +143,7 @@ def test_a_sound_that_another_project_has_stays(desk: Desk) -> None:
             connection.execute(schema.recordings.insert(), recording)
             embedding = row(schema.embeddings, 0) | {"id": len(key), "sha256": key}
             connection.execute(schema.embeddings.insert(), embedding)
+            connection.execute(schema.frames.insert(), row(schema.frames, 0) | {"sha256": key})
     sources = AudioSources(desk.settings)
     for key in ("alone", SHARED):
         cache_key = sources.key(f"https://host.example/{key}")
@@ -151,7 +152,7 @@ def test_a_sound_that_another_project_has_stays(desk: Desk) -> None:
         (folder / f"{cache_key}.abc").write_bytes(b"RIFF")
     code, written = desk.run("--project", str(GONE), "--yes", "--json")
     assert (code, json.loads(written)["num_files"]) == (0, 1)
-    for table in (schema.recordings, schema.embeddings):
+    for table in (schema.recordings, schema.embeddings, schema.frames):
         assert [SHARED in found for found in contents(store.database, table)] == [True]
     assert len(list(desk.settings.audio_cache_dir.glob("[0-9a-f][0-9a-f]/*"))) == 1
 

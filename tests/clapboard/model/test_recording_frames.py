@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from clapboard.audio.levels import NUM_BANDS, NUM_ROWS, decibels, powers
 from clapboard.audio.windows import SAMPLE_RATE, WINDOW_SAMPLES, Waveform, overlapping_windows, windows
 from clapboard.errors import AudioError
 from clapboard.model.clap import ClapEncoder, WindowFrames
@@ -37,7 +38,8 @@ class TellTale:
         means = stacked[:, :length].reshape(len(stacked), self.num_frames, -1).mean(axis=-1)
         frames = np.stack([means, np.broadcast_to(stacked[:, :1], means.shape), np.ones_like(means)], axis=-1)
         frames /= np.linalg.norm(frames, axis=-1, keepdims=True)
-        return WindowFrames(frames[:, 0], frames)
+        power = np.abs(stacked).reshape(len(stacked), NUM_ROWS, -1).mean(axis=-1, keepdims=True)
+        return WindowFrames(frames[:, 0], frames, decibels(np.repeat(power, NUM_BANDS, axis=-1)))
 
 
 def write(path: Path, samples: Samples) -> Path:
@@ -85,6 +87,9 @@ def test_each_frame_is_of_its_own_time_and_of_the_window_around_it(
     whole = centre_s < duration_s - encoder.frame_s
     assert np.abs(heard_s - centre_s)[whole].max() < 1e-3
     assert np.abs(heard_s - centre_s).max() < 1.25 * encoder.frame_s
+    assert found.levels is not None
+    assert found.levels.shape == (math.ceil(duration_s / 0.05 - 1e-9), NUM_BANDS)
+    assert np.abs(100 * powers(found.levels)[:, 0] - np.arange(0.025, duration_s, 0.05)).max() < 2e-3
     # The window that it comes from is the one whose centre is nearest, of those that there are.
     starts_s = found.window_s[:, 0]
     assert found.window_embeddings.shape == (len(starts_s), 3)
