@@ -143,7 +143,8 @@ def _write_aoef(recordings: Iterable[ExportedRecording], destination: Destinatio
     rows: list[EventRow] = []
     for recording in recordings:
         if not recording.rows:
-            continue  # an annotation set has no room for it without a sound
+            report.num_recordings -= 1  # nothing is written about it
+            continue
         try:
             with destination.fetch(recording) as audio:
                 sound = sound_of(audio, destination.longest_s)
