@@ -20,7 +20,20 @@ import typer
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from tests.bench import attacks, confined, embedding, files, gpu, health, log_mel, memory, scale, starts, training_step
+from tests.bench import (
+    attacks,
+    confined,
+    embedding,
+    files,
+    frames,
+    gpu,
+    health,
+    log_mel,
+    memory,
+    scale,
+    starts,
+    training_step,
+)
 from tests.bench.hardware import describe_hardware
 from tests.bench.sections import Effort, chosen, run_section
 from tests.bench.table import show
@@ -28,6 +41,7 @@ from tests.support.clap_checkpoints import save_real_size, save_tiny
 
 SECTIONS = (
     embedding.SECTION,
+    *frames.SECTIONS,
     log_mel.SECTION,
     confined.SECTION,
     files.WORKER_SECTION,

@@ -52,15 +52,15 @@ def peak_bytes(checkpoint: Path, file: Path) -> float:
     with subprocess.Popen([*command, "--labels", "dog,rain", "--json"], env=env, stdout=subprocess.DEVNULL) as process:
         peak = 0
         while process.poll() is None:
-            peak = max(peak, _high_water(process.pid))
+            peak = max(peak, high_water(process.pid))
             time.sleep(_POLL_S)
     if process.returncode or not peak:
         raise RuntimeError(f"`clapboard predict {file.name}` ended with {process.returncode}")
     return float(peak)
 
 
-def _high_water(pid: int) -> int:
-    """Bytes; 0 where the process has just ended, or isn't Python yet."""
+def high_water(pid: int) -> int:
+    """The most bytes of memory that a process has had; 0 where it has just ended, or isn't Python yet."""
     with suppress(OSError):
         if found := re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text("ascii")):
             return 1024 * int(found[1])

@@ -17,7 +17,7 @@ Dropout is always in inference mode, and so is BatchNorm, unless the reference i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -69,18 +69,13 @@ class Htsat:
 
     def __call__(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> torch.Tensor:
         """Log-mel `[B, 1001, 64]`, or four mels as in `tokens` → pooled `[B, C]` float32."""
-        return self.with_frames(features, is_longer).pooled
+        return torch.cat([self.pooled(tokens) for tokens in self._last_tokens(features, is_longer)])
 
     def with_frames(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> TowerOutput:
         """The same with the frames that are pooled."""
-        num_windows = _WINDOWS_AT_ONCE if self._kept and features.device.type == "cpu" else len(features)
-        parts = torch.split(features, num_windows)
-        marks = [None] * len(parts) if is_longer is None else torch.split(is_longer, num_windows)
-        outputs = [
-            self.pooled_with_frames(self.run_stages(self.tokens(part, mark)))
-            for part, mark in zip(parts, marks, strict=True)
-        ]
-        return TowerOutput.joined(outputs)
+        return TowerOutput.joined(
+            [self.pooled_with_frames(tokens) for tokens in self._last_tokens(features, is_longer)]
+        )
 
     def tokens(self, features: torch.Tensor, is_longer: torch.Tensor | None = None) -> Tokens:
         """Log-mel `[B, 1001, 64]` → the first stage's tokens `[G, B, S, C]`.
@@ -151,6 +146,14 @@ class Htsat:
         normalised = self._norm()(tokens).float()
         frames = self._by_time(normalised).mean(dim=2)  # [G, B, S, C] → [T, B, F, C] → [T, B, C]
         return TowerOutput(normalised.mean(dim=(0, 2)), frames.transpose(0, 1))
+
+    def _last_tokens(self, features: torch.Tensor, is_longer: torch.Tensor | None) -> Iterator[Tokens]:
+        """The last stage's tokens, a few windows at a time."""
+        num_windows = _WINDOWS_AT_ONCE if self._kept and features.device.type == "cpu" else len(features)
+        parts = torch.split(features, num_windows)
+        marks = [None] * len(parts) if is_longer is None else torch.split(is_longer, num_windows)
+        for part, mark in zip(parts, marks, strict=True):
+            yield self.run_stages(self.tokens(part, mark))
 
     def _patches(self, normalised: torch.Tensor) -> torch.Tensor:
         stem = self._stem()
