@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -26,6 +26,7 @@ from clapboard.cli.output import (
     require_text,
     settings_with,
 )
+from clapboard.cli.predict_regions import RegionFinder, predict_regions, with_threshold
 from clapboard.errors import AudioError, InternalError, LabelConfigError, RequestError
 
 if TYPE_CHECKING:
@@ -69,21 +70,35 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    regions: Annotated[
+        bool, typer.Option("--regions", help="Print when each label sounds; with --json a line of JSON for each file.")
+    ] = False,
+    table_format: Annotated[
+        Literal["raven", "audacity", "csv"] | None,
+        typer.Option("--format", help="Write the regions to a table beside each file too."),
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line for each label of each file.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score audio files for labels, one line per file. Exit code 1 if a file can't be read."""
     if as_csv and as_json:
         raise RequestError("Results are either CSV or JSON: choose one of --csv and --json.")
-    label_space = _label_space(labels, label or [], config, multiple, threshold)
+    regions = regions or table_format is not None
+    if regions and (windows or multiple or as_csv):
+        raise RequestError("Regions are scored on their own: leave out --windows, --multiple and --csv (--format csv).")
+    label_space = _label_space(labels, label or [], config, multiple, threshold, regions=regions)
     settings = settings_with(model=model, fusion=fusion)
-    if windows and settings.fusion:
+    if (windows or regions) and settings.fusion:
         raise RequestError("With fusion a file is embedded as a whole and has no windows: add --no-fusion.")
     with fast_imports():
         from clapboard.audio.confined.decoders import decoders
         from clapboard.model.load import load_encoder
 
     decoders().start()
+    if regions:
+        finder = RegionFinder.of(label_space, load_encoder(settings), longest_s=settings.max_audio_s)
+        predict_regions(paths, finder, table_format, as_json=as_json)
+        return
     scorer = _Scorer.of(
         label_space,
         load_encoder(settings),
@@ -104,7 +119,13 @@ def predict(
 
 
 def _label_space(
-    labels: str | None, one_by_one: list[str], config: Path | None, multiple: bool, threshold: float | None
+    labels: str | None,
+    one_by_one: list[str],
+    config: Path | None,
+    multiple: bool,
+    threshold: float | None,
+    *,
+    regions: bool,
 ) -> LabelSpace:
     """The labels to score, from the options. Raises `LabelConfigError`, `RequestError`."""
     from clapboard.labels.label_space import label_space_of
@@ -114,19 +135,21 @@ def _label_space(
             raise RequestError(
                 "The file of --config already has labels, choice and threshold: leave out the other options."
             )
-        return _configured(config)
+        return _configured(config, regions=regions)
     if labels is None and not one_by_one:
         raise RequestError(
             "There are no labels: give --labels “dog bark,rain”, --label for each, or --config FILE.xml."
         )
     names = [*(labels.split(",") if labels is not None else ()), *one_by_one]
     require_text(names, "The label")
-    space = label_space_of(names)
+    space = label_space_of(names, regions=regions)
+    if regions:
+        return with_threshold(space, threshold)
     (control,) = space.controls
     return replace(space, controls=(replace(control, multiple=multiple, threshold=threshold),))
 
 
-def _configured(file: Path) -> LabelSpace:
+def _configured(file: Path, *, regions: bool) -> LabelSpace:
     """The label space of a label config's file. Controls without suggestions are named on standard error."""
     from clapboard.labels.label_config import parse_label_config
 
@@ -136,7 +159,11 @@ def _configured(file: Path) -> LabelSpace:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise LabelConfigError(f"The label config {file} can't be read ({reason}): check the file.") from None
     space = parse_label_config(xml)
-    if not space.predicted:
+    if regions and not space.marking:
+        raise LabelConfigError(f"The label config {file} has no Labels for its audio: leave out --regions, or add one.")
+    if not regions and not space.predicted and space.marking:
+        raise LabelConfigError(f"The label config {file} asks for regions alone: add --regions.")
+    if not space.suggested:
         raise LabelConfigError(
             f"The label config {file} has no control that gets suggestions. {space.controls[0].why_not_predicted}"
         )

@@ -149,8 +149,10 @@ def _region_parts(control: Control) -> list[Any]:
     return [control.name, control.kind, control.multiple, control.threshold, *scope, labels]
 
 
-def label_space_of(names: Sequence[str], prompts_of: Callable[[str], tuple[str, ...]] = prompts_for) -> LabelSpace:
-    """The label space of a single Choices with these labels, for use without Label Studio.
+def label_space_of(
+    names: Sequence[str], prompts_of: Callable[[str], tuple[str, ...]] = prompts_for, *, regions: bool = False
+) -> LabelSpace:
+    """The label space of a single Choices, or Labels, with these labels, for use without Label Studio.
 
     Raises `LabelConfigError` if a label is empty or given twice, and whatever `prompts_of` raises.
     """
@@ -160,5 +162,6 @@ def label_space_of(names: Sequence[str], prompts_of: Callable[[str], tuple[str, 
         raise LabelConfigError("A label is empty: name each, such as --labels “dog bark,rain”.")
     if len(set(values)) < len(values):
         raise LabelConfigError("A label is named twice: name each once.")
-    control = Control("label", "choices", "audio", labels, multiple=False, per_region=False, threshold=None)
+    kind = "labels" if regions else "choices"
+    control = Control("label", kind, "audio", labels, multiple=regions, per_region=False, threshold=None)
     return LabelSpace("audio", "audio", (control,))

@@ -45,6 +45,11 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     shutil.copy(folder / "clips/dog_bark/0.wav", folder / "dog.wav")
+    shutil.copy(folder / "clips/dog_bark/0.wav", folder / "yard.wav")
+    listed = [f"{row['path']},{row['group']}" for row in rows[:8]]
+    (folder / "recordings.csv").write_text("\n".join(["path,group", *listed]), "utf-8")
+    events = [f"{row['path']},0.1,0.9,{row['label']}" for row in rows[:8]]
+    (folder / "events.csv").write_text("\n".join(["path,start_s,end_s,label", *events]), "utf-8")
     (folder / "label-config.xml").write_text(CONFIG, "utf-8")
     return folder
 

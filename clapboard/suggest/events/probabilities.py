@@ -14,6 +14,8 @@ import numpy as np
 from clapboard.suggest.head import ControlHead
 from clapboard.suggest.scoring import Array
 
+_BACKGROUND_BIAS = 1.0  # of the neutral texts' logit, without learnt frames: most moments have none of the labels
+
 
 class FrameScores(Protocol):
     """What a checkpoint has learnt about frames: the logit scale · cos(x, t) + text_weight · t + bias of text t."""
@@ -49,9 +51,8 @@ def text_frame_head(class_weights: Array, logit_scale: float, frame_scores: Fram
     """
     center = np.zeros(class_weights.shape[1], np.float32)
     if frame_scores is None:
-        return ControlHead(
-            center, (logit_scale * class_weights).astype(np.float32), np.zeros(len(class_weights), np.float32)
-        )
+        biases = np.append(np.zeros(len(class_weights) - 1), _BACKGROUND_BIAS)
+        return ControlHead(center, (logit_scale * class_weights).astype(np.float32), biases.astype(np.float32))
     texts = class_weights[:-1]
     biases = texts @ frame_scores.text_weight + frame_scores.bias
     return ControlHead(center, (frame_scores.scale * texts).astype(np.float32), biases.astype(np.float32))
