@@ -147,7 +147,7 @@ def _add_operator_routes(app: FastAPI, services: Services, metrics: Metrics) -> 
     async def versions(project: ProjectId = None) -> Versions:
         """The model versions that have made predictions, for one project or for all."""
         number = project_id(project) or None
-        return Versions(versions=await run_in_threadpool(services.store.predictions.names, number))
+        return Versions(versions=await run_in_threadpool(services.store.predictions.shown_names, number))
 
     @app.post("/versions")
     async def post_versions(request: VersionsRequest | None = None) -> Versions:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, exists, insert, select, update
 from clapboard.store.database import Database
 from clapboard.store.job_records import State
 from clapboard.store.prediction_records import Delivery
-from clapboard.store.schema import departures, jobs, predictions, projects
+from clapboard.store.schema import departures, displays, jobs, predictions, projects
 
 WHOLE_PROJECT = 0
 """The task of a row that is about a project as a whole."""
@@ -99,6 +99,7 @@ class DepartureStore:
                 self._put(connection, project, [WHOLE_PROJECT], DISCONNECTED)
             connection.execute(delete(jobs).where(jobs.c.project == project, jobs.c.state == State.QUEUED))
             connection.execute(update(predictions).where(of_project).values(delivery=Delivery.READY))
+            connection.execute(delete(displays).where(displays.c.project == project))  # which ends its sweep
         return bool(was_connected.rowcount)
 
     def undelivered(self, project: int) -> None:

@@ -175,11 +175,17 @@ class PredictionRecords:
         with self._db.read() as connection:
             return list(connection.scalars(query))
 
-    def names(self, project: int | None) -> list[str]:
-        """The names that the project's predictions have in Label Studio, those that were delivered last first."""
+    def shown_names(self, project: int | None) -> list[str]:
+        """The names in Label Studio of the model versions that have predictions, sorted."""
+        return sorted({shown_name(version) for version in self.model_versions(project)})
+
+    def names(self, project: int) -> list[str]:
+        """The names that the project's predictions have in Label Studio, those that were delivered last first.
+
+        Some may have a version's own name, see `PredictionStore`. Reads all of the project's predictions.
+        """
         query = select(_name).group_by(_name).order_by(func.max(predictions.c.delivered_at).desc(), _name)
-        if project is not None:
-            query = query.where(predictions.c.project == project)
+        query = query.where(predictions.c.project == project)
         with self._db.read() as connection:
             return list(connection.scalars(query))
 

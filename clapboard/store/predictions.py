@@ -12,6 +12,9 @@ All versions of one encoder and label space have one name in Label Studio (`pred
 prediction of that name there. When a later version's is pushed, Label Studio's is changed into it, and ours of the
 version before becomes `replaced`: people may have it open still. One that is owed when a later one comes is deleted.
 
+While a later version's are brought there, Label Studio may ask for its predictions under the version's own name
+(`displays.Display.asks`), and so has a second prediction of a task. It is owed under the shared name in the end.
+
 When its project is disconnected, which takes all predictions out of Label Studio, each is ready again.
 
 A request never answers what was delivered since the request began: that copy is already on its way.

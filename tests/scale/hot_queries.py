@@ -27,7 +27,7 @@ def hot_queries(store: Store) -> dict[str, Callable[[], object]]:
         "requeue_lost": lambda: store.jobs.requeue_lost(3600.0),
         "progress of all": store.progress.under_way,
         "progress of a project": lambda: store.progress.under_way(PROJECT),
-        "names": lambda: store.predictions.names(PROJECT),
+        "shown_names": lambda: store.predictions.shown_names(PROJECT),
         "last train": lambda: store.jobs.last("train", PROJECT),
         "last ended train": lambda: store.jobs.last_ended("train", PROJECT),
         "tasks.contents": lambda: store.tasks.contents(PROJECT),

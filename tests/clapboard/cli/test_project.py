@@ -14,6 +14,7 @@ from typer.testing import Result
 
 from clapboard.errors import LabelConfigError, LabelStudioError, NoWorkerError
 from clapboard.queue.celery_app import BATCH, QUEUES
+from clapboard.suggest.prediction import shown_name
 from tests.clapboard.cli.conftest import Clapboard, document, lines
 from tests.support.audio_server import AudioServer
 from tests.support.fake_label_studio import TOKEN, FakeLabelStudio
@@ -91,13 +92,14 @@ class TestPrelabel:
             "num_cached": 0,
             "num_queued": 3,
             "num_refused": 0,
+            "num_complete": 0,
             "num_held_out": 0,
             "num_set_aside": 0,
             "num_in_label_studio": 3,
             "failures": [],
             "unreadable": [],
         }
-        assert office.label_studio.count(version, 1, 2, 3) == {1: 1, 2: 1, 3: 1}
+        assert office.label_studio.count(shown_name(version), 1, 2, 3) == {1: 1, 2: 1, 3: 1}
         (again,) = lines(office.run("prelabel", "-p", str(PROJECT), "--json"))
         assert (again["num_present"], again["num_queued"], again["num_in_label_studio"]) == (3, 0, 3)
         assert "3 of 3 tasks have a suggestion" in office.run("prelabel", "-p", str(PROJECT)).stdout
