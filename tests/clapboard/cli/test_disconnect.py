@@ -111,7 +111,7 @@ def test_everything_to_connect_again_stays(connected: Connected) -> None:
     assert [entry.outcome for entry in store.ledger.standing(PROJECT)] == [Outcome.ADDED]
     assert {task.task for page in store.tasks.of_project(PROJECT) for task in page} == {1, 2}
     assert store.jobs.num_open(PROJECT, OURS) == 0
-    assert store.predictions.counts(PROJECT, OURS) == {Delivery.READY: 2}  # pushed again by `prelabel`
+    assert store.predictions.counts_of_version(PROJECT, OURS) == {Delivery.READY: 2}  # pushed again by `prelabel`
     store.catalog.set_connected(PROJECT, 0.9, last_task=50)
     back = store.catalog.project(PROJECT)
     assert (back.connected, back.test_share, back.last_task) == (True, 0.25, 2)
