@@ -75,6 +75,7 @@ def forget(
         forgetting.versions()
         forgetting.events()
         forgetting.rows()
+        forgetting.inline_audio()
         forgetting.rest()
         rows += forgetting.counts
         if not forgetting.counts.total():

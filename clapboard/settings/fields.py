@@ -268,7 +268,7 @@ class SettingsFields(BaseSettings):
     keep_days: float = _state(
         "CLAPBOARD_KEEP_DAYS",
         90.0,
-        "days after which workers delete ended jobs, events that aren't about annotations, and the embeddings of audio "
+        "days after which workers delete ended jobs, events that no annotation stands by, and embeddings of audio "
         "that no task has any more; labels are never deleted; 0: keep all",
         ge=0,
         le=36_500,

@@ -18,6 +18,7 @@ from clapboard.store.annotations import lock_ledger
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.departures import WHOLE_PROJECT, is_empty, without_tasks
 from clapboard.store.inbox import Event
+from clapboard.store.inline_audio import audio_of, unused_audio
 from clapboard.store.ledger import LedgerStore
 from clapboard.untrusted import large_json
 
@@ -43,7 +44,7 @@ OF_PROJECT = (
 """Rows with a `project`, and perhaps a `task`, in the order in which they are deleted."""
 
 OF_EVENTS = (schema.inbox, schema.ledger_events)
-OF_SOUNDS = (schema.recordings, schema.embeddings, schema.frames, schema.audio_failures)
+OF_SOUNDS = (schema.recordings, schema.embeddings, schema.frames, schema.audio_failures, schema.inline_audio)
 """Shared by all tasks with the same sound: deleted with the last of them."""
 
 OF_VERSIONS = (schema.heads, schema.class_weights, schema.label_spaces)
@@ -104,6 +105,18 @@ class Forgetting:
                 self._delete(connection, recordings, of_keys)
                 self._delete(connection, schema.audio_failures, schema.audio_failures.c.subject.in_(chunk))
 
+    def inline_audio(self) -> None:
+        """Delete the audio of `data:` URIs that no task or open job has any more, once `rows` has deleted ours."""
+        audio = schema.inline_audio
+        with self._db.write() as connection:
+            keys = unused_audio(connection)
+            marked = update(audio).where(audio.c.key.in_(keys)).values(unused_since=0.0)
+            connection.execute(marked)  # waits for whoever refers to it at this moment
+        if keys:
+            with self._db.write() as connection:
+                still = audio.c.key.in_(unused_audio(connection)) & audio.c.unused_since.is_not(None)
+                self._delete(connection, audio, still & audio.c.key.in_(keys))
+
     def addresses(self, uri_keys: Iterable[str]) -> set[str]:
         """The addresses of the tasks with one of these URI keys."""
         tasks = schema.tasks
@@ -112,7 +125,7 @@ class Forgetting:
             for chunk in in_chunks(sorted(uri_keys)):
                 query = select(tasks.c.uri).where(self._ours(tasks), tasks.c.uri_key.in_(chunk))
                 found |= set(connection.scalars(query))
-        return found
+            return {*found, *audio_of(connection, found).values()}
 
     def checkpoints(self, on_disk: Iterable[str]) -> set[str]:
         """The folders of finetuned encoders that no other project's version has, `on_disk` those in its folder."""

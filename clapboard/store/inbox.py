@@ -1,4 +1,7 @@
-"""The inbox: every webhook event as it arrived, on disk before Label Studio gets its 2xx response. Append-only."""
+"""The inbox: every webhook event as it arrived, on disk before Label Studio gets its 2xx response.
+
+Only the audio of `data:` URIs isn't kept in it, see `inline_audio`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from sqlalchemy import Row, func, select
 
 from clapboard.store.database import Database
 from clapboard.store.departures import WHOLE_PROJECT, forgotten_tasks, without_tasks
+from clapboard.store.inline_audio import without_audio
 from clapboard.store.schema import inbox
 from clapboard.untrusted import large_json
 
@@ -41,7 +45,7 @@ class Inbox:
             received_at=self._clock(),
             action=action,
             project=project,
-            body=large_json(dict(body)),
+            body=large_json(dict(without_audio(body))),
             suggestions=dict(suggestions or {}),
         )
         with self._db.write() as connection:

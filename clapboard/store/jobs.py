@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, case, delete, select, text, update
@@ -19,6 +19,7 @@ from clapboard.errors import ClapboardError
 from clapboard.store.audio_failures import AudioFailureStore
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.departures import remembered
+from clapboard.store.inline_audio import keep_payloads, with_audio
 from clapboard.store.job_records import IS_QUEUED, IS_RUNNING, OPEN, Job, JobRecords, State, job_of
 from clapboard.store.schema import job_tallies, jobs
 
@@ -80,7 +81,7 @@ class JobStore(JobRecords):
         now = self._clock()
         statement = self._db.insert(jobs).on_conflict_do_nothing(index_elements=_SUBJECT, index_where=_IS_OPEN)
         if rows := remembered(connection, [self._row(queue, request, now) for request in requests]):
-            connection.execute(statement, rows)
+            connection.execute(statement, keep_payloads(self._db, connection, rows))
 
     def record_failure(self, queue: str, request: JobRequest, error: ClapboardError) -> None:
         """Record a request that can't be queued as a failed job with the reason, only once for each reason."""
@@ -103,7 +104,7 @@ class JobStore(JobRecords):
                 # What was there is deleted, so that this becomes the newest job.
                 connection.execute(delete(jobs).where(*same, jobs.c.state == State.FAILED), subjects)
                 if remaining := remembered(connection, list(rows.values())):
-                    connection.execute(jobs.insert(), remaining)
+                    connection.execute(jobs.insert(), keep_payloads(self._db, connection, remaining))
 
     def claim(
         self, worker: str, queue: str, limit: int, *, together: str = "", encoders: Collection[str] | None = None
@@ -133,7 +134,9 @@ class JobStore(JobRecords):
                 )
                 .returning(*jobs.c)
             ).all()
-        return sorted(map(job_of, claimed), key=lambda job: job.id)
+            payloads = with_audio(connection, [row.payload for row in claimed])
+        in_full = [replace(job_of(row), payload=payload) for row, payload in zip(claimed, payloads, strict=True)]
+        return sorted(in_full, key=lambda job: job.id)
 
     def heartbeat(self, worker: str) -> None:
         """Renew the heartbeat of the worker's running jobs."""
@@ -253,6 +256,7 @@ class JobStore(JobRecords):
         remaining = remembered(connection, [self._row(queue, request, now) for request in requests])
         if not remaining:
             return {}
+        remaining = keep_payloads(self._db, connection, remaining)
         rows = connection.execute(statement.returning(jobs.c.id, *_SUBJECT), remaining)
         return {tuple(subject): job_id for job_id, *subject in rows}
 

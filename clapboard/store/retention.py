@@ -1,11 +1,12 @@
 """What is deleted once it is older than CLAPBOARD_KEEP_DAYS, in small batches, and the space given back.
 
-Never deleted: open jobs; the newest job of each kind and outcome of a project, and a task's newest one; annotations'
-events and their meaning in the ledger; what a task of any project still needs.
+Never deleted: open jobs; the newest job of each kind and outcome of a project, and a task's newest one; the events that
+annotations stand by, with their entries in the ledger; what a task of any project still needs.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import Counter
@@ -13,16 +14,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy import Connection, case, delete, exists, func, or_, select, text, update
+from sqlalchemy import Column, ColumnElement, Connection, case, delete, exists, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from clapboard.store.annotations import lock_ledger
 from clapboard.store.database import Database
 from clapboard.store.embeddings import EmbeddingStore
 from clapboard.store.failures import store_errors
+from clapboard.store.inline_audio import HAS_TASK
 from clapboard.store.job_records import State
 from clapboard.store.schema import (
+    annotation_states,
     content_changes,
     inbox,
+    inline_audio,
     job_tallies,
     jobs,
     ledger,
@@ -47,7 +52,9 @@ class _Places:
     """How far a round has got, by table; a round begins anew at the table's beginning."""
 
     inbox_id: int = 0
+    inbox_anew_at: float = 0.0  # when it is looked through from its beginning again
     uri_key: str = ""
+    audio: str = ""
 
 
 @dataclass
@@ -87,39 +94,90 @@ class Retention:
         with self.database.write() as connection:
             removed["events"], more_events = self._delete_events(connection, before)
         removed["recordings"], more_recordings = self._delete_recordings(before)
+        removed["sounds in tasks"], more_audio = self._delete_audio(before)
         with self.database.write() as connection:
             _sum_up(connection)
-        return +removed, removed["jobs"] == AT_ONCE or more_events or more_recordings
+        return +removed, removed["jobs"] == AT_ONCE or more_events or more_recordings or more_audio
 
     def _delete_events(self, connection: Connection, before: float) -> tuple[int, bool]:
-        """Delete events that aren't about annotations. Those that haven't been entered into the ledger stay, too."""
-        old = select(inbox.c.id, inbox.c.action).where(inbox.c.id > self._places.inbox_id, inbox.c.received_at < before)
-        rows = connection.execute(old.order_by(inbox.c.id).limit(AT_ONCE)).all()
-        others = [row.id for row in rows if not row.action.startswith("ANNOTATION")]
-        entered = ledger_events.c.inbox_id.in_(others) & ~exists().where(ledger.c.inbox_id == ledger_events.c.inbox_id)
-        ids = connection.scalars(delete(ledger_events).where(entered).returning(ledger_events.c.inbox_id)).all()
-        connection.execute(delete(inbox).where(inbox.c.id.in_(ids)))
-        if rows:  # else the next look goes on from here, where younger events begin
-            self._places.inbox_id = rows[-1].id
-        return len(ids), len(rows) == AT_ONCE
+        """Delete events that no annotation stands by, with their entries; not those that haven't been entered yet.
+
+        The inbox's newest event stays, because SQLite would give its id to the next one.
+        """
+        lock_ledger(connection)
+        page = select(inbox.c.id, inbox.c.received_at).where(inbox.c.id > self._places.inbox_id)
+        rows = connection.execute(page.order_by(inbox.c.id).limit(AT_ONCE)).all()
+        old = [row.id for row in itertools.takewhile(lambda row: row.received_at < before, rows)]
+        newest = connection.scalar(select(func.max(inbox.c.id)))
+        of_page = ledger_events.c.inbox_id.in_([number for number in old if number != newest])
+        ids = connection.scalars(select(ledger_events.c.inbox_id).where(of_page, ~_IS_STOOD_BY)).all()
+        for table, column in ((ledger, "inbox_id"), (ledger_events, "inbox_id"), (inbox, "id")):
+            connection.execute(delete(table).where(table.c[column].in_(ids)))
+        if old:
+            self._places.inbox_id = old[-1]
+        is_more = len(old) == AT_ONCE
+        if not is_more and self.clock() >= self._places.inbox_anew_at:  # some have been replaced meanwhile
+            self._places.inbox_id, self._places.inbox_anew_at = 0, self.clock() + DAY_S
+        return len(ids), is_more
 
     def _delete_recordings(self, before: float) -> tuple[int, bool]:
-        """Note which recordings no task has any more, and delete those that none has had for so long."""
         has_task = exists().where(tasks.c.uri_key == recordings.c.uri_key)
-        page = select(recordings.c.uri_key, recordings.c.unused_since, has_task.label("has_task"))
-        page = page.where(recordings.c.uri_key > self._places.uri_key).order_by(recordings.c.uri_key).limit(AT_ONCE)
+        old, self._places.uri_key, is_more = self._unused(recordings.c.uri_key, has_task, self._places.uri_key, before)
+        return EmbeddingStore(self.database).forget_unused(old), is_more
+
+    def _delete_audio(self, before: float) -> tuple[int, bool]:
+        """Delete the audio of `data:` URIs in the same way."""
+        old, self._places.audio, is_more = self._unused(inline_audio.c.key, HAS_TASK, self._places.audio, before)
+        still = (inline_audio.c.unused_since < before) & inline_audio.c.key.in_(old)
+        with self.database.write() as connection:
+            return connection.execute(delete(inline_audio).where(still)).rowcount if old else 0, is_more
+
+    def _unused(
+        self, key: Column[str], has_task: ColumnElement[bool], after: str, before: float
+    ) -> tuple[list[str], str, bool]:
+        """Note which rows of a page no task has any more.
+
+        Returns the keys of those that none has had since `before`, where the next page begins, and whether there is
+        one in this round.
+        """
+        table = key.table
+        page = select(key, table.c.unused_since, has_task.label("has_task"))
         with self.database.read() as connection:
-            rows = connection.execute(page).all()
-        self._places.uri_key = rows[-1].uri_key if len(rows) == AT_ONCE else ""
-        changed = [row.uri_key for row in rows if row.has_task != (row.unused_since is None)]
-        old = [row.uri_key for row in rows if not row.has_task and (row.unused_since or before) < before]
+            rows = connection.execute(page.where(key > after).order_by(key).limit(AT_ONCE)).all()
+        changed = [row[0] for row in rows if row.has_task != (row.unused_since is None)]
+        old = [
+            row[0] for row in rows if not row.has_task and row.unused_since is not None and row.unused_since < before
+        ]
         if changed:
             since = case((has_task, None), else_=self.clock())
-            free = select(recordings.c.uri_key).where(recordings.c.uri_key.in_(changed)).order_by(recordings.c.uri_key)
+            free = select(key).where(key.in_(changed)).order_by(key)
             with self.database.write() as connection:
                 keys = connection.scalars(free.with_for_update(skip_locked=True)).all()
-                connection.execute(update(recordings).where(recordings.c.uri_key.in_(keys)).values(unused_since=since))
-        return EmbeddingStore(self.database).forget_unused(old), len(rows) == AT_ONCE
+                connection.execute(update(table).where(key.in_(keys)).values(unused_since=since))
+        is_more = len(rows) == AT_ONCE
+        return old, rows[-1][0] if is_more else "", is_more
+
+
+_IS_STOOD_BY = exists(
+    select(annotation_states.c.annotation)
+    .join(
+        ledger,
+        (ledger.c.project == annotation_states.c.project) & (ledger.c.annotation == annotation_states.c.annotation),
+    )
+    .where(ledger.c.inbox_id == ledger_events.c.inbox_id)
+    .where(
+        or_(
+            annotation_states.c.inbox_id == ledger.c.inbox_id,
+            annotation_states.c.withdrawn_by == ledger.c.inbox_id,
+            annotation_states.c.seen_by == ledger.c.inbox_id,
+        )
+    )
+    .correlate(ledger_events)
+)
+"""Whether an annotation's state comes from the event: its latest revision, its deletion, or that it was seen again.
+
+All are maxima, so that what isn't needed now won't be later, and the other events say the same without it.
+"""
 
 
 def _delete_jobs(connection: Connection, before: float) -> int:

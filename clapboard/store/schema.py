@@ -172,6 +172,22 @@ tasks = Table(
     Index("tasks_by_address", "uri_key", "project"),
     Index("tasks_by_draw", "project", "draw"),
 )
+# Those with audio in their address, see clapboard.store.inline_audio.
+Index(
+    "tasks_with_inline_audio",
+    tasks.c.uri,
+    sqlite_where=text("substr(uri, 1, 12) = 'data-sha256:'"),
+    postgresql_where=text("substr(uri, 1, 12) = 'data-sha256:'"),
+)
+
+# The audio of `data:` URIs, once for all tasks and jobs that have it.
+inline_audio = Table(
+    "inline_audio",
+    metadata,
+    Column("key", String, primary_key=True),  # the URI's sha256
+    Column("uri", Text, nullable=False),
+    Column("unused_since", Float),  # since when no task has it, see Retention
+)
 
 tabs = Table(
     "tabs",

@@ -16,6 +16,7 @@ from clapboard.feedback.task_labels import draw
 from clapboard.store.database import Database, in_chunks
 from clapboard.store.departures import remembered
 from clapboard.store.embeddings import Recording
+from clapboard.store.inline_audio import audio_of, keep_audio
 from clapboard.store.schema import annotation_states, content_changes, predictions, recordings, tasks
 
 _WALKED = 5
@@ -62,6 +63,8 @@ class TaskStore:
         changed = or_(*(tasks.c[name] != new[name] for name in fresh))
         with self._db.write() as connection:
             if rows := remembered(connection, rows):
+                uris = keep_audio(self._db, connection, {row["uri"] for row in rows})
+                rows = [row | {"uri": uris[row["uri"]]} for row in rows]
                 connection.execute(
                     statement.on_conflict_do_update(index_elements=["project", "task"], set_=new, where=changed), rows
                 )
@@ -74,7 +77,7 @@ class TaskStore:
             if last is not None:
                 query = query.where(tasks.c.task > last)
             with self._db.read() as connection:
-                page = [_known(row) for row in connection.execute(query)]
+                page = _known(connection, connection.execute(query).all())
             if not page:
                 return
             yield page
@@ -106,7 +109,7 @@ class TaskStore:
         with self._db.read() as connection:
             for chunk in in_chunks(task_ids):
                 query = _KNOWN.where(tasks.c.project == project, tasks.c.task.in_(chunk))
-                stored |= {row.task: _known(row) for row in connection.execute(query)}
+                stored |= {task.task: task for task in _known(connection, connection.execute(query).all())}
         return stored
 
     def contents(self, project: int) -> Sequence[str]:
@@ -133,8 +136,9 @@ class TaskStore:
         with self._db.read() as connection:
             for chunk in in_chunks(sha256s):
                 with_recording = query.where(_searched(project), recordings.c.sha256.in_(chunk))
-                for row in connection.execute(with_recording):
-                    pairs.append((_known(row), Recording(row.sha256, row.num_windows, row.duration_s)))
+                rows = connection.execute(with_recording).all()
+                for row, task in zip(rows, _known(connection, rows), strict=True):
+                    pairs.append((task, Recording(row.sha256, row.num_windows, row.duration_s)))
         return sorted(pairs, key=lambda pair: pair[0].task)
 
     def learnable(self, project: int, task_ids: Sequence[int]) -> dict[int, Recording]:
@@ -249,6 +253,11 @@ def _not_drawn(project: int) -> Any:
     return (tasks.c.project == project) & tasks.c.held_out.is_(False)
 
 
-def _known(row: Any) -> KnownTask:
-    is_held_out = bool(row.held_out or row.is_twin)
-    return KnownTask(row.task, row.uri, row.uri_key, row.source, is_held_out, row.sha256 or "", bool(row.is_twin))
+def _known(connection: Connection, rows: Sequence[Any]) -> list[KnownTask]:
+    audio = audio_of(connection, [row.uri for row in rows])
+    known = []
+    for row in rows:
+        uri, is_held_out = audio.get(row.uri, row.uri), bool(row.held_out or row.is_twin)
+        content, is_twin = row.sha256 or "", bool(row.is_twin)
+        known.append(KnownTask(row.task, uri, row.uri_key, row.source, is_held_out, content, is_twin))
+    return known

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from backend.app import create_app
 from clapboard.project.display import unserved
+from clapboard.project.forgetting import forget
 from clapboard.queue.names import BATCH
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
@@ -67,6 +68,7 @@ def row(table: sa.Table, project: int) -> dict[str, Any]:
         "versions": {"encoder": f"models/{project}/tuned", "head": f"name of {project}"},
         "encoders": {"model": f"models/{project}/tuned", "version": f"encoder_version of {project}"},
         "audio_failures": {"subject": f"uri_key of {project}"},
+        "tasks": {"uri": f"data-sha256:key of {project}"},
         "searches": {"request": json.dumps({"project": project})},
     }
     values: dict[str, Any] = {}
@@ -155,6 +157,29 @@ def test_a_sound_that_another_project_has_stays(desk: Desk) -> None:
     for table in (schema.recordings, schema.embeddings, schema.frames):
         assert [SHARED in found for found in contents(store.database, table)] == [True]
     assert len(list(desk.settings.audio_cache_dir.glob("[0-9a-f][0-9a-f]/*"))) == 1
+
+
+def test_the_audio_of_data_uris_goes_with_its_last_task_even_after_a_kill(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = desk.store
+    alone, shared = (f"data:audio/wav;base64,{letters * 2_000}" for letters in ("QUJD", "QUJE"))
+    for project, uris in {GONE: (alone, shared), STAYS: (shared,)}.items():
+        store.catalog.put_project(project, CHOICES, "v1")
+        store.tasks.put(project, [KnownTask(n, uri, f"k{uri[-4:]}", "s", False) for n, uri in enumerate(uris, 1)])
+        store.jobs.add(BATCH, [JobRequest("predict", project, 1, "v1", {"uri": uris[0]})])
+
+    def killed(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting.Forgetting, "inline_audio", killed)
+        with pytest.raises(KeyboardInterrupt):
+            forget(store, desk.settings, GONE)
+    code, written = desk.run("--project", str(GONE), "--yes", "--json")
+    assert (code, json.loads(written)["rows"]) == (0, {"inline_audio": 1})
+    assert [shared in kept for kept in contents(store.database, schema.inline_audio)] == [True]
+    assert store.tasks.get(STAYS, [1])[1].uri == shared
 
 
 def bulk_event(*tasks: int) -> dict[str, Any]:

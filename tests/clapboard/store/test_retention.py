@@ -74,23 +74,63 @@ def test_old_jobs_go_but_never_open_ones_nor_the_newest_of_their_kind(
             assert set(connection.scalars(select(job_tallies.c.session))) == {0}  # summed up
 
 
-def test_annotations_events_are_never_deleted(store: Store, clock: Clock, retention: Retention) -> None:
-    annotation = {"id": 3, "task": 11, "project": 1, "result": [], "updated_at": "2026-11-22T12:00:00Z"}
-    for _ in range(3):
-        store.inbox.append("PROJECT_UPDATED", 1, {"project": {"id": 1}})
-        store.inbox.append("ANNOTATION_CREATED", 1, {"annotation": annotation | {"completed_by": 1}})
+def annotated(number: int, minute: int, label: str = "dog", **more: object) -> dict[str, object]:
+    result = [{"from_name": "c", "to_name": "a", "type": "choices", "id": "r", "value": {"choices": [label]}}]
+    said = {"id": number, "task": 10 + number, "project": 1, "result": result, "completed_by": 1}
+    return {"annotation": said | {"updated_at": f"2026-11-22T12:{minute:02}:00Z"}, "project": {"id": 1}, **more}
+
+
+def test_the_events_that_annotations_stand_by_are_kept(store: Store, clock: Clock, retention: Retention) -> None:
+    replaced = []
+    for minute, label in enumerate(("dog", "rain", "wind"), 1):
+        replaced.append(store.inbox.append("ANNOTATION_UPDATED", 1, annotated(1, minute, label)))
+        replaced.append(store.inbox.append("PROJECT_UPDATED", 1, {"project": {"id": 1}}))
+    stood_by = replaced.pop(4)
+    replaced.append(store.inbox.append("ANNOTATION_UPDATED", 1, annotated(1, 3, "late twin")))
+    kept = [
+        stood_by,
+        store.inbox.append("ANNOTATION_CREATED", 1, annotated(2, 1)),  # deleted below, and seen after that
+        store.inbox.append("ANNOTATIONS_DELETED", 1, {"annotations": [{"id": 2}, {"id": 3}]}),
+        store.inbox.append("ANNOTATION_CREATED", 1, annotated(2, 1, source="sync")),
+        store.inbox.append("ANNOTATION_CREATED", 1, annotated(3, 1)),  # it comes late, and stays deleted
+    ]
     store.ledger.catch_up()
-    entries = store.ledger.num_entries(1)
+    standing, entries = store.ledger.standing(1), store.ledger.num_entries(1)
+    assert [(entry.annotation, entry.labels) for entry in standing] == [(1, ["wind"]), (2, ["dog"])]
     clock.advance(31 * DAY_S)
-    store.inbox.append("PROJECT_UPDATED", 1, {"project": {"id": 1}})
-    unread = store.inbox.append("TASKS_CREATED", 1, {})
-    assert retention.finish() == {"events": 3}
-    actions = [event.action for event in store.inbox.events()]
-    assert actions == ["ANNOTATION_CREATED"] * 3 + ["PROJECT_UPDATED", "TASKS_CREATED"]
-    assert [event.id for event in store.ledger.unread()][-1] == unread
+    young = [store.inbox.append("PROJECT_UPDATED", 1, {}), store.inbox.append("TASKS_CREATED", 1, {})]
+    assert retention.finish() == {"events": len(replaced)}
+    assert [event.id for event in store.inbox.events()] == [*kept, *young]
+    assert [event.id for event in store.ledger.unread()] == young
     store.ledger.catch_up()
     assert store.ledger.replay(store.inbox).agrees
-    assert store.ledger.num_entries(1) == entries
+    assert store.annotations.recomputed(1) == store.ledger.standing(1) == standing
+    assert store.ledger.num_entries(1) == entries  # else it might look as if nothing had been said since
+    store.ledger.rebuild(1)
+    assert store.ledger.standing(1) == standing
+
+
+def test_what_is_replaced_later_goes_in_another_round(store: Store, clock: Clock, retention: Retention) -> None:
+    store.inbox.append("ANNOTATION_CREATED", 1, annotated(1, 1))
+    store.ledger.catch_up()
+    clock.advance(31 * DAY_S)
+    assert retention.finish() == {}
+    store.inbox.append("ANNOTATION_UPDATED", 1, annotated(1, 2, "rain"))
+    store.ledger.catch_up()
+    assert retention.finish() == {}
+    clock.advance(2 * DAY_S)
+    retention.finish()
+    assert len(store.inbox.events()) == 1
+
+
+def test_a_new_event_never_gets_the_id_of_one_that_was_deleted(
+    store: Store, clock: Clock, retention: Retention
+) -> None:
+    newest = [store.inbox.append("PROJECT_UPDATED", 1, {}) for _ in range(3)][-1]
+    store.ledger.catch_up()
+    clock.advance(31 * DAY_S)
+    assert retention.finish() == {"events": 2}
+    assert store.inbox.append("PROJECT_UPDATED", 1, {}) == newest + 1
 
 
 def test_audio_that_no_task_has_is_forgotten_after_that_time(store: Store, clock: Clock, retention: Retention) -> None:
