@@ -113,11 +113,13 @@ class Retention:
         ids = connection.scalars(select(ledger_events.c.inbox_id).where(of_page, ~_IS_STOOD_BY)).all()
         for table, column in ((ledger, "inbox_id"), (ledger_events, "inbox_id"), (inbox, "id")):
             connection.execute(delete(table).where(table.c[column].in_(ids)))
+        if not self._places.inbox_id:
+            self._places.inbox_anew_at = self.clock() + DAY_S
         if old:
             self._places.inbox_id = old[-1]
         is_more = len(old) == AT_ONCE
         if not is_more and self.clock() >= self._places.inbox_anew_at:  # some have been replaced meanwhile
-            self._places.inbox_id, self._places.inbox_anew_at = 0, self.clock() + DAY_S
+            self._places.inbox_id = 0
         return len(ids), is_more
 
     def _delete_recordings(self, before: float) -> tuple[int, bool]:

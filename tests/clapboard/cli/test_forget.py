@@ -177,7 +177,7 @@ def test_the_audio_of_data_uris_goes_with_its_last_task_even_after_a_kill(
         with pytest.raises(KeyboardInterrupt):
             forget(store, desk.settings, GONE)
     code, written = desk.run("--project", str(GONE), "--yes", "--json")
-    assert (code, json.loads(written)["rows"]) == (0, {"inline_audio": 1})
+    assert (code, json.loads(written)["rows"]["inline_audio"]) == (0, 1)
     assert [shared in kept for kept in contents(store.database, schema.inline_audio)] == [True]
     assert store.tasks.get(STAYS, [1])[1].uri == shared
 
