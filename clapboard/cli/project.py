@@ -142,7 +142,8 @@ def prelabel(
         write_json(counts | {"project": project, "num_in_label_studio": num_pushed, "failures": failures})
     else:
         _show_prelabelled(project, result, num_pushed, failures)
-    if failures or (wait and num_pushed < result.num_tasks - result.num_held_out - result.num_complete):
+    num_due = result.num_tasks - result.num_held_out - result.num_complete - result.num_forgotten
+    if failures or (wait and num_pushed < num_due):
         raise typer.Exit(1)
 
 
@@ -201,6 +202,13 @@ def _show_prelabelled(project: int, result: Any, num_pushed: int, failures: list
         console().print(
             f"{counted(result.num_held_out, 'task')} held out without a suggestion, so that people's labels there can "
             "judge a model.",
+            highlight=False,
+        )
+    if result.num_forgotten:
+        console().print(
+            f"{counted(result.num_forgotten, 'task')} {plural(result.num_forgotten, 'was', 'were')} forgotten by "
+            f"`clapboard forget` and {plural(result.num_forgotten, 'gets', 'get')} no suggestion any more: delete "
+            f"{plural(result.num_forgotten, 'it', 'them')} in Label Studio, too.",
             highlight=False,
         )
     if failures:

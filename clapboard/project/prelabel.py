@@ -38,6 +38,7 @@ class Prelabelled:
     num_refused: int = 0  # their data name no audio that can be fetched
     num_complete: int = 0  # annotated already, so that nobody needs a suggestion any more
     num_held_out: int = 0  # in the test split, which gets no suggestions
+    num_forgotten: int = 0  # by `clapboard forget --task`, which lets nothing more be written about them
     unreadable: list[str] = field(default_factory=list)  # a sentence for each task that can't be read
 
 
@@ -66,9 +67,13 @@ class Prelabeller:
         counts = Prelabelled(served.model_version)
         completed = completed_tasks(self._store, project_id, project.annotations_per_task)
         tasks = self._client.tasks(project_id, on_unreadable=counts.unreadable.append)
-        last_task = 0
+        last_task, forgotten = 0, self._store.departures.forgotten(project_id)
         while page := list(itertools.islice(tasks, _TASKS_PER_PAGE)):
-            self._queue_page(project_id, page, label_space, served, completed, counts)
+            remembered = [task for task in page if task.id not in forgotten]
+            counts.num_forgotten += len(page) - len(remembered)
+            counts.num_tasks += len(page)
+            if remembered:
+                self._queue_page(project_id, remembered, label_space, served, completed, counts)
             last_task = page[-1].id
             on_page(counts)
         self._store.catalog.set_last_task(project_id, last_task)
@@ -119,7 +124,6 @@ class Prelabeller:
                 self._store.jobs.add(BATCH, requests)
         if embed_requests or predict_requests:
             self._waker.wake(BATCH)
-        counts.num_tasks += len(page)
         counts.num_present += len(present)
         counts.num_complete += sum(
             task.task in completed and task.task not in present and not task.held_out for task in tasks

@@ -131,8 +131,12 @@ class DepartureStore:
 
     def num_forgotten(self, project: int) -> int:
         """How many single tasks of the project were forgotten."""
+        return len(self.forgotten(project))
+
+    def forgotten(self, project: int) -> frozenset[int]:
+        """The single tasks of the project that were forgotten."""
         with self._db.read() as connection:
-            return len(forgotten_tasks(connection, project) - {WHOLE_PROJECT})
+            return forgotten_tasks(connection, project) - {WHOLE_PROJECT}
 
     def return_project(self, project: int) -> None:
         """Somebody connects the project on purpose, though it was forgotten: it may be written about again.

@@ -87,7 +87,7 @@ class TaskStore:
         """The first tasks with ids above `after` that weren't drawn to be held out, ascending."""
         query = _KNOWN.where(_not_drawn(project), tasks.c.task > after).order_by(tasks.c.task).limit(limit)
         with self._db.read() as connection:
-            return [_known(row) for row in connection.execute(query)]
+            return _known(connection, connection.execute(query).all())
 
     def open_after(
         self, project: int, after: int, limit: int, annotations_per_task: int = 1, *, among: Sequence[int] = ()
@@ -101,7 +101,7 @@ class TaskStore:
             query = query.where(tasks.c.task.in_(among))
         query = query.where(_num_annotations < annotations_per_task).order_by(tasks.c.task).limit(limit)
         with self._db.read() as connection:
-            return [_known(row) for row in connection.execute(query)]
+            return _known(connection, connection.execute(query).all())
 
     def get(self, project: int, task_ids: Sequence[int]) -> dict[int, KnownTask]:
         """By id, those of the tasks that are stored."""

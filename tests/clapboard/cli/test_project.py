@@ -17,7 +17,7 @@ from clapboard.queue.celery_app import BATCH, QUEUES
 from clapboard.suggest.prediction import shown_name
 from tests.clapboard.cli.conftest import Clapboard, document, lines
 from tests.support.audio_server import AudioServer
-from tests.support.fake_label_studio import TOKEN, FakeLabelStudio
+from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.support.waiting import WAIT_S, wait_for
 from tests.workers.conftest import World
 from workers.process import WorkerProcess
@@ -94,6 +94,7 @@ class TestPrelabel:
             "num_refused": 0,
             "num_complete": 0,
             "num_held_out": 0,
+            "num_forgotten": 0,
             "num_set_aside": 0,
             "num_in_label_studio": 3,
             "failures": [],
@@ -119,6 +120,18 @@ class TestPrelabel:
         done = office.run("prelabel", "--project", str(PROJECT))
         assert done.exit_code == 1
         assert "2 without a suggestion" in done.stdout
+
+    def test_a_task_that_was_forgotten_gets_none_and_that_is_no_failure(self, office: Office) -> None:
+        office.add(None, None)
+        office.world.store.catalog.put_project(PROJECT, CHOICES, office.world.version)
+        assert office.run("forget", "--project", str(PROJECT), "--task", "2", "--yes").exit_code == 0
+        office.open()
+        done = office.run("prelabel", "--project", str(PROJECT), "--json")
+        (found,) = lines(done)
+        assert (done.exit_code, found["num_in_label_studio"], found["num_forgotten"]) == (0, 1, 1)
+        done = office.run("prelabel", "--project", str(PROJECT))
+        assert done.exit_code == 0
+        assert "1 task was forgotten by `clapboard forget`" in done.stdout
 
     def test_what_label_studio_refuses_is_no_success(self, office: Office) -> None:
         office.add(None, None)

@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import create_engine, func, select, text
 
 from clapboard.store import Store
 from clapboard.store.inbox import Event
 from clapboard.store.inline_audio import REFERENCE
 from clapboard.store.jobs import JobRequest
+from clapboard.store.migrations import VERSIONS
+from clapboard.store.migrations.upgrade import upgrade
 from clapboard.store.retention import DAY_S, Retention
 from clapboard.store.schema import inbox, inline_audio, jobs, tasks
 from clapboard.store.tasks import KnownTask
@@ -100,27 +102,29 @@ def test_audio_that_no_task_has_goes_after_that_time(store: Store, clock: Clock,
     assert store.tasks.get(2, [5])[5].uri == OTHER
 
 
-def before_it_was_kept_once(store: Store, *uris: str) -> None:
-    """Write the store as earlier releases did."""
-    fill(store, *(f"https://host.example/{number}" for number, _ in enumerate(uris, 1)))
-    with store.database.write() as connection:
-        for number, uri in enumerate(uris, 1):
-            connection.execute(tasks.update().where(tasks.c.task == number).values(uri=uri))
-            connection.execute(jobs.update().where(jobs.c.task == number).values(payload={"uri": uri, "uri_key": "k"}))
-            connection.execute(inbox.update().where(inbox.c.id == number).values(body=event(number, uri)))
-        for statement in (
-            "DROP INDEX tasks_with_inline_audio",
-            "DROP TABLE inline_audio",
-            "UPDATE clapboard_revision SET version_num = '0011'",
-        ):
-            connection.execute(text(statement))
+def write_as_earlier_releases_did(url: str, *uris: str) -> None:
+    """A store of the schema before, with tasks that have these addresses, and a job and an event about each."""
+    (ours,) = VERSIONS.glob("*_keep_audio_once.py")
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    upgrade(engine, to=f"{int(ours.name[:4]) - 1:04}")
+    statements = (
+        "INSERT INTO tasks (project, task, uri, uri_key, source, set_aside, draw) "
+        "VALUES (1, :n, :uri, 'k', 's', :no, :n)",
+        "INSERT INTO jobs (id, queue, kind, project, task, model_version, payload, encoder, push, state, attempts, "
+        "not_before, created_at) VALUES (:n, 'batch', 'predict', 1, :n, 'v1', :payload, '', :no, 'queued', 0, 0, 0)",
+        "INSERT INTO inbox (id, received_at, action, project, body) VALUES (:n, 0, 'ANNOTATION_CREATED', 1, :body)",
+    )
+    with engine.begin() as connection:
+        for n, uri in enumerate(uris, 1):
+            values = {"n": n, "uri": uri, "no": False, "payload": json.dumps({"uri": uri, "uri_key": "k"})}
+            for statement in statements:
+                connection.execute(text(statement), values | {"body": json.dumps(event(n, uri))})
+    engine.dispose()
 
 
-def test_what_earlier_releases_stored_is_moved(open_store: Callable[[], Store]) -> None:
-    old = open_store()
+def test_what_earlier_releases_stored_is_moved(url: str, open_store: Callable[[], Store]) -> None:
     uris = [*[URI] * 30, ADDRESS, OTHER]
-    before_it_was_kept_once(old, *uris)
-    old.close()
+    write_as_earlier_releases_did(url, *uris)
     store = open_store()
     assert num_kept(store) == 2
     assert "QUJDQUJD" not in texts(store)
