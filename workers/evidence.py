@@ -28,11 +28,11 @@ class Evidence:
 
     @classmethod
     def of(cls, store: Store, project: int, serving: Serving, learnt: set[str] | None) -> Self:
-        """The project's evidence, read from its standing annotations."""
+        """The project's evidence."""
         suggested_by: dict[int, set[str]] = defaultdict(set)
-        for entry in store.ledger.standing(project):
-            if entry.model_version:
-                suggested_by[entry.task].add(_encoder(entry.model_version))
+        for model_version, tasks in store.annotations.answered(project).items():
+            for task in tasks:
+                suggested_by[task].add(_encoder(model_version))
         return cls(_encoder(serving.model_version), suggested_by, learnt)
 
     def controls(self, task: int, group: str, content: str, labels: TaskLabels) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +14,7 @@ from clapboard.errors import LabelConfigError, NotFoundError
 from clapboard.plurals import counted
 
 if TYPE_CHECKING:
+    from clapboard.feedback.entries import Entry
     from clapboard.feedback.renames import Rename
     from clapboard.labels.label_space import Control, LabelSpace
     from clapboard.store import Store
@@ -31,10 +34,10 @@ def add_commands(app: typer.Typer) -> None:
 
 def list_labels(project: ProjectId, as_json: AsJson = False) -> None:
     """List annotated labels that are missing in the label config, and the renames so far."""
-    from clapboard.project.agreement import agreement
+    from clapboard.project.agreement import left_out
 
     store, label_space = _open(project)
-    unknown = agreement(store, project, label_space).left_out.unknown
+    unknown = left_out(store, project, label_space).unknown
     renames = store.renames.of_project(project)
     if as_json:
         write_json({"unknown": [asdict(label) for label in unknown], "renames": [asdict(rename) for rename in renames]})
@@ -93,7 +96,7 @@ def rename_control(
         raise NotFoundError(f"The label config has no control “{new}”: it has {', '.join(names)}.")
     if old in names:
         raise LabelConfigError(f"“{old}” is still a control: rename it in Label Studio's label config first.")
-    if not any(entry.control == old for entry in store.ledger.standing(project)):
+    if not any(entry.control == old for entry in _standing(store, project)):
         raise NotFoundError(f"Project {project} has no annotations in a control “{old}”.")
     _keep(store, project, Rename(old, "", new, ""), as_json)
 
@@ -108,16 +111,20 @@ def _open(project: int) -> tuple[Store, LabelSpace]:
     return store, parse_label_config(store.catalog.project(project).label_config)
 
 
+def _standing(store: Store, project: int) -> Iterator[Entry]:
+    return itertools.chain.from_iterable(store.annotations.standing_pages(project))
+
+
 def _values(control: Control) -> list[str]:
     return [label.value for label in control.labels]
 
 
 def _annotated_controls(store: Store, project: int, label: str, controls: list[str]) -> list[str]:
     """Those of the controls with annotations of the label. Raises `NotFoundError` if there are none."""
-    entries = store.ledger.standing(project)
-    annotated = [name for name in controls if any(entry.control == name and label in entry.labels for entry in entries)]
+    labels = {(entry.control, value) for entry in _standing(store, project) for value in entry.labels}
+    annotated = [name for name in controls if (name, label) in labels]
     if not annotated:
-        others = sorted({value for entry in entries if entry.control in controls for value in entry.labels})
+        others = sorted({value for control, value in labels if control in controls})
         known = f"annotated are {', '.join(others)}" if others else "there are no annotations yet"
         raise NotFoundError(f"Project {project} has no annotations of “{label}”: {known}.")
     return annotated
@@ -128,7 +135,7 @@ def _keep(store: Store, project: int, rename: Rename, as_json: bool) -> None:
     from clapboard.store.jobs import JobRequest
 
     store.renames.put(project, rename)
-    num_tasks = len({entry.task for entry in store.ledger.standing(project) if _is_about(rename, entry)})
+    num_tasks = len({entry.task for entry in _standing(store, project) if _is_about(rename, entry)})
     if store.catalog.project(project).connected:
         store.jobs.add(LEARN, [JobRequest("learn", project)])
         CeleryWaker(make_celery(settings_with())).wake(LEARN)

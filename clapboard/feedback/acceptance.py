@@ -7,12 +7,14 @@ tasks say nothing about one, so these three are only counted.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
+from typing import Any
 
 from clapboard.feedback.entries import Entry, Outcome
 from clapboard.suggest.head import ZERO_SHOT
@@ -103,28 +105,30 @@ class Acceptance:
 
 
 def acceptance(standing: Iterable[Entry]) -> Acceptance:
-    """Count the entries of a project's standing annotations."""
-    entries = list(standing)
-    by_kind: dict[str, list[Entry]] = {kind: [] for kind in KINDS}
-    by_day: dict[str, list[Entry]] = defaultdict(list)
-    by_version: dict[str, list[Entry]] = defaultdict(list)
-    by_annotator: dict[int, list[Entry]] = defaultdict(list)
-    annotations: dict[int, list[Entry]] = defaultdict(list)
-    for entry in sorted(entries, key=lambda entry: entry.revision):
-        by_kind[kind_of(entry.model_version)].append(entry)
-        by_day[_day(entry.revision)].append(entry)
-        by_version[entry.model_version].append(entry)
-        by_annotator[entry.annotator].append(entry)
-        annotations[entry.annotation].append(entry)
+    """Count the entries of a project's standing annotations, read one after the other."""
+    overall: Counter[Outcome] = Counter()
+    by_kind, by_day, by_version, by_annotator = _groups(), _groups(), _groups(), _groups()
+    first_seen: dict[str, float] = {}
+    classes = _Classes()
+    annotations: dict[int, tuple[float | None, frozenset[Outcome]]] = {}
+    for entry in standing:
+        version = entry.model_version
+        first_seen[version] = min(first_seen.get(version, entry.revision), entry.revision)
+        groups = (by_kind[kind_of(version)], by_day[_day(entry.revision)], by_version[version])
+        for group in (overall, *groups, by_annotator[entry.annotator]):
+            # An annotation without labels is an ADDED entry without a control; it added nothing.
+            group[entry.outcome] += int(bool(entry.control) or entry.outcome != Outcome.ADDED)
+        classes.count(entry)
+        lead_time_s, outcomes = annotations.get(entry.annotation, (entry.lead_time_s, frozenset()))
+        annotations[entry.annotation] = (lead_time_s, outcomes | {entry.outcome})
     times = _lead_times(annotations.values())
     return Acceptance(
         num_annotations=len(annotations),
-        overall=_fate(entries),
-        by_class=_by_class(entries),
-        by_region_label=_by_region_label(entries),
-        by_kind={kind: _fate(group) for kind, group in by_kind.items() if group},
-        by_day={day: _fate(group) for day, group in by_day.items()},
-        by_version={version: _fate(group) for version, group in by_version.items()},
+        overall=_fate(overall),
+        by_class=classes.fates(),
+        by_kind={kind: _fate(by_kind[kind]) for kind in KINDS if kind in by_kind},
+        by_day={day: _fate(by_day[day]) for day in sorted(by_day)},
+        by_version={version: _fate(by_version[version]) for version in sorted(by_version, key=first_seen.__getitem__)},
         by_annotator={annotator: _fate(group) for annotator, group in sorted(by_annotator.items())},
         accepted_lead_time=_lead_time(times["accepted"]),
         corrected_lead_time=_lead_time(times["corrected"]),
@@ -132,6 +136,11 @@ def acceptance(standing: Iterable[Entry]) -> Acceptance:
     )
 
 
+def _groups() -> dict[Any, Counter[Outcome]]:
+    return defaultdict(Counter)
+
+
+@functools.lru_cache(maxsize=1_000)
 def kind_of(model_version: str) -> str:
     """Which of `KINDS` a model version is, judging by its name."""
     if not model_version:
@@ -146,9 +155,7 @@ def _day(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).date().isoformat()
 
 
-def _fate(entries: Sequence[Entry]) -> Fate:
-    # An annotation without labels is an ADDED entry without a control; it added nothing.
-    counts = Counter(entry.outcome for entry in entries if entry.control or entry.outcome != Outcome.ADDED)
+def _fate(counts: Counter[Outcome]) -> Fate:
     accepted, judged = counts[Outcome.ACCEPTED], sum(counts[outcome] for outcome in JUDGED)
     return Fate(
         accepted=accepted,
@@ -162,71 +169,34 @@ def _fate(entries: Sequence[Entry]) -> Fate:
     )
 
 
-def _by_class(entries: Sequence[Entry]) -> list[ClassFate]:
-    suggested: Counter[tuple[str, str]] = Counter()
-    accepted: Counter[tuple[str, str]] = Counter()
-    added: Counter[tuple[str, str]] = Counter()
-    for entry in entries:
+class _Classes:
+    """How each label fared."""
+
+    def __init__(self) -> None:
+        self._suggested: Counter[tuple[str, str]] = Counter()
+        self._accepted: Counter[tuple[str, str]] = Counter()
+        self._added: Counter[tuple[str, str]] = Counter()
+
+    def count(self, entry: Entry) -> None:
         if entry.outcome not in (*JUDGED, Outcome.ADDED):
-            continue
+            return
         labels = {(entry.control, label) for label in entry.labels}
-        suggested_labels = {(entry.control, label) for label in entry.suggested}
-        suggested.update(suggested_labels)
-        accepted.update(suggested_labels & labels if entry.outcome != Outcome.MOVED else ())
-        added.update(labels - suggested_labels)
-    return [
-        ClassFate(*name, suggested[name], accepted[name], added[name], _share(accepted[name], suggested[name]))
-        for name in sorted(suggested | added)
-    ]
+        suggested = {(entry.control, label) for label in entry.suggested}
+        self._suggested.update(suggested)
+        self._accepted.update(suggested & labels if entry.outcome != Outcome.MOVED else ())
+        self._added.update(labels - suggested)
+
+    def fates(self) -> list[ClassFate]:
+        suggested, accepted, added = self._suggested, self._accepted, self._added
+        return [
+            ClassFate(*name, suggested[name], accepted[name], added[name], _share(accepted[name], suggested[name]))
+            for name in sorted(suggested | added)
+        ]
 
 
-def _by_region_label(entries: Sequence[Entry]) -> list[RegionFate]:
-    """What became of regions, by label: those of Labels, and what perRegion controls say about them."""
-    outcomes: dict[tuple[str, str], Counter[Outcome]] = defaultdict(Counter)
-    kept: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        if not entry.region or entry.outcome not in (*JUDGED, Outcome.ADDED):
-            continue
-        for label in set(entry.suggested) | (set(entry.labels) - set(entry.suggested)):
-            is_new = label not in entry.suggested
-            outcomes[entry.control, label][Outcome.ADDED if is_new else entry.outcome] += 1
-            if not is_new and label in entry.labels and entry.iou is not None:
-                kept[entry.control, label].append(entry)
-    return [_region_fate(*name, counts, kept[name]) for name, counts in sorted(outcomes.items())]
-
-
-def _region_fate(control: str, label: str, counts: Counter[Outcome], kept: Sequence[Entry]) -> RegionFate:
-    suggested = sum(counts[outcome] for outcome in JUDGED)
-    return RegionFate(
-        control,
-        label,
-        suggested,
-        counts[Outcome.ACCEPTED],
-        counts[Outcome.MOVED],
-        counts[Outcome.RELABELLED],
-        counts[Outcome.DELETED],
-        counts[Outcome.ADDED],
-        _share(counts[Outcome.ACCEPTED], suggested),
-        _median(_shift(entry.start_s, entry.suggested_start_s) for entry in kept),
-        _median(_shift(entry.end_s, entry.suggested_end_s) for entry in kept),
-        _median(entry.iou for entry in kept),
-    )
-
-
-def _shift(given_s: float | None, suggested_s: float | None) -> float | None:
-    return None if given_s is None or suggested_s is None else abs(given_s - suggested_s)
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    numbers = [value for value in values if value is not None]
-    return median(numbers) if numbers else None
-
-
-def _lead_times(annotations: Iterable[Sequence[Entry]]) -> dict[str, list[float]]:
+def _lead_times(annotations: Iterable[tuple[float | None, frozenset[Outcome]]]) -> dict[str, list[float]]:
     times: dict[str, list[float]] = defaultdict(list)
-    for entries in annotations:
-        outcomes = {entry.outcome for entry in entries}
-        lead_time_s = entries[0].lead_time_s
+    for lead_time_s, outcomes in annotations:
         if lead_time_s is None or outcomes & {Outcome.BULK, Outcome.SKIPPED}:
             continue
         corrected = outcomes & set(CORRECTED)

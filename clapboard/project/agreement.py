@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from clapboard.errors import LabelConfigError, NotFoundError
 from clapboard.feedback.consensus import Consensus
 from clapboard.feedback.entries import Entry
+from clapboard.feedback.left_out import LeftOut
 from clapboard.feedback.task_labels import Count, LabelRules, by_task
 from clapboard.labels.label_config import parse_label_config
 from clapboard.labels.label_space import LabelSpace
@@ -29,6 +30,12 @@ def agreement(store: Store, project: int, label_space: LabelSpace) -> Consensus:
     """What the project's annotators agree on, and what is left out: of all tasks."""
     refresh_labels(store, project, label_space)
     return store.labels.consensus(project)
+
+
+def left_out(store: Store, project: int, label_space: LabelSpace) -> LeftOut:
+    """What isn't learnt from, and why."""
+    refresh_labels(store, project, label_space)
+    return store.labels.left_out(project)
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,8 @@ class _LedgerState:
 def _ledger_states(store: Store, project_id: int) -> dict[int, _LedgerState]:
     """By annotation."""
     states = {}
-    for annotation, group in itertools.groupby(store.ledger.standing(project_id), lambda entry: entry.annotation):
+    entered = itertools.chain.from_iterable(store.annotations.standing_pages(project_id))
+    for annotation, group in itertools.groupby(entered, lambda entry: entry.annotation):
         standing = list(group)
         is_bulk = any(entry.outcome is Outcome.BULK for entry in standing)
         states[annotation] = _LedgerState(standing[0].revision, _content(standing), is_bulk)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -126,20 +126,24 @@ class AnnotationStore:
         with self._db.read() as connection:
             return self.standing_within(connection, project, tasks)
 
+    def standing_pages(self, project: int, *, at_once: int = 2_000) -> Iterator[list[Entry]]:
+        """The entries of all standing annotations, in pages of so many annotations: memory doesn't grow with them."""
+        columns = annotation_states.c
+        last = -1
+        while True:
+            page = select(columns.annotation).where(_stands(project), columns.annotation > last)
+            with self._db.read() as connection:
+                numbers = connection.scalars(page.order_by(columns.annotation).limit(at_once)).all()
+                if not numbers:
+                    return
+                of_page = columns.annotation.between(numbers[0], numbers[-1])
+                rows = connection.execute(_standing(project).where(of_page)).all()
+            yield [entry_of(row) for row in rows]
+            last = numbers[-1]
+
     def standing_within(self, connection: Connection, project: int, tasks: Iterable[int] | None) -> list[Entry]:
         """The same, in the caller's transaction."""
-        stands_by = (
-            (ledger.c.project == annotation_states.c.project)
-            & (ledger.c.annotation == annotation_states.c.annotation)
-            & (ledger.c.revision == annotation_states.c.revision)
-            & (ledger.c.inbox_id == annotation_states.c.inbox_id)
-        )
-        query = (
-            select(*ENTRY_COLUMNS)
-            .select_from(annotation_states.join(ledger, stands_by))
-            .where(annotation_states.c.project == project, annotation_states.c.stands.is_(True))
-            .order_by(annotation_states.c.annotation, ledger.c.position)
-        )
+        query = _standing(project)
         if tasks is None:
             return [entry_of(row) for row in connection.execute(query)]
         query = query.where(self._db.among(annotation_states.c.task, "tasks"))
@@ -271,6 +275,22 @@ def _entered(inbox_id: int, rows: Sequence[Any]) -> Entered:
 
 def _stands(project: int) -> Any:
     return (annotation_states.c.project == project) & annotation_states.c.stands.is_(True)
+
+
+def _standing(project: int) -> Select[Any]:
+    """The entries of the project's standing annotations, in their order."""
+    stands_by = (
+        (ledger.c.project == annotation_states.c.project)
+        & (ledger.c.annotation == annotation_states.c.annotation)
+        & (ledger.c.revision == annotation_states.c.revision)
+        & (ledger.c.inbox_id == annotation_states.c.inbox_id)
+    )
+    return (
+        select(*ENTRY_COLUMNS)
+        .select_from(annotation_states.join(ledger, stands_by))
+        .where(_stands(project))
+        .order_by(annotation_states.c.annotation, ledger.c.position)
+    )
 
 
 def _latest(project: int) -> Subquery:

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Text, bindparam, cast, delete, select, update
 
 from clapboard.feedback.consensus import Consensus, TaskLabels
-from clapboard.feedback.left_out import left_out_sentence
+from clapboard.feedback.left_out import LeftOut, left_out_sentence
 from clapboard.feedback.task_labels import (
     Count,
     LabelledTask,
@@ -81,6 +81,14 @@ class LabelStore:
     def consensus(self, project: int) -> Consensus:
         """The labels of all tasks, and what is left out, as of the last refresh."""
         return together(self.of_tasks(project))
+
+    def left_out(self, project: int) -> LeftOut:
+        """What isn't learnt from, as of the last refresh: of the tasks of which something isn't."""
+        query = select(labelled_tasks.c.task, labelled_tasks.c.left_out)
+        some = (labelled_tasks.c.project == project) & (cast(labelled_tasks.c.left_out, Text) != "[]")
+        with self._db.read() as connection:
+            rows = connection.execute(query.where(some)).all()
+        return together({task: from_json({}, reasons) for task, reasons in rows}).left_out
 
     def of_tasks(self, project: int) -> dict[int, LabelledTask]:
         """By task, its labels as of the last refresh, and what is left out."""
