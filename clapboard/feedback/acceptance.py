@@ -110,6 +110,7 @@ def acceptance(standing: Iterable[Entry]) -> Acceptance:
     by_kind, by_day, by_version, by_annotator = _groups(), _groups(), _groups(), _groups()
     first_seen: dict[str, float] = {}
     classes = _Classes()
+    regions: list[Entry] = []
     annotations: dict[int, tuple[float | None, frozenset[Outcome]]] = {}
     for entry in standing:
         version = entry.model_version
@@ -119,6 +120,8 @@ def acceptance(standing: Iterable[Entry]) -> Acceptance:
             # An annotation without labels is an ADDED entry without a control; it added nothing.
             group[entry.outcome] += int(bool(entry.control) or entry.outcome != Outcome.ADDED)
         classes.count(entry)
+        if entry.region:
+            regions.append(entry)
         lead_time_s, outcomes = annotations.get(entry.annotation, (entry.lead_time_s, frozenset()))
         annotations[entry.annotation] = (lead_time_s, outcomes | {entry.outcome})
     times = _lead_times(annotations.values())
@@ -126,6 +129,7 @@ def acceptance(standing: Iterable[Entry]) -> Acceptance:
         num_annotations=len(annotations),
         overall=_fate(overall),
         by_class=classes.fates(),
+        by_region_label=_by_region_label(regions),
         by_kind={kind: _fate(by_kind[kind]) for kind in KINDS if kind in by_kind},
         by_day={day: _fate(by_day[day]) for day in sorted(by_day)},
         by_version={version: _fate(by_version[version]) for version in sorted(by_version, key=first_seen.__getitem__)},
@@ -192,6 +196,48 @@ class _Classes:
             ClassFate(*name, suggested[name], accepted[name], added[name], _share(accepted[name], suggested[name]))
             for name in sorted(suggested | added)
         ]
+
+
+def _by_region_label(entries: Sequence[Entry]) -> list[RegionFate]:
+    """What became of regions, by label: those of Labels, and what perRegion controls say about them."""
+    outcomes: dict[tuple[str, str], Counter[Outcome]] = defaultdict(Counter)
+    kept: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if not entry.region or entry.outcome not in (*JUDGED, Outcome.ADDED):
+            continue
+        for label in set(entry.suggested) | (set(entry.labels) - set(entry.suggested)):
+            is_new = label not in entry.suggested
+            outcomes[entry.control, label][Outcome.ADDED if is_new else entry.outcome] += 1
+            if not is_new and label in entry.labels and entry.iou is not None:
+                kept[entry.control, label].append(entry)
+    return [_region_fate(*name, counts, kept[name]) for name, counts in sorted(outcomes.items())]
+
+
+def _region_fate(control: str, label: str, counts: Counter[Outcome], kept: Sequence[Entry]) -> RegionFate:
+    suggested = sum(counts[outcome] for outcome in JUDGED)
+    return RegionFate(
+        control,
+        label,
+        suggested,
+        counts[Outcome.ACCEPTED],
+        counts[Outcome.MOVED],
+        counts[Outcome.RELABELLED],
+        counts[Outcome.DELETED],
+        counts[Outcome.ADDED],
+        _share(counts[Outcome.ACCEPTED], suggested),
+        _median(_shift(entry.start_s, entry.suggested_start_s) for entry in kept),
+        _median(_shift(entry.end_s, entry.suggested_end_s) for entry in kept),
+        _median(entry.iou for entry in kept),
+    )
+
+
+def _shift(given_s: float | None, suggested_s: float | None) -> float | None:
+    return None if given_s is None or suggested_s is None else abs(given_s - suggested_s)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return median(numbers) if numbers else None
 
 
 def _lead_times(annotations: Iterable[tuple[float | None, frozenset[Outcome]]]) -> dict[str, list[float]]:

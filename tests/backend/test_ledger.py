@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import event
 
 from backend.ledger import ledger_router
 from clapboard.store import Store
@@ -48,6 +50,23 @@ def test_the_ledger_includes_the_last_event(store: Store, client: TestClient) ->
         "acceptance": 0.5,
     }
     assert found["corrected_lead_time"] == {"num_annotations": 1, "median_s": 3.5}
+
+
+def test_annotations_are_not_read_again_while_nothing_is_said(store: Store, client: TestClient) -> None:
+    action, body = said(annotation(1, clip("dog"), task=1, by=7))
+    store.inbox.append(action, PROJECT, body)
+    first = client.get("/ledger", params={"project": PROJECT}).json()
+    statements: list[str] = []
+
+    @event.listens_for(store.database.engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
+        statements.append(statement)
+
+    assert client.get("/ledger", params={"project": PROJECT}).json() == first
+    assert not any("FROM annotation_states" in statement for statement in statements)
+    store.inbox.append("PROJECT_UPDATED", PROJECT, {})
+    assert client.get("/ledger", params={"project": PROJECT}).json() == first
+    assert any("FROM annotation_states" in statement for statement in statements)
 
 
 @pytest.mark.parametrize("project", ["", "0", "-1", "six", str(2**63)])
