@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def windows_of_project(settings: Settings, store: Store, project: int, most: int
                 source = sources.fetch(task.uri, task_id=task.task)
                 if source.sha256 not in contents:
                     contents.add(source.sha256)
-                    yield from _first_windows(source.path, f"Task {task.task}", label_space.channel)
+                    yield from _first_windows(
+                        source.path, f"Task {task.task}", label_space.channel, settings.max_audio_s
+                    )
             except ClapboardError as error:
                 log.warning("task %d isn't calibrated on: %s", task.task, error)
 
@@ -56,7 +59,8 @@ def windows_of_files(files: Iterable[Path], most: int, *, channel: str = "") -> 
     return [*itertools.islice(waveforms(), most)]
 
 
-def _first_windows(path: Path, name: str, channel: str) -> Iterator[Waveform]:
-    """Few, so that no long recording stands for all."""
-    for window in itertools.islice(windows(path, name=name, channel=channel), _WINDOWS_A_FILE):
+def _first_windows(path: Path, name: str, channel: str, longest_s: float = math.inf) -> Iterator[Waveform]:
+    """Few, so that no long recording stands for all. A confined process decodes them."""
+    first = itertools.islice(windows(path, name=name, channel=channel, longest_s=longest_s), _WINDOWS_A_FILE)
+    for window in first:
         yield window.waveform

@@ -150,6 +150,14 @@ class TestEverySecond:
             wait_for(lambda: states(world)[2] == State.DONE, "the first queue's work holds up the second one's wake-up")
         wait_for(lambda: states(world)[1] == State.DONE, "the job isn't done")
 
+    def test_what_is_older_than_it_is_to_be_kept_goes(self, world: World, worker: WorkerProcess) -> None:
+        world.ask(1, 2)
+        worker.threads.drain(INTERACTIVE)
+        with world.store.database.write() as connection:
+            connection.exec_driver_sql("UPDATE jobs SET finished_at = 1.7e9 WHERE task = 1")
+        worker.start()
+        wait_for(lambda: states(world) == {2: State.DONE}, "nobody looks for old jobs")
+
     def test_the_jobs_of_a_worker_that_fell_silent_are_queued_again(self, world: World, worker: WorkerProcess) -> None:
         world.ask(1)
         world.claimed()

@@ -31,7 +31,6 @@ LEAST_MEAN_COSINE = 0.99
 """To float32, on average over the windows that weren't calibrated on. Measured: 0.9998."""
 
 _QUANTISER = Path(__file__).with_name("quantiser.py")
-_NUM_PROBED = 3
 _EVERY_CHECKED = 5  # every fifth window isn't calibrated on
 
 log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ def calibrate(encoder: ClapEncoder, windows: Sequence[Waveform], folder: Path) -
         np.save(building / "patches.npy", _patches(encoder, learnt))
         _quantise(building)
         model_file = building / "int8.xml"
-        probe = encoder.log_mel(torch.from_numpy(np.stack(checked[:_NUM_PROBED])))
+        probe = _average(encoder, learnt)
         np.save(model_file.with_suffix(".npy"), probe.numpy())
         tower = load_int8_tower(reference, model_file, probe, "openvino")
         cosines = _cosines(encoder, tower, checked)
@@ -88,6 +87,13 @@ def _patches(encoder: ClapEncoder, windows: Sequence[Waveform]) -> npt.NDArray[n
     """The windows as the compiled part gets them, `[N, G, 1, S, P²]`."""
     tower = Htsat(encoder.model.audio_model.audio_encoder)
     return np.stack([tower.patches(encoder.log_mel(torch.from_numpy(window)[None])).numpy() for window in windows])
+
+
+@torch.inference_mode()
+def _average(encoder: ClapEncoder, windows: Sequence[Waveform]) -> torch.Tensor:
+    """The mean log-mel of the windows `[1, 1001, 64]`: within their range, but nothing that anybody recorded."""
+    total = sum(encoder.log_mel(torch.from_numpy(window)[None]) for window in windows)
+    return torch.as_tensor(total) / len(windows)
 
 
 @torch.inference_mode()

@@ -3,10 +3,11 @@
 A folder holds one:
 
     <content>.xml, <content>.bin   OpenVINO's model
-    <content>.npy                  log-mel `[N, 1001, 64]` of some windows, by which it is checked when it is loaded
+    <content>.npy                  mean log-mel `[1, 1001, 64]` of all windows, by which it is checked when it is loaded
     manifest.json                  the encoder, the files' checksum, what was measured; written last
 
-Two calibrations of an encoder give different vectors, so the content's hash is part of the embeddings' key.
+No recording is in it, so that there is nothing in it to forget. Two calibrations of an encoder give different vectors,
+so the content's hash is part of the embeddings' key.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Calibration:
         return folder / f"{self.content}.xml"
 
     def probe(self, folder: Path) -> torch.Tensor:
-        """The log-mel `[N, 1001, 64]` of windows that weren't calibrated on."""
+        """The mean log-mel `[1, 1001, 64]` of the windows that were calibrated on."""
         return torch.from_numpy(np.load(folder / f"{self.content}.npy"))
 
     def publish(self, folder: Path, built: Path) -> None:

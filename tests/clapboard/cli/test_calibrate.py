@@ -22,9 +22,13 @@ from clapboard.model.device import Arithmetic
 from clapboard.model.int8 import Calibration
 from clapboard.model.int8.calibration import content_of
 from clapboard.settings import Settings
+from clapboard.store import Store
+from clapboard.store.tasks import KnownTask
+from clapboard.store.versions import Version
 from tests.clapboard.cli.conftest import Clapboard, document
+from tests.support.fake_label_studio import CHOICES
 from tests.support.processor import needs_int8
-from tests.support.recordings import sweep
+from tests.support.recordings import data_uri, sweep
 from tests.support.tower_checkpoints import save_pair
 
 pytestmark = [pytest.mark.usefixtures("one_torch_thread"), needs_int8]
@@ -73,6 +77,7 @@ def test_what_was_calibrated_is_told(state: Path, tiny_clap: Path, calibration: 
     assert told["num_windows"] == NUM_FILES * 4 // 5
     assert 0.99 <= told["least_cosine"] <= told["mean_cosine"] <= 1
     assert told["dtype"] == f"int8-{content_of(calibration / (told['content'] + '.xml'))}"
+    assert np.load(calibration / f"{told['content']}.npy").shape == (1, 1001, 64)  # an average, nobody's recording
     assert {file.name for file in calibration.iterdir()} == {
         f"{told['content']}.xml",
         f"{told['content']}.bin",
@@ -176,3 +181,57 @@ def test_what_cannot_be_calibrated_is_a_sentence(
         done = clapboard("calibrate", *arguments, model=model)
         assert isinstance(done.exception, error)
         assert reason in str(done.exception)
+
+
+PROJECT = 7
+TUNED = f"models/{PROJECT}/tiny-tuned-1"
+
+
+@pytest.fixture
+def store(tmp_path: Path, tiny_clap: Path) -> Iterator[Store]:
+    """A project with four sounds, of which one is held out and one is there twice, a damaged one, and a version."""
+    settings = Settings(MODEL_DIR=tmp_path / "state", CLAPBOARD_MODEL=str(tiny_clap))
+    store = Store.open(settings)
+    store.catalog.put_project(PROJECT, CHOICES, "v1")
+    uris = [*(data_uri(number) for number in (0, 1, 2, 3, 0)), "data:audio/wav;base64,UklGRg=="]
+    known = [KnownTask(number, uri, f"k{number}", "s", number == 4) for number, uri in enumerate(uris, 1)]
+    store.tasks.put(PROJECT, known)
+    shutil.copytree(tiny_clap, settings.model_dir / TUNED)
+    store.versions.put(Version(PROJECT, "tiny-tuned-1.head-bb.s1", TUNED, "11", "head-bb", "s1"))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def calibrated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, Path]]:
+    """The encoders that were given to NNCF, with the number of windows and the folder; none is quantised."""
+    noted: list[tuple[str, int, Path]] = []
+
+    def note(encoder: ClapEncoder, windows: list[Waveform], folder: Path) -> Calibration:
+        noted.append((encoder.identity.model, len(windows), folder))
+        assert encoder.identity.dtype == "float32"
+        return Calibration(encoder.identity.version, "0123abcd", len(windows), 1.0, 1.0)
+
+    monkeypatch.setattr("clapboard.model.int8.calibrate.calibrate", note)
+    return noted
+
+
+@pytest.mark.usefixtures("store")
+def test_a_projects_own_audio_calibrates_what_serves_it_or_a_version_by_name(
+    clapboard: Clapboard, tiny_clap: Path, tmp_path: Path, calibrated: list[tuple[str, int, Path]]
+) -> None:
+    of_project = ("calibrate", "--project", str(PROJECT), "--json")
+    settings = Settings(MODEL_DIR=tmp_path / "state", CLAPBOARD_MODEL=str(tiny_clap))
+    done = clapboard(*of_project, model=tiny_clap, dtype="int8", device="cpu")
+    assert done.exit_code == 0, done.exception
+    assert document(done)[0]["dtype"] == "int8-0123abcd"
+    done = clapboard(*of_project, "--version", "tiny-tuned-1.head-bb.s1", model=tiny_clap, dtype="int8", device="cpu")
+    assert done.exit_code == 0, done.exception
+    # Each sound once; neither what is held out nor what is damaged.
+    assert [(num_windows, folder) for _, num_windows, folder in calibrated] == [
+        (3, settings.calibration_dir(str(tiny_clap))),
+        (3, settings.calibration_dir(TUNED)),
+    ]
+    unknown = clapboard(*of_project, "--version", "v9", model=tiny_clap)
+    assert isinstance(unknown.exception, ModelError)
+    assert str(unknown.exception).startswith(f"Project {PROJECT} has no finetuned version v9: see `clapboard models")
