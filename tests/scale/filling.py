@@ -143,6 +143,18 @@ def _rows(num_jobs: int, num_tasks: int, now: float, is_server: bool) -> Iterato
         },
         num_tasks,
     )
+    state = {
+        "project": str(PROJECT),
+        "annotation": "n",
+        "task": "n",
+        "revision": f"{now} - 1000.0",
+        "inbox_id": "n",
+        "model_version": f"'{VERSION}'",
+        "withdrawn_by": "0",
+        "seen_by": "0",
+        "stands": "TRUE",
+    }
+    yield "annotation_states", state, num_tasks
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from clapboard.project.ledger_report import LedgerReports
 from clapboard.store import Store
 from tests.scale.cases import Case, Measured, Size
 from tests.scale.filling import OURS, PROJECT, QUEUE, VERSION, WORKER, fill
@@ -43,6 +44,12 @@ def hot_queries(store: Store) -> dict[str, Callable[[], object]]:
     }
 
 
+def reports(store: Store) -> dict[str, Callable[[], object]]:
+    """What pages ask for: as long as nothing new was said, it isn't counted again."""
+    ledger = LedgerReports(store)
+    return {"ledger, nothing new": lambda: ledger.report(PROJECT), "events to enter": store.ledger.unread}
+
+
 def _measure(size: Size) -> Iterator[Measured]:
     with tempfile.TemporaryDirectory() as folder:
         yield from _on("SQLite", f"sqlite:///{folder}/clapboard.db", size)
@@ -57,7 +64,7 @@ def _on(database: str, url: str, size: Size) -> Iterator[Measured]:
     store = Store(url)
     try:
         fill(store, size.num_jobs, size.num_tasks)
-        for name, query in hot_queries(store).items():
+        for name, query in {**hot_queries(store), **reports(store)}.items():
             query()  # compiles it, and fills the caches that a running process has
             times_ms = [_time_ms(query) for _ in range(_ROUNDS)]
             yield Measured(f"{name}, {database}", statistics.median(times_ms), GOAL_MS, "ms")
