@@ -197,6 +197,7 @@ def store(tmp_path: Path, tiny_clap: Path) -> Iterator[Store]:
     known = [KnownTask(number, uri, f"k{number}", "s", number == 4) for number, uri in enumerate(uris, 1)]
     store.tasks.put(PROJECT, known)
     shutil.copytree(tiny_clap, settings.model_dir / TUNED)
+    (settings.model_dir / TUNED / "manifest.json").write_text("{}", "utf-8")  # says that it is complete
     store.versions.put(Version(PROJECT, "tiny-tuned-1.head-bb.s1", TUNED, "11", "head-bb", "s1"))
     yield store
     store.close()
