@@ -45,7 +45,7 @@ _TEMPLATE = """\
 A small CLAP (contrastive language-audio pretraining) model in the layout of transformers' `ClapModel`: HTSAT of width
 {width}, depths {depths} and patches of {patch} × {patch} (unfused, Slaney filterbank), a {text_layers}-layer text tower
 of width {text_width} with its own byte-level BPE tokenizer, {dim}-dimensional embeddings; {parameters:.1f} million
-parameters, float16 in `model.safetensors` ({megabytes:.1f} MB).
+parameters, float16 in `model.safetensors` ({megabytes:.1f} MB), and `frame_scores.safetensors`.
 
 ## What it is for
 Clapboard's demo and tests: a result in minutes, without a model hub. It knows the {kinds} kinds of sound named here
@@ -76,8 +76,9 @@ embeddings are held near those of the first stage. The text tower stays as it wa
 {wall_time}
 The averaged weights of the schedule's end were taken: fold 4 selected nothing, and neither recipe nor seed was changed
 after it had been measured. The first stage is that of the release before, whose file it gives. The second one's rates
-and weights were chosen by two short trainings on folds 1 and 2 that were measured on fold 3. The same command gives the
-same files again, on the same kind of processor.
+and weights were chosen after two short trainings on folds 1 and 2, which were measured on fold 3; and what is added to
+the published bias, by synthetic sounds of seeds not trained on. The same command gives the same files again, on the
+same kind of processor.
 
 ## Figures
 Zero-shot, by the prompt «This is a sound of …» and the name of each kind; top-1 among the kinds of the set.

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
-from clapboard.audio.windows import SAMPLE_RATE, Waveform
+from clapboard.audio.levels import Levels, levels
+from clapboard.audio.windows import SAMPLE_RATE, WINDOW_SAMPLES, Waveform
 from clapboard.labels.prompts import NEGATIVES, prompts_for
 from clapboard.model.clap import ClapEncoder
 from clapboard.model.recording_frames import embed_recording
@@ -55,7 +57,15 @@ def suggested_events(encoder: ClapEncoder, waveform: Waveform, kinds: Sequence[s
         soundfile.write(path, waveform, SAMPLE_RATE, subtype="FLOAT")
         recording = embed_recording(encoder, path)
     probabilities = frame_probabilities(recording.frames, head, len(kinds))
-    return find_events(probabilities, recording.frame_s, recording.duration_s, EventRules.default(len(kinds)))
+    rules = EventRules.default(len(kinds))
+    return find_events(probabilities, recording.frame_s, recording.duration_s, rules, levels=_levels(encoder, waveform))
+
+
+def _levels(encoder: ClapEncoder, waveform: Waveform) -> Levels:
+    """The levels of a recording of some whole windows."""
+    with torch.inference_mode():
+        log_mel = encoder.log_mel(torch.from_numpy(waveform.reshape(-1, WINDOW_SAMPLES)))
+    return np.concatenate(levels(log_mel.float().numpy()))
 
 
 def _figure(encoder: ClapEncoder, clips: Sequence[Recording], name: str, sounding: bool, mixtures: int) -> EventFigure:

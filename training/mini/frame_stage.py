@@ -50,6 +50,7 @@ class FrameRecipe:
     synthetic_per_epoch: int = 80
     frame_weight: float = 2.0
     teacher_weight: float = 10.0
+    unheard_bias: float = field(default=1.0, repr=False)  # changes what is published, not the training
 
 
 class MixtureBatches:
@@ -114,6 +115,7 @@ def teach_frames(
         recipe.teacher_weight,
     )
     learn_frames(model)
+    model.frame_scorer.unheard_bias = recipe.unheard_bias
     audio = AudioInput(model, log_mel, augment=Augment(), dtype=torch.bfloat16)
     task = Contrastive(model, tokenizer, audio, dtype=torch.bfloat16, frame_weight=recipe.frame_weight, teacher=teacher)
     _freeze(model)

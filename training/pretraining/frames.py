@@ -26,7 +26,12 @@ _WHOLE_FIT = 0.99
 
 
 class FrameScorer(nn.Module):
-    """What is learnt for frames beside the model: `FrameScores` in training."""
+    """What is learnt for frames beside the model: `FrameScores` in training.
+
+    `unheard_bias` is added to the bias when it is published, since sounds never heard before score lower.
+    """
+
+    unheard_bias = 0.0
 
     def __init__(self, dim: int, start: FrameScores | None = None) -> None:
         super().__init__()
@@ -44,7 +49,7 @@ class FrameScorer(nn.Module):
         """The scores to publish."""
         values = (_PACE * value.detach().float().cpu() for value in (self.log_scale, self.text_weight, self.bias))
         log_scale, weight, bias = values
-        return FrameScores(float(log_scale.exp()), weight.numpy(), float(bias))
+        return FrameScores(float(log_scale.exp()), weight.numpy(), float(bias) + self.unheard_bias)
 
 
 def frame_targets(
