@@ -92,6 +92,11 @@ def _log_in(page: Page, url: str, email: str, password: str) -> None:
     page.wait_for_url(lambda address: "/user/login" not in address, wait_until="commit")
 
 
+def wait_for_waveform(page: Page) -> None:
+    """Wait until the waveform is drawn, before which Label Studio builds the page a second time."""
+    page.wait_for_function(_WAVEFORM_IS_DRAWN)
+
+
 def wait_for_suggestion(page: Page) -> Locator:
     """The element with the suggestion's score, once the page shows waveform, score and choices.
 

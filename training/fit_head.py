@@ -65,7 +65,7 @@ class LabelledEmbeddings:
 
     embeddings: Array  # [N, D], each clip's unit-norm mean over its windows
     targets: Array  # [N, L] in {0, 1}; exactly one is 1 where labels exclude each other
-    weights: Array  # [N], how much each clip counts
+    weights: Array  # [N], how much each clip counts; [N, L] if that depends on the label, which mustn't be exclusive
 
 
 class _TextFactors(NamedTuple):
@@ -90,19 +90,25 @@ def fit_head(label_space: LabelSpace, zero_shot: Head, labelled: Mapping[str, La
     with threadpool_limits(1, "blas"):
         return Head(
             tuple(
-                _fit_control(part, labelled[control.name], pool, control.multiple) if control.name in labelled else part
+                fit_control(part, labelled[control.name], pool, multiple=control.multiple)
+                if control.name in labelled
+                else part
                 for control, part in zip(label_space.predicted, zero_shot.controls, strict=True)
             )
         )
 
 
-def _fit_control(zero_shot: ControlHead, labelled: LabelledEmbeddings, pool: Array, multiple: bool) -> ControlHead:
+def fit_control(zero_shot: ControlHead, labelled: LabelledEmbeddings, pool: Array, *, multiple: bool) -> ControlHead:
     """The control's fitted head, by the two steps of the module's docstring."""
-    clip_weights = labelled.weights.astype(np.float64)[:, None]
+    clip_weights = labelled.weights.astype(np.float64)
+    if clip_weights.ndim == 1:
+        clip_weights = clip_weights[:, None]
     has_labels: Mask = np.asarray((clip_weights * labelled.targets).any(axis=0))  # [L], of which C are true
     if has_labels.sum() < (1 if multiple else 2):
         return zero_shot
     targets = labelled.targets[:, has_labels].astype(np.float64)  # [N, C]
+    if clip_weights.shape[1] > 1:
+        clip_weights = clip_weights[:, has_labels]
     loss = partial(_independent_loss if multiple else _exclusive_loss, targets=targets, clip_weights=clip_weights)
     embeddings = labelled.embeddings.astype(np.float64)
     text_rows = zero_shot.weights.astype(np.float64)  # [L, D]
@@ -131,7 +137,8 @@ def _mean_and_radius(pool: Array) -> tuple[Matrix, float]:
 def _prior_variance(text_loss: float, targets: Matrix, clip_weights: Matrix, multiple: bool) -> float:
     """τ² = τ₁² · s^(1/√n) of the module's docstring, from the summed loss of the texts' logits."""
     num_classes = targets.shape[1]
-    uniform_loss = clip_weights.sum() * (num_classes * np.log(2.0) if multiple else np.log(num_classes))
+    num_answers = clip_weights.sum() * (num_classes / clip_weights.shape[1])
+    uniform_loss = num_answers * np.log(2.0) if multiple else clip_weights.sum() * np.log(num_classes)
     relative_loss = min(1.0, max(text_loss / uniform_loss, _MIN_RELATIVE_LOSS))
     labels_per_class = max(1.0, float((clip_weights * targets).sum()) / num_classes)
     variance: float = _WIDEST_VARIANCE * relative_loss**labels_per_class**-0.5

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from clapboard.errors import ClapboardError, StoreError
+from clapboard.errors import ClapboardError, InternalError, StoreError
 from clapboard.logs import about
 from clapboard.model.clap import ClapEncoder, Embeddings
 from clapboard.queue.celery_app import PredictPayload
 from clapboard.store import Store
+from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import Job
 from clapboard.store.predictions import StoredPrediction
 from clapboard.suggest import prediction
@@ -80,7 +81,7 @@ class PredictJobs:
                 if (job.project, job.task) in held_out:
                     self._store.jobs.done(job, HELD_OUT)
                     continue
-                predictions.append((job, self._predict(embedded, vectors[recording.sha256], encoder)))
+                predictions.append((job, self._predict(embedded, recording, vectors[recording.sha256], encoder)))
                 if recording.damage:
                     outcomes[job.id] = f"The recording is damaged: {recording.damage}."
             except ClapboardError as error:
@@ -101,13 +102,20 @@ class PredictJobs:
             if task.held_out
         }
 
-    def _predict(self, embedded: EmbeddedJob, vectors: Embeddings, encoder: ClapEncoder) -> StoredPrediction:
+    def _predict(
+        self, embedded: EmbeddedJob, recording: Recording, vectors: Embeddings, encoder: ClapEncoder
+    ) -> StoredPrediction:
         job, payload, identity = embedded.job, embedded.payload, encoder.identity
         head_name = self._head_name(job, payload, identity.version)
         label_space, head = self._heads.get(encoder, payload.space_id, head_name)
         # The job may have been queued under another encoder than the one loaded: name the version after what made it.
         version = prediction.model_version(identity, label_space, head_name)
-        predicted = prediction.predict(label_space, vectors, head, version)
+        frames = None
+        if label_space.on_frames:
+            frames = self._store.frames.get(recording, identity.version, identity.dtype)
+            if frames is None:  # deleted a moment ago
+                raise InternalError("The recording's frames aren't stored: the job is tried again.")
+        predicted = prediction.predict(label_space, vectors, head, version, frames)
         return StoredPrediction(job.project, job.task, version, payload.uri_key, predicted.score, predicted.result)
 
     def _head_name(self, job: Job, payload: PredictPayload, encoder_version: str) -> str:

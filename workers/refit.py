@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clapboard.labels.label_config import parse_label_config
 from clapboard.labels.label_space import LabelSpace
@@ -18,8 +18,10 @@ from clapboard.suggest import prediction
 from clapboard.suggest.head import ZERO_SHOT, Head
 from workers.encoder_pool import EncoderPool
 from workers.head_cache import HeadCache
-from workers.head_fitting import fit, is_noticeable
-from workers.label_sample import LabelSampler
+from workers.head_fitting import FittedHead, fit, is_noticeable
+from workers.label_sample import LabelSample, LabelSampler
+from workers.region_fitting import NOTICED_RECORDINGS, FittedFrames, FrameFitter, is_noticeable_in
+from workers.region_gate import judge_on_held_out
 from workers.rollout import Rollout, Takeover
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Refitter:
         self._heads = heads
         self._rollout = rollout
         self._sampler = LabelSampler(store)
+        self._frame_fitter = FrameFitter(store)
 
     def run(self, project: int, *, on_page: OnPage = lambda _num_tasks: None) -> Refitted:
         """Enter new events in the ledger, fit a head and roll it out.
@@ -137,7 +140,13 @@ class Refitter:
         num_entries = self._store.ledger.num_entries(project)
         refresh_labels(self._store, project, label_space)
         sample = self._sampler.draw(project, label_space, serving.encoder)
-        fitted = fit(label_space, self._head(serving, ZERO_SHOT), sample)
+        zero_shot = self._head(serving, ZERO_SHOT)
+        fitted = fit(label_space, zero_shot, sample)
+        on_frames = FittedFrames(zero_shot.frame_controls)
+        if label_space.on_frames:
+            on_frames = self._frame_fitter.fit(project, label_space, zero_shot, serving.encoder)
+            num_labels = fitted.num_labels + on_frames.num_regions
+            fitted = FittedHead(replace(fitted.head, frame_controls=on_frames.frame_controls), num_labels)
         name = fitted.head.name if fitted.num_labels else ZERO_SHOT
         version = _version(
             project,
@@ -150,13 +159,17 @@ class Refitter:
                 "num_entries": num_entries,
             },
         )
-        left_out = self._store.labels.counts(project).left_out
+        left_out = " ".join(filter(None, [self._store.labels.counts(project).left_out, on_frames.left_out]))
         if version.model_version == serving.model_version:
             is_worth_it = self._others_predicted(project, promoted, version.model_version)
         else:
-            is_worth_it = is_noticeable(
-                label_space, self._head(serving, serving.head), fitted.head, sample.pool.values()
+            is_worth_it = self._is_noticeable(project, label_space, serving, fitted.head, sample)
+        if is_worth_it and label_space.marking and fitted.head.frame_controls:
+            verdict = judge_on_held_out(
+                self._store, project, label_space, serving.encoder, self._head(serving, serving.head), fitted.head
             )
+            if verdict.is_worse:
+                is_worth_it, left_out = False, f"{verdict} {left_out}".rstrip()
         if not is_worth_it:
             return Refitted(serving.model_version, fitted.num_labels, 0, changed=False, left_out=left_out)
         is_new = self._store.versions.put(version, fitted.head if fitted.num_labels else None)
@@ -170,6 +183,17 @@ class Refitter:
             num_missing=progress.num_missing,
             left_out=left_out,
         )
+
+    def _is_noticeable(
+        self, project: int, label_space: LabelSpace, serving: Serving, head: Head, sample: LabelSample
+    ) -> bool:
+        served = self._head(serving, serving.head)
+        if label_space.predicted and is_noticeable(label_space, served, head, sample.pool.values()):
+            return True
+        if not label_space.on_frames:
+            return False
+        recordings = list(self._store.tasks.sample(project, NOTICED_RECORDINGS).values())
+        return is_noticeable_in(label_space, served, head, recordings, self._store, serving.encoder)
 
     def _head(self, serving: Serving, name: str) -> Head:
         _, head = self._heads.get(self._encoders.get(serving.encoder.model), serving.space_id, name)

@@ -24,7 +24,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clapboard.project.known_tasks import embedded
 from clapboard.project.lock import ProjectLocks
 from clapboard.queue.celery_app import LEARN
 from clapboard.settings import Settings
@@ -32,7 +31,7 @@ from clapboard.store import Store
 from clapboard.store.jobs import JobRequest
 from clapboard.store.versions import Version
 from workers.changed_suggestions import ChangedSuggestions, next_tasks
-from workers.rollout_pages import RolloutPages, TaskPage, page_predictions
+from workers.rollout_pages import RolloutPages, page_of, page_predictions
 from workers.rollout_plan import RolloutPlanner
 from workers.shown_version import ShownVersion
 
@@ -129,7 +128,7 @@ class Rollout:
         if display.asks and not display.is_live:
             self._shown.ask(version)
         tasks = next_tasks(self._store, display)
-        page = TaskPage(tasks, {task.task for task in tasks}, embedded(self._store, tasks, plan.encoder))
+        page = page_of(self._store, plan, tasks, {task.task for task in tasks})
         return RolloutProgress(self._changed.send_next(plan, display, page), 0)
 
     def _switch(self, takeover: Takeover) -> bool:

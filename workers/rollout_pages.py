@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from clapboard.project.display import completed_tasks
 from clapboard.project.known_tasks import embedded
 from clapboard.project.prelabel import predict_request
+from clapboard.project.stored_frames import FramesOf, frames_of, predictions
 from clapboard.queue.celery_app import BATCH, Waker
 from clapboard.store import Store
 from clapboard.store.predictions import StoredPrediction
 from clapboard.store.tasks import KnownTask
-from clapboard.suggest import prediction
 from clapboard.suggest.scoring import Array
 from workers.push import Pusher
 from workers.rollout_plan import LabelStudioHas, RolloutPlan
+
+
+def _no_frames(_uri_key: str) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,25 @@ class TaskPage:
     tasks: Sequence[KnownTask]
     open_task_ids: Collection[int]
     embeddings: Mapping[int, Array]
+    frames: FramesOf = _no_frames
+
+
+def page_of(store: Store, plan: RolloutPlan, tasks: Sequence[KnownTask], open_task_ids: Collection[int]) -> TaskPage:
+    """The page of these tasks, with what the plan's encoder has made of their recordings."""
+    embeddings = embedded(store, tasks, plan.encoder, frames=bool(plan.label_space.on_frames))
+    return TaskPage(tasks, open_task_ids, embeddings, frames_of(store, plan.encoder.version, plan.encoder.dtype))
 
 
 def page_predictions(plan: RolloutPlan, page: TaskPage) -> list[StoredPrediction]:
     """The version's predictions of the page's open tasks, as far as they are embedded."""
     version = plan.version
     tasks = [task for task in page.tasks if task.task in page.open_task_ids and task.task in page.embeddings]
-    embeddings = [page.embeddings[task.task] for task in tasks]
-    predictions = prediction.predict_many(plan.label_space, embeddings, plan.head, version.model_version)
+    embeddings = {task.uri_key: page.embeddings[task.task] for task in tasks}
+    made = dict(predictions(plan.label_space, plan.head, version.model_version, embeddings, page.frames))
     return [
-        StoredPrediction(version.project, task.task, version.model_version, task.uri_key, made.score, made.result)
-        for task, made in zip(tasks, predictions, strict=True)
+        StoredPrediction(version.project, task.task, version.model_version, task.uri_key, of_task.score, of_task.result)
+        for task in tasks
+        if (of_task := made.get(task.uri_key)) is not None
     ]
 
 
@@ -56,7 +68,7 @@ class RolloutPages:
         for known_tasks in self._store.tasks.of_project(plan.project):
             tasks = [task for task in known_tasks if not task.held_out]
             open_task_ids = {task.task for task in tasks} - completed
-            yield TaskPage(tasks, open_task_ids, embedded(self._store, tasks, plan.encoder))
+            yield page_of(self._store, plan, tasks, open_task_ids)
 
     def queue_missing(self, plan: RolloutPlan, page: TaskPage) -> int:
         """Queue the page's tasks that aren't embedded yet; how many those are.

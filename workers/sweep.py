@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 
 from clapboard.plurals import counted, plural
-from clapboard.project.known_tasks import embedded
 from clapboard.queue.celery_app import LEARN
 from clapboard.store import Store
 from clapboard.store.displays import Display
@@ -19,7 +18,7 @@ from clapboard.store.jobs import Job
 from workers.changed_suggestions import ChangedSuggestions
 from workers.job_queue import JobQueue
 from workers.put_off import PutOff
-from workers.rollout_pages import RolloutPages, TaskPage
+from workers.rollout_pages import RolloutPages, TaskPage, page_of
 from workers.rollout_plan import RolloutPlan, RolloutPlanner
 
 QUIET_S = 2.0
@@ -145,7 +144,7 @@ class Sweeper:
             else []
         )
         open_ids = {task.task for task in still_open}
-        return TaskPage(tasks, open_ids, embedded(self._store, tasks, plan.encoder)), is_last
+        return page_of(self._store, plan, tasks, open_ids), is_last
 
     def _rest(self, display: Display, took_s: float, num_changed: int) -> None:
         """Leave Label Studio in peace, for longer the more the slice's changes took it compared with usually."""

@@ -91,13 +91,17 @@ def rekey_tasks(store: Store, sources: AudioSources, project: int, channel: str)
         store.tasks.put(project, [replace(task, uri_key=keys[task.task]) for task in page])
 
 
-def embedded(store: Store, tasks: Sequence[KnownTask], encoder: Encoder) -> dict[int, Array]:
-    """By task, the embeddings `[W, D]` of its windows; without the tasks whose audio the encoder hasn't embedded."""
+def embedded(store: Store, tasks: Sequence[KnownTask], encoder: Encoder, *, frames: bool = False) -> dict[int, Array]:
+    """By task, the embeddings `[W, D]` of its windows; without the tasks whose audio the encoder hasn't embedded.
+
+    With `frames`, also without those whose frames aren't stored.
+    """
     recordings = store.embeddings.recordings([task.uri_key for task in tasks])
     vectors = store.embeddings.get(list(recordings.values()), encoder.version, encoder.dtype)
+    framed = store.frames.stored(list(recordings.values()), encoder.version, encoder.dtype) if frames else vectors
     embeddings = {}
     for task in tasks:
         recording = recordings.get(task.uri_key)
-        if recording is not None and recording.sha256 in vectors:
+        if recording is not None and recording.sha256 in vectors and recording.sha256 in framed:
             embeddings[task.task] = vectors[recording.sha256]
     return embeddings

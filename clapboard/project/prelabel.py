@@ -111,7 +111,7 @@ class Prelabeller:
         unread = [task for task in tasks if task.held_out and not task.content]
         # So is annotated audio, which is learnt from.
         annotated = [task for task in tasks if task.task in completed and not task.held_out]
-        with_embeddings = embedded(self._store, annotated, served.encoder) if annotated else {}
+        with_embeddings = embedded(self._store, annotated, served.encoder, frames=served.frames) if annotated else {}
         unread += [task for task in annotated if task.task not in with_embeddings]
         embed_requests = [predict_request(project_id, task, served, push=False) for task in unread]
         predict_requests = [

@@ -49,6 +49,7 @@ class CountingEncoder:
         self.logit_scale = 10.0
         self.batch_size = batch_size
         self.device = torch.device("cpu")
+        self.frame_scores = None
         self.batches: list[int] = []
         self.failures: list[Exception] = []
         self._turn = threading.Lock()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from clapboard.labels.label_config import parse_label_config
 from clapboard.labels.label_space import label_space_of
 from clapboard.queue.celery_app import INTERACTIVE, PredictPayload
 from clapboard.store.jobs import JobRequest, State
 from clapboard.store.tasks import KnownTask
 from clapboard.store.versions import Version
 from clapboard.suggest import prediction, scoring
-from clapboard.suggest.head import ControlHead, Head, zero_shot_head
+from clapboard.suggest.head import ZERO_SHOT, ControlHead, Head, zero_shot_head
 from tests.workers.conftest import LABELS, SPACE_ID, CountingEncoder, World
 from workers.predict_jobs import HELD_OUT, PredictJobs
 
@@ -218,3 +219,35 @@ def test_what_was_suggested_before_anybody_could_know_is_known_to_be_so(
     predict_jobs.run(world.claimed())
     (sound,) = world.store.tasks.suggested_contents(1)
     assert world.store.tasks.get(1, [1])[1].content == sound
+
+
+REGIONS = """<View><Audio name="audio" value="$audio"/>
+<Labels name="ev" toName="audio"><Label value="bark"/></Labels></View>"""
+
+
+def test_a_project_with_labels_gets_regions_from_the_frames_that_its_job_stores(
+    world: World, predict_jobs: PredictJobs
+) -> None:
+    space = parse_label_config(REGIONS)
+    space_id, identity = prediction.space_id(space), world.encoder.identity
+    world.store.catalog.put_label_space(space_id, REGIONS)
+    world.version = prediction.model_version(identity, space)
+    world.ask(1, space_id=space_id, frames=True)
+    predict_jobs.run(world.claimed())
+    (recording,) = world.store.embeddings.recordings([world.sources.key(world.audio.url("1/clip.wav"))]).values()
+    frames = world.store.frames.get(recording, identity.version, identity.dtype)
+    assert frames is not None
+    head = world.store.versions.head(identity.version, space_id, ZERO_SHOT)  # for the backend, which has no encoder
+    expected = prediction.predict(space, frames.window_embeddings[:1], head, world.version, frames)
+    found = world.prediction(1)
+    assert (found.result, found.score) == (expected.result, pytest.approx(expected.score))
+    assert 0.0 < found.score <= 1.0
+
+
+def test_a_job_whose_frames_are_missing_is_tried_again(world: World, predict_jobs: PredictJobs) -> None:
+    space_id = prediction.space_id(parse_label_config(REGIONS))
+    world.store.catalog.put_label_space(space_id, REGIONS)
+    world.ask(1, space_id=space_id)
+    predict_jobs.run(world.claimed())
+    (job,) = world.store.jobs.newest()
+    assert "frames aren't stored" in str(job.error)
