@@ -25,6 +25,7 @@ from demo.clapboard_up import ClapboardUp
 from demo.clips import Clip, label_config, make_clips, make_plant_clips
 from demo.label_studio_server import LabelStudioServer
 from demo.learning import Annotator, LearningProject, Stage, show_stages
+from demo.yard import KINDS, beside_the_truth, make_yard, yard_config
 from scripts.steps import Steps
 
 STATE = Path(__file__).parent.parent / ".demo"
@@ -79,10 +80,11 @@ def main() -> int:
         stack.callback(clapboard.stop)
         clips = start(demo)
         project, failed = pre_label(demo, clips)
-        failed = failed or learn(demo)
+        yard_project, yard_failed = mark_regions(demo)
+        failed = learn(demo) or failed or yard_failed
         console.print(f"\n{demo.steps.elapsed_s:.0f} s in all.")
         if sys.stdin.isatty() and sys.stdout.isatty():
-            show_what_to_click(demo, project)
+            show_what_to_click(demo, project, yard_project)
             console.input("Everything stays up until you press Enter. ")
     return int(failed)
 
@@ -123,6 +125,39 @@ def pre_label(demo: Demo, clips: list[Clip]) -> tuple[int, bool]:
     if accuracy < LEAST_ACCURACY:
         console.print(f"[red]The accuracy is below {LEAST_ACCURACY}.[/]")
     return project, bool(miscounted) or accuracy < LEAST_ACCURACY
+
+
+def mark_regions(demo: Demo) -> tuple[int, bool]:
+    """Suggest when each label is heard in a minute of sound. The project, and whether anything was wrong."""
+    console = demo.console
+    console.rule("A minute in the yard: when each sound is heard")
+    with demo.steps.step("Making, importing, connecting and pre-labelling a minute of sound", "10 s"):
+        yard = make_yard(STATE / "yard" / "yard.flac")
+        settings = Settings(LABEL_STUDIO_URL=demo.label_studio.url, LABEL_STUDIO_API_KEY=demo.label_studio.token)
+        with LabelStudioClient(settings) as client:
+            project = client.create_project("Clapboard demo: a yard", yard_config()).id
+            (task,) = client.import_files(project, [yard.path])
+        demo.run("connect", project, CLAPBOARD_TEST_SHARE="0")
+        demo.run("prelabel", project)
+    with closing(Store.open(demo.clapboard.settings)) as store, demo.learning_project(store, project, {}) as view:
+        (opened,) = (each for each in view.tasks() if each["id"] == task)
+    result = [item for prediction in opened["predictions"] for item in prediction["result"]]
+    rows = beside_the_truth(yard, result)
+    table = Table("heard", "from", "to", "suggested", "from", "to", "score", title="Regions, beside what is heard")
+    for real, found in rows:
+        true = (KINDS[real.label], f"{real.start_s:.1f} s", f"{real.end_s:.1f} s") if real else ("–", "", "")
+        ours = (
+            (KINDS[found.label], f"{found.start_s:.1f} s", f"{found.end_s:.1f} s", f"{found.score:.2f}")
+            if found
+            else ("–", "", "", "")
+        )
+        table.add_row(*true, *ours)
+    console.print(table)
+    num_right = sum(real is not None and found is not None for real, found in rows)
+    console.print(f"{num_right} of {len(yard.sounds)} events have a region that overlaps them by half or more.")
+    if not result:
+        console.print("[red]The task has no regions.[/]")
+    return project, not result
 
 
 def learn(demo: Demo) -> bool:
@@ -200,7 +235,7 @@ def _show_suggestions(
     return accuracy
 
 
-def show_what_to_click(demo: Demo, project: int) -> None:
+def show_what_to_click(demo: Demo, project: int, yard_project: int) -> None:
     """Print the first steps in Label Studio's pages."""
     server = demo.label_studio
     demo.console.print(
@@ -211,6 +246,8 @@ def show_what_to_click(demo: Demo, project: int) -> None:
   2. In the project «Clapboard demo», press [bold]Label All Tasks[/]. The suggested choice is ticked, its score stands
      above: press [bold]Submit[/] to accept it, or tick another choice first.
   3. In «Clapboard demo: a plant», the tab [bold]unsure first[/] shows what the learnt suggestions are least sure of.
+  4. In «Clapboard demo: a yard» ([bold]{server.url}/projects/{yard_project}/data[/]), the task opens with regions on
+     the waveform: drag an edge, delete one, draw another, and [bold]Submit[/].
 """,
         highlight=False,
     )

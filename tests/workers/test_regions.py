@@ -13,6 +13,7 @@ from clapboard.audio.windows import SAMPLE_RATE, num_overlapping_windows
 from clapboard.model.recording_frames import FramePiece
 from clapboard.store.embeddings import Recording
 from clapboard.store.frames import StoredPiece
+from clapboard.suggest.prediction import shown_name
 from clapboard.suggest.scoring import Array
 from tests.support.fake_label_studio import FakeLabelStudio
 from tests.workers.learning import ENCODER, PROJECT, Learning
@@ -106,7 +107,7 @@ def shown(learning: Learning, task: int) -> list[Span]:
     (made,) = (
         item["result"]
         for item in learning.label_studio.stored
-        if item["task"] == task and item["model_version"] == learning.promoted
+        if item["task"] == task and item["model_version"] == shown_name(learning.promoted)
     )
     return [
         (
