@@ -13,6 +13,7 @@ from clapboard.errors import ModelError
 from clapboard.model.checkpoints import fingerprint
 from clapboard.model.clap import ClapEncoder
 from clapboard.model.frame_scores import FRAME_SCORES_FILE, FrameScores
+from training.checkpoint import write_candidate
 
 SCORES = FrameScores(9.5, np.linspace(-1, 1, 32, dtype=np.float32), -2.25)
 
@@ -32,6 +33,14 @@ def test_a_checkpoint_has_the_frame_scores_of_its_folder_and_another_version_wit
     assert (encoder.frame_scores.scale, encoder.frame_scores.bias) == (9.5, -2.25)
     np.testing.assert_array_equal(encoder.frame_scores.text_weight, SCORES.text_weight)
     assert without.identity.version != encoder.identity.version == fingerprint(copy)
+
+
+def test_a_finetuned_checkpoint_keeps_the_frame_scores_of_the_one_it_came_from(copy: Path, tmp_path: Path) -> None:
+    SCORES.write(copy)
+    write_candidate(tmp_path / "tuned", ClapEncoder.load(str(copy), device="cpu", engine="torch"), {}, {})
+    kept = FrameScores.read(tmp_path / "tuned", "tuned", 32)
+    assert kept is not None
+    np.testing.assert_array_equal(kept.text_weight, SCORES.text_weight)
 
 
 def test_probabilities_follow_the_formula_and_stay_in_range() -> None:
