@@ -1,4 +1,4 @@
-"""`evaluate zero-shot` and `few-shot`: the accuracy of suggestions on labelled clips."""
+"""`evaluate zero-shot` and `few-shot`: the accuracy of suggestions on labelled clips; `evaluate events` beside them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from clapboard.cli.evaluate_events import events
 from clapboard.cli.fast_imports import fast_imports
 from clapboard.cli.output import AsJson, Model, console, errors_console, progress_bar, settings_with, write_json
 from clapboard.errors import SettingsError
@@ -34,6 +35,7 @@ commands = typer.Typer(help="Measure the quality of suggestions on labelled clip
 
 def add_commands(app: typer.Typer) -> None:
     """Register this module's commands."""
+    commands.command("events")(events)
     app.add_typer(commands, name="evaluate")
 
 
@@ -59,10 +61,10 @@ def zero_shot(
     report = zero_shot_report(clips)
     version = model_version(encoder.identity, clips.label_space)
     if as_json:
-        write_json({"model_version": version} | report.to_json() | {"unreadable": _named(unreadable)})
+        write_json({"model_version": version} | report.to_json() | {"unreadable": named(unreadable)})
     else:
         _show_report(version, report)
-    _finish(unreadable)
+    finish(unreadable)
 
 
 @commands.command("few-shot")
@@ -87,13 +89,13 @@ def few_shot(
         from training.evaluation.contenders import DrawFinetuner
         from training.evaluation.listed_clips import read_clips
 
-    numbers = _numbers(shots)
+    shot_numbers = numbers(shots)
     settings = settings_with(model=model, writes_for_others=True)
     if curve is not None:
-        _check_writable(curve)
+        check_writable(curve)
     listed = read_clips(manifest)
     fold = fewshot.choose_test_fold(listed, test_fold)
-    plan = fewshot.Plan(numbers, seeds, finetune_seeds, fold, settings.test_share)
+    plan = fewshot.Plan(shot_numbers, seeds, finetune_seeds, fold, settings.test_share)
     clips, unreadable = _embedded(load_encoder(settings), listed, prompts_for)
     with progress_bar() as bar:
         draws = bar.add_task("draws", total=seeds * len(plan.shots))
@@ -104,13 +106,13 @@ def few_shot(
         about = {"model": settings.model, "num_clips": len(clips.clips), "labels": clips.values, "test_fold": fold}
         counts = {"seeds": seeds, "finetune_seeds": finetune_seeds}
         rows = [asdict(point) for point in points]
-        write_json(about | counts | {"points": rows, "unreadable": _named(unreadable)})
+        write_json(about | counts | {"points": rows, "unreadable": named(unreadable)})
     else:
         _show_points(points)
-    _finish(unreadable)
+    finish(unreadable)
 
 
-def _check_writable(file: Path) -> None:
+def check_writable(file: Path) -> None:
     """Raises `SettingsError` if the file can't be written, before hours of work are lost."""
     try:
         file.open("a").close()
@@ -130,14 +132,15 @@ def _curve(points: Sequence[Point], shots: Sequence[int]) -> str:
     return line_chart(lines, {place[number]: str(number) for number in shots}, "labels a class, and accuracy")
 
 
-def _numbers(shots: str) -> tuple[int, ...]:
+def numbers(shots: str) -> tuple[int, ...]:
+    """The numbers of a comma-separated option, in order. Raises `SettingsError` if they aren't numbers of labels."""
     try:
-        numbers = sorted({int(part) for part in shots.split(",")})
+        values = sorted({int(part) for part in shots.split(",")})
     except ValueError:
-        numbers = [-1]
-    if numbers[0] < 0:
+        values = [-1]
+    if values[0] < 0:
         raise SettingsError(f"Shots “{shots}” are not numbers of labels: write them as 0,1,2,4.")
-    return tuple(numbers)
+    return tuple(values)
 
 
 def _embedded(
@@ -152,11 +155,12 @@ def _embedded(
         return embed_clips(encoder, label_space, listed, on_clip=lambda: bar.advance(embedded))
 
 
-def _named(unreadable: Sequence[Unreadable]) -> list[dict[str, str]]:
+def named(unreadable: Sequence[Unreadable]) -> list[dict[str, str]]:
+    """The files that were left out, as JSON tells them."""
     return [{"path": str(clip.path), "error": clip.reason} for clip in unreadable]
 
 
-def _finish(unreadable: Sequence[Unreadable]) -> None:
+def finish(unreadable: Sequence[Unreadable]) -> None:
     """Name the files that were left out and exit with code 1, if there are any."""
     if not unreadable:
         return
