@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from clapboard.cli import app
 from clapboard.errors import InternalError, ModelError, NotFoundError, TrainingError
 from clapboard.labels.label_config import parse_label_config
 from clapboard.model.clap import ClapEncoder
@@ -24,7 +26,7 @@ from clapboard.model.load import load_encoder
 from clapboard.model.towers import probe_windows
 from clapboard.project.serving import find_serving, has_checkpoint
 from clapboard.queue.celery_app import TRAIN
-from clapboard.settings import Settings
+from clapboard.settings import Settings, env_name
 from clapboard.store import Store
 from clapboard.store.embeddings import Recording
 from clapboard.store.jobs import Job, JobRequest, State
@@ -43,6 +45,7 @@ from training.finetuning.spec import Outcome, RunSpec
 from workers.encoder_pool import announce_encoder
 from workers.evidence import judged_before
 from workers.finetuner import Finetuned, Finetuner
+from workers.process import WorkerProcess
 
 PROJECT = 7
 LABELS = parse_label_config(CHOICES)
@@ -276,8 +279,9 @@ def check_repetition(project: Project, found: Finetuned) -> None:
     assert [file.name for file in weights.parent.iterdir()] == ["snapshot.json"]
     assert not has_checkpoint(project.settings, version.encoder)
     project.say(2)  # as a label given since, it changes nothing
-    outcome = project.finetuner.repeat(project.repetition(version.model_version))
-    assert f"The repetition gave the weights of {version.model_version} again." in str(outcome)
+    for running in project.store.jobs.newest(project=PROJECT):
+        project.store.jobs.done(running)
+    assert f"The repetition gave the weights of {version.model_version} again." in typed_repetition(project, version)
     assert weights.read_bytes() == before
     assert has_checkpoint(project.settings, version.encoder)
     assert [v.model_version for v in project.store.versions.of_project(PROJECT)] == [version.model_version]
@@ -287,6 +291,22 @@ def check_repetition(project: Project, found: Finetuned) -> None:
     with pytest.raises(TrainingError, match=r"1 recording \(of tasks 2\) can't be had any more, or changed"):
         project.finetuner.repeat(job)
     assert not project.folder(job).exists()
+
+
+def typed_repetition(project: Project, version: Version) -> str:
+    """What `clapboard train --repeat VERSION` says, as typed, while a worker of this process takes its job."""
+    encoder = load_encoder(project.settings, project.settings.model)
+    worker = WorkerProcess(project.settings, project.store, encoder, [TRAIN])
+    worker.start()
+    fields = ("model_dir", "model", "engine", "dtype", "device", "torch_threads", "allow_private_urls")
+    env = {env_name(field): str(getattr(project.settings, field)) for field in fields}
+    try:
+        done = CliRunner().invoke(app, ["train", "-p", str(PROJECT), "--repeat", version.model_version], env=env)
+    finally:
+        worker.stop()
+        worker.close()
+    assert done.exit_code == 0, (done.output, done.exception)
+    return " ".join(done.output.split())
 
 
 def test_a_version_without_a_snapshot_cant_be_repeated(project: Project) -> None:
