@@ -259,7 +259,11 @@ class TestWindowsAndChoice:
         (["--config", "text.xml"], "is not well-formed XML"),
         (
             ["--config", "region.xml"],
-            "region.xml has no control that gets suggestions. The Labels “l” is left to people",
+            "The label config region.xml asks for regions alone: add --regions.",
+        ),
+        (
+            ["--config", "rating.xml"],
+            "rating.xml has no control that gets suggestions. The Rating “r” is left to people",
         ),
         (["--labels", "a", "--windows"], "add --no-fusion"),
         (["--label", os.fsdecode(b"caf\xe9")], "The label “caf�” is not UTF-8 text"),
@@ -274,6 +278,8 @@ def test_what_cant_be_asked_is_said_in_a_sentence(
     (tmp_path / "text.xml").write_text("<View>")
     labels = '<Labels name="l" toName="a"><Label value="x"/></Labels>'
     (tmp_path / "region.xml").write_text(f'<View><Audio name="a" value="$a"/>{labels}</View>')
+    rating = '<Rating name="r" toName="a"/>'
+    (tmp_path / "rating.xml").write_text(f'<View><Audio name="a" value="$a"/>{rating}</View>')
     done = clapboard("predict", str(clip), *options, model="/nowhere/clap", fusion="--windows" in options)
     assert said in f"{done.exception}" + done.stderr.replace("\n", " ")
     assert done.stdout == ""
