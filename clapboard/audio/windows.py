@@ -102,19 +102,17 @@ def overlapping_windows(
     So there is one every 5 s, and a last one aligned to the end. Parameters and errors are those of `windows`.
     """
     name = name or path.name
-    latest: Waveform = np.zeros(0, np.float32)  # up to 10 s of samples
+    window: Waveform = np.zeros(0, np.float32)  # the latest 10 s of samples, if there are so many
     end = 0
-    is_started = False
     pieces = piece_blocks(path, name=name, span=span, channel=channel, longest_s=longest_s, condition=condition)
     for piece in regrouped(pieces, _HALF_WINDOW_SAMPLES):
-        if is_started:  # only now is it known that the window before is not the last
-            yield _overlapping_window(end, latest, is_last=False)
-        latest = np.concatenate([latest, piece])[-WINDOW_SAMPLES:]
+        if window.size == WINDOW_SAMPLES:  # only now is it known that it isn't the last
+            yield _overlapping_window(end, window, is_last=False)
+        window = np.concatenate([window[max(0, window.size + piece.size - WINDOW_SAMPLES) :], piece])
         end += piece.size
-        is_started = end >= WINDOW_SAMPLES
     if end == 0:
         raise no_samples(name)
-    yield _overlapping_window(end, latest, is_last=True)
+    yield _overlapping_window(end, window, is_last=True)
 
 
 def num_overlapping_windows(num_samples: int) -> int:
