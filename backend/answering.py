@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.embedded_tasks import score_embedded
@@ -25,7 +25,7 @@ from backend.task_batch import AdmittedTasks, TaskRequest, admit_tasks
 from backend.wire import project_id
 from clapboard.errors import RequestError
 from clapboard.installation.public_address import PublicAddress
-from clapboard.project.known_tasks import TaskReader
+from clapboard.project.known_tasks import TaskReader, embedded
 from clapboard.queue.celery_app import INTERACTIVE, Waker
 from clapboard.settings import Settings
 from clapboard.sources import AudioSources
@@ -99,7 +99,7 @@ class PredictService:
         """
         with self._store.database.hurried(self._patience_s):
             request = self._read(tasks, label_config, project)
-            admitted = self._admit(request)
+            admitted = self._in_its_half(self._admit(request))
             if stored := self._answer_if_stored(admitted):
                 return stored
             missing = self._look_up(admitted)
@@ -159,6 +159,19 @@ class PredictService:
         self._store.tasks.put(request.project, admitted.held_out)
         self._store.jobs.record_failures(INTERACTIVE, admitted.refusals)
         return admitted
+
+    def _in_its_half(self, admitted: AdmittedTasks) -> AdmittedTasks:
+        """The request of a task that somebody opens, for the candidate on trial if the task is in its half."""
+        request = admitted.request
+        arm = self._versions.canary(request.project, request.label_space)
+        if arm is None or request.is_for_several:
+            return admitted
+        for task_id, known_task in admitted.known_tasks.items():
+            if not arm.has(task_id, request.served.shown_as):
+                return admitted
+            if not embedded(self._store, [known_task], arm.serving.encoder):
+                return admitted
+        return replace(admitted, request=replace(request, served=arm.serving))
 
     def _answer_if_stored(self, admitted: AdmittedTasks) -> PredictAnswer | None:
         taken = self._take(admitted, all_or_none=True)

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clapboard.labels.label_space import LabelSpace
+from clapboard.project.canary import CanaryArm, canary_arm
 from clapboard.project.serving import Serving, base_encoder, is_tuned, serving
 from clapboard.queue.celery_app import INTERACTIVE
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder, Project, Worker
 from clapboard.store.job_records import claimable, number_format
+from clapboard.store.trials import Trial
 from clapboard.store.versions import Version
 
 _MEMORY_S = 1.0
@@ -29,6 +31,7 @@ class _Directory:
     promoted: Mapping[int, Version]
     connected: Mapping[int, Project]
     workers: Sequence[Worker]
+    canaries: Mapping[int, Trial]
     asking: Mapping[int, str]  # by project, the version that Label Studio asks for although it has predictions
 
 
@@ -51,6 +54,7 @@ class ServedVersions:
                 self._store.versions.all_promoted(),
                 self._store.catalog.connected_projects(),
                 self._workers(),
+                self._store.trials.open_canaries(),
                 self._store.displays.asking(),
             )
             self._read_at = now
@@ -59,6 +63,12 @@ class ServedVersions:
         """What answers the project's label space. Raises `NoWorkerError` before the first worker is up."""
         directory = self._remembered()
         return serving(label_space, directory.base, directory.promoted.get(project), directory.encoders)
+
+    def canary(self, project: int, label_space: LabelSpace) -> CanaryArm | None:
+        """The project's open canary, if its suggestions are shown."""
+        directory = self._remembered()
+        trial = directory.canaries.get(project)
+        return canary_arm(self._store, trial, directory.encoders, label_space) if trial else None
 
     def answered_as(self, project: int, served: Serving) -> str:
         """The name under which Label Studio gets the version's predictions in answers.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from clapboard.suggest.scoring import Array
 from training import verdict_sentences as sentences
 from training.evaluate import Truth, mean_average_precision, report
 from training.significance import Numbers, allowed_chance, chance_of_lead, nearness
-from training.verdict import Change, Comparison, Difference, Look, Looked, Verdict
+from training.verdict import Change, Comparison, Difference, Likely, Look, Looked, Verdict
 
 CANDIDATE, IN_SERVICE, ZERO_SHOT = "the candidate", "the version in service", "zero-shot"
 
@@ -50,6 +50,7 @@ class Rules:
     min_class_clips: int = 5  # a class with fewer isn't judged by itself
     num_exchanges: int = 50_000
     seed: int = 0
+    max_chance: float = 0.4  # that a lead is chance, of a candidate that is likely better and goes on trial
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ def judge(
     explanation = sentences.explanation(
         differences, looked, evidence.num_held_out, num_fitted, evidence.num_folds, rules.alpha
     )
-    return _verdict(promote, reason, evidence, explanation, differences, changes, reports, (looked,))
+    verdict = _verdict(promote, reason, evidence, explanation, differences, changes, reports, (looked,))
+    return (
+        verdict if promote else replace(verdict, likely=_likely(trials, evidence, differences, changes, looked, rules))
+    )
 
 
 def shares_evidence(today: Collection[str], before: Collection[str]) -> bool:
@@ -164,6 +168,28 @@ def _decision(
     if falls:
         return False, sentences.falls(falls, rules.max_fall)
     return True, sentences.promoted(differences, looked, rules.max_fall)
+
+
+def _likely(
+    trials: Sequence[Trial],
+    evidence: _Evidence,
+    differences: Sequence[Difference],
+    changes: Sequence[Change],
+    looked: Looked,
+    rules: Rules,
+) -> Likely | None:
+    """What a trial goes on from; None if the candidate isn't likely better than the version in service.
+
+    That it is better than zero-shot has to be sure already, unless that is in service.
+    """
+    in_service, zero_shot = differences
+    leads, others = (_leads(trials, evidence.recordings, than) for than in (IN_SERVICE, ZERO_SHOT))
+    is_open = in_service.chance <= rules.max_chance
+    is_open &= zero_shot.chance <= looked.allowed or bool(np.array_equal(leads, others))
+    if not is_open or any(change.before - change.after > rules.max_fall for change in changes):
+        return None
+    right, before = (_num_right(trials, contender) or 0 for contender in (CANDIDATE, IN_SERVICE))
+    return Likely(tuple(round(lead, 6) for lead in leads.tolist()), evidence.num_folds, right - before, looked.allowed)
 
 
 def _num_right(trials: Sequence[Trial], contender: str) -> int | None:

@@ -35,23 +35,29 @@ def chance_of_lead(leads: Numbers, *, num_folds: int, num_exchanges: int, seed: 
     """The chance of so large a sum of leads `[G]`, one for each recording, if both versions were equally good.
 
     Of `num_exchanges` random exchanges, and the observed one, it is the share whose sum is as large. One-sided.
+    """
+    if not leads.any():
+        return 1.0
+    rng = np.random.default_rng(seed)
+    factor = widening(num_folds)
+    observed = leads.sum() - 1e-9 * np.abs(leads).sum()  # equal sums may differ by rounding errors
+    num_as_large = 0
+    batch_size = max(1, _CELLS_AT_ONCE // len(leads))
+    for start in range(0, num_exchanges, batch_size):
+        kept = rng.integers(0, 2, (min(batch_size, num_exchanges - start), len(leads)), np.int8)  # 0: exchanged
+        num_as_large += int((factor * (2.0 * (kept @ leads) - leads.sum()) >= observed).sum())
+    return (1 + num_as_large) / (1 + num_exchanges)
+
+
+def widening(num_folds: int) -> float:
+    """How many times as large a sum of leads has to count as if they were independent; 1 without folds.
 
     Models of different folds share labels to learn from, so cross-fitted leads vary more than independent ones would:
     their variance is taken as 1 + √(1 / (num_folds − 1)) times as large. The root is our own rule. Nadeau & Bengio
     (2003) add the ratio of test to training clips, which is what stands under it, times the number of folds; simulated
     candidates that are no better need less: 2.0, 1.7 and 1.4 at 2, 3 and 5 folds.
     """
-    if not leads.any():
-        return 1.0
-    rng = np.random.default_rng(seed)
-    widening = math.sqrt(1 + math.sqrt(1 / (num_folds - 1))) if num_folds > 1 else 1.0
-    observed = leads.sum() - 1e-9 * np.abs(leads).sum()  # equal sums may differ by rounding errors
-    num_as_large = 0
-    batch_size = max(1, _CELLS_AT_ONCE // len(leads))
-    for start in range(0, num_exchanges, batch_size):
-        kept = rng.integers(0, 2, (min(batch_size, num_exchanges - start), len(leads)), np.int8)  # 0: exchanged
-        num_as_large += int((widening * (2.0 * (kept @ leads) - leads.sum()) >= observed).sum())
-    return (1 + num_as_large) / (1 + num_exchanges)
+    return math.sqrt(1 + math.sqrt(1 / (num_folds - 1))) if num_folds > 1 else 1.0
 
 
 def allowed_chance(alpha: float, number: int) -> float:

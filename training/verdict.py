@@ -56,6 +56,16 @@ class Looked:
 
 
 @dataclass(frozen=True)
+class Likely:
+    """What a trial of a candidate that is likely but not surely better than the version in service goes on from."""
+
+    leads: tuple[float, ...]  # over the version in service, in nearness, one for each recording
+    num_folds: int
+    right: int  # how many more clips it labels correctly; 0 where a clip may have several labels
+    allowed: float  # the largest chance with which it would have been promoted
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether the candidate is promoted, the reason in one sentence, and the figures behind it."""
 
@@ -70,6 +80,7 @@ class Verdict:
     changes: tuple[Change, ...]  # of each class with enough clips, the largest fall first
     reports: tuple[Comparison, ...]
     looks: tuple[Looked, ...] = ()
+    likely: Likely | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as JSON values."""

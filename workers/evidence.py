@@ -54,5 +54,5 @@ def judged_before(store: Store, project: int) -> dict[str, list[list[str]]]:
 
 
 def _encoder(model_version: str) -> str:
-    """The encoder's part of a model version's name, such as `mini-3f2a9c1d`."""
-    return model_version.partition(".")[0]
+    """The encoder's part of a model version's name, such as `mini-3f2a9c1d`; a canary's whole name."""
+    return model_version if ".head-canary-" in model_version else model_version.partition(".")[0]

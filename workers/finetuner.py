@@ -36,11 +36,15 @@ WEIGHTS, MANIFEST = "model.safetensors", "manifest.json"
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What came of a run: the candidate's version, and whether the gate passed it, with its reason."""
+    """What came of a run: the candidate's version, and whether the gate passed it, with its reason.
+
+    `is_likely`: it wasn't passed, but is likely better, and may go on trial.
+    """
 
     model_version: str
     promote: bool
     reason: str
+    is_likely: bool = False
 
 
 class Finetuner:
@@ -69,7 +73,8 @@ class Finetuner:
             return None
         model_version = self._keep_candidate(job, folder, outcome)
         shutil.rmtree(folder)
-        return Finetuned(model_version, outcome.promote, outcome.reason)
+        is_likely = self._settings.canary_labels > 0 and bool(outcome.verdict.get("likely"))
+        return Finetuned(model_version, outcome.promote, outcome.reason, is_likely)
 
     def repeat(self, job: Job) -> str | None:
         """Train the job's version again from its snapshot; a sentence on what came of it. None if the worker stops.

@@ -16,6 +16,7 @@ from clapboard.settings import Settings
 from clapboard.sources import AudioSources
 from clapboard.store import Store
 from clapboard.store.job_records import claimable
+from workers.canaries import Canaries
 from workers.changed_suggestions import ChangedSuggestions
 from workers.encoder_pool import EncoderPool
 from workers.finetuner import Finetuner
@@ -104,15 +105,17 @@ def make_project_jobs(
     pages, changed = RolloutPages(store, waker, pusher), ChangedSuggestions(store, client, pusher)
     rollout = Rollout(settings, store, locks, planner, pages, shown, changed)
     sweeper = Sweeper(store, queue, planner, pages, changed)
+    canaries = Canaries(settings, store, encoders, heads, waker)
     learning_jobs = LearningJobs(
         settings,
         store,
         client,
         queue,
-        Refitter(settings, store, encoders, heads, rollout),
+        Refitter(settings, store, encoders, heads, rollout, canaries),
         Promoter(settings, store, encoders, rollout),
         Pruner(settings, store, locks, shown, client),
         Finetuner(settings, store, stopping),
+        canaries,
     )
     label_studio_jobs = LabelStudioJobs(settings, store, client, waker)
     searches = SearchJobs(settings, store, sources, encoders)

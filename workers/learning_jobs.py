@@ -1,4 +1,4 @@
-"""The jobs that make a project's model better: `learn`, `train`, `repeat`, `promote`, `prune`."""
+"""The jobs that make a project's model better: `learn`, `train`, `repeat`, `canary`, `promote`, `prune`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from clapboard.labels.label_config import parse_label_config
 from clapboard.plurals import counted, plural
 from clapboard.project.agreement import refresh_labels
 from clapboard.project.known_tasks import rekey_tasks
+from clapboard.project.serving import find_serving
 from clapboard.project.sync import reconcile
 from clapboard.queue.celery_app import LEARN
 from clapboard.queue.pace import Pace
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.jobs import Job, JobRequest
+from workers.canaries import Canaries
 from workers.finetuner import Finetuner
 from workers.job_queue import JobQueue
 from workers.label_studio_jobs import require_client
@@ -49,6 +51,7 @@ class LearningJobs:
         promoter: Promoter,
         pruner: Pruner,
         finetuner: Finetuner,
+        canaries: Canaries,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -58,6 +61,7 @@ class LearningJobs:
         self._promoter = promoter
         self._pruner = pruner
         self._finetuner = finetuner
+        self._canaries = canaries
         self._sources = audio_sources(settings, store)
         self._prune_due_at: dict[int, float] = {}
 
@@ -65,6 +69,7 @@ class LearningJobs:
     def kinds(self) -> dict[str, RunJob]:
         """How to run a job of each kind."""
         return {
+            "canary": self._begin_canary,
             "learn": self._learn,
             "promote": self._promote,
             "prune": self._prune,
@@ -142,10 +147,20 @@ class LearningJobs:
             )
         if finetuned.promote:
             self._queue.add(LEARN, [JobRequest("promote", job.project, model_version=finetuned.model_version)])
+        elif finetuned.is_likely:
+            self._queue.add(LEARN, [JobRequest("canary", job.project, model_version=finetuned.model_version)])
         label_space = parse_label_config(self._store.catalog.project(job.project).label_config)
         refresh_labels(self._store, job.project, label_space)
         left_out = self._store.labels.counts(job.project).left_out
-        return f"{finetuned.reason} {left_out}".rstrip()
+        on_trial = "It is likely better, so it goes on trial." if finetuned.is_likely else ""
+        return " ".join(filter(None, (finetuned.reason, on_trial, left_out)))
+
+    def _begin_canary(self, job: Job) -> str:
+        label_space = parse_label_config(self._store.catalog.project(job.project).label_config)
+        serving = find_serving(self._store, self._settings.model, job.project, label_space)
+        candidate = self._store.versions.get(job.project, job.model_version)
+        begun = self._canaries.begin(job.project, candidate, label_space, serving)
+        return f"{begun} {self._canaries.prepare(job.project, label_space)}".rstrip()
 
     def _repeat(self, job: Job) -> str:
         outcome = self._finetuner.repeat(job)

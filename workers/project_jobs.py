@@ -21,7 +21,7 @@ RunJob = Callable[[Job], str]
 LOCKED_S = 0.5
 """How long a job is put off while another one changes the project."""
 
-_CHANGING = frozenset({"align", "learn", "promote", "prune", "sweep", "sync"})
+_CHANGING = frozenset({"align", "canary", "learn", "promote", "prune", "sweep", "sync"})
 """Kinds of jobs of which a project has one at a time."""
 
 _LOOKING = frozenset({"align", "sweep", "sync", "tabs"})

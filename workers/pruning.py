@@ -90,12 +90,14 @@ class Pruner:
         """Forget heads that a later one of the same encoder replaced, and old versions' predictions."""
         versions = self._store.versions.of_project(project)
         newest = {version.encoder_version: version.model_version for version in versions}
+        on_trial = self._store.trials.needed(project)
         replaced = [
             version.model_version
             for version in versions
             if version.model_version != newest[version.encoder_version]
             and "verdict" not in version.manifest
             and version.model_version not in waiting
+            and version.model_version not in on_trial
         ]
         self._store.versions.forget(project, replaced)
         names = self._store.predictions.names(project)
@@ -115,7 +117,8 @@ class Pruner:
     def _remove_checkpoints(self, project: int) -> None:
         """Remove finetuned checkpoints, and their embeddings, that nothing can roll back to.
 
-        Kept are the one that serves, the one that served before it and the newest candidate. The ledger isn't touched.
+        Kept are the one that serves, the one that served before it, the newest candidate and what is on trial. The
+        ledger isn't touched.
         """
         versions = self._store.versions.of_project(project)
         tuned = [version for version in versions if is_tuned(version.encoder)]
@@ -126,6 +129,8 @@ class Pruner:
             if len(kept & {version.encoder for version in served}) < 2:
                 kept.add(version.encoder)
         kept |= {version.encoder for version in tuned[-1:]}
+        on_trial = self._store.trials.needed(project)
+        kept |= {version.encoder for version in versions if version.model_version in on_trial}
         if promoted := self._store.versions.promoted(project):
             kept.add(promoted.encoder)
         for encoder, encoder_version in {version.encoder: version.encoder_version for version in tuned}.items():

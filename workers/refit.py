@@ -16,9 +16,11 @@ from clapboard.store import Store
 from clapboard.store.versions import Version
 from clapboard.suggest import prediction
 from clapboard.suggest.head import ZERO_SHOT, Head
+from workers.canaries import Canaries
 from workers.encoder_pool import EncoderPool
 from workers.head_cache import HeadCache
 from workers.head_fitting import FittedHead, fit, is_noticeable
+from workers.head_trials import HeadTrials
 from workers.label_sample import LabelSample, LabelSampler
 from workers.region_fitting import NOTICED_RECORDINGS, FittedFrames, FrameFitter, is_noticeable_in
 from workers.region_gate import judge_on_held_out
@@ -40,6 +42,7 @@ class Refitted:
     num_missing: int = 0
     pinned: bool = False
     left_out: str = ""  # a sentence on what isn't learnt from
+    rolled_back: str = ""  # a sentence on the heads that were surely worse
 
     def __str__(self) -> str:
         if self.pinned:
@@ -47,6 +50,8 @@ class Refitted:
                 f"{self.model_version} is pinned: learning goes on with the next label, or after "
                 "`clapboard models unpin`."
             )
+        if self.rolled_back:
+            return self.rolled_back
         outcome = "promoted" if self.changed else "still right"
         sentence = f"{counted(self.num_labels, 'label')}; {self.model_version} is {outcome}."
         return f"{sentence} {self.left_out}".rstrip()
@@ -56,13 +61,21 @@ class Refitter:
     """Runs a project's `learn` jobs. The caller holds the project's lock."""
 
     def __init__(
-        self, settings: Settings, store: Store, encoders: EncoderPool, heads: HeadCache, rollout: Rollout
+        self,
+        settings: Settings,
+        store: Store,
+        encoders: EncoderPool,
+        heads: HeadCache,
+        rollout: Rollout,
+        canaries: Canaries,
     ) -> None:
         self._settings = settings
         self._store = store
         self._encoders = encoders
         self._heads = heads
         self._rollout = rollout
+        self._canaries = canaries
+        self._trials = HeadTrials(settings, store, encoders, heads)
         self._sampler = LabelSampler(store)
         self._frame_fitter = FrameFitter(store)
 
@@ -77,6 +90,7 @@ class Refitter:
         label_space = parse_label_config(label_config)
         self._store.catalog.put_label_space(prediction.space_id(label_space), label_config)
         if pinned := self._pinned(project):
+            self._trials.settle(project, pinned)
             return self._keep_pinned(project, label_space, pinned, on_page)
         if unfinished := self._finish_rollout(project, label_space, on_page):
             return unfinished
@@ -140,6 +154,9 @@ class Refitter:
         num_entries = self._store.ledger.num_entries(project)
         refresh_labels(self._store, project, label_space)
         sample = self._sampler.draw(project, label_space, serving.encoder)
+        self._canaries.look(project, label_space, serving)
+        if rolled_back := self._trials.look(project, label_space, serving):  # by the labels that the next head learns
+            return Refitted(serving.model_version, 0, 0, changed=False, rolled_back=rolled_back)
         zero_shot = self._head(serving, ZERO_SHOT)
         fitted = fit(label_space, zero_shot, sample)
         on_frames = FittedFrames(zero_shot.frame_controls)
@@ -173,6 +190,7 @@ class Refitter:
         if not is_worth_it:
             return Refitted(serving.model_version, fitted.num_labels, 0, changed=False, left_out=left_out)
         is_new = self._store.versions.put(version, fitted.head if fitted.num_labels else None)
+        self._trials.begin(version, serving)
         takeover = Takeover(version, is_new, instead_of=_name(promoted), waits_for_embeddings=False)
         progress = self._rollout.run(takeover, on_page=on_page)
         return Refitted(

@@ -13,6 +13,7 @@ from clapboard.queue.celery_app import BATCH, Waker
 from clapboard.store import Store
 from clapboard.store.predictions import StoredPrediction
 from clapboard.store.tasks import KnownTask
+from clapboard.suggest.prediction import shown_name
 from clapboard.suggest.scoring import Array
 from workers.push import Pusher
 from workers.rollout_plan import LabelStudioHas, RolloutPlan
@@ -42,13 +43,17 @@ def page_of(store: Store, plan: RolloutPlan, tasks: Sequence[KnownTask], open_ta
 
 
 def page_predictions(plan: RolloutPlan, page: TaskPage) -> list[StoredPrediction]:
-    """The version's predictions of the page's open tasks, as far as they are embedded."""
+    """The version's predictions of the page's open tasks, as far as they are embedded; a canary's of its half."""
     version = plan.version
     tasks = [task for task in page.tasks if task.task in page.open_task_ids and task.task in page.embeddings]
     embeddings = {task.uri_key: page.embeddings[task.task] for task in tasks}
     made = dict(predictions(plan.label_space, plan.head, version.model_version, embeddings, page.frames))
+    of_canary = plan.canary.of_tasks(tasks, shown_name(version.model_version)) if plan.canary else {}
     return [
-        StoredPrediction(version.project, task.task, version.model_version, task.uri_key, of_task.score, of_task.result)
+        of_canary.get(task.task)
+        or StoredPrediction(
+            version.project, task.task, version.model_version, task.uri_key, of_task.score, of_task.result
+        )
         for task in tasks
         if (of_task := made.get(task.uri_key)) is not None
     ]

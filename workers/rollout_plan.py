@@ -16,6 +16,7 @@ from clapboard.store.catalog import Encoder
 from clapboard.store.versions import Version
 from clapboard.suggest.head import Head
 from clapboard.suggest.prediction import shown_name
+from workers.canary_suggestions import CanarySuggestions, canary_suggestions
 from workers.encoder_pool import EncoderPool, announce_encoder
 from workers.head_cache import HeadCache
 from workers.shown_version import ShownVersion
@@ -45,6 +46,7 @@ class RolloutPlan:
     failed_task_ids: Set[int]
     label_studio_has: LabelStudioHas
     record: Project | None
+    canary: CanarySuggestions | None = None  # those of some tasks, while a candidate is on trial
 
     @property
     def project(self) -> int:
@@ -106,6 +108,7 @@ class RolloutPlanner:
             failed_task_ids=self._store.jobs.failed_tasks(version.project, embeds_with.model_version),
             label_studio_has=has,
             record=record,
+            canary=canary_suggestions(self._store, version.project, label_space),
         )
 
     def _label_studio_has(self, version: Version) -> LabelStudioHas:

@@ -89,6 +89,7 @@ class TrainingSet:
             start=start,
             learnt_before=sorted(evidence.learnt or ()) if start != base else [],
             num_folds=self._settings.train_folds,
+            is_tried=self._settings.canary_labels > 0,
             judged_before=judged_before(self._store, project),
         )
         _write(spec, folder)

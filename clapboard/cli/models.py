@@ -16,6 +16,7 @@ from clapboard.errors import ClapboardError, NotFoundError
 if TYPE_CHECKING:
     from clapboard.settings import Settings
     from clapboard.store import Store
+    from clapboard.store.trials import Trial
     from clapboard.store.versions import Version
 
 VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="A model version, or its first characters.")]
@@ -91,12 +92,15 @@ def show(project: ProjectId, version: VersionName, as_json: AsJson = False) -> N
     serving = serving_version(store, settings.model, project)
     chosen = find_version(_with_serving(store, project, serving), project, version)
     row = _row(settings, store, chosen, serving)
+    trials = _trials(store, chosen, serves=row["serves"])
     if as_json:
-        write_json(row | {"manifest": dict(chosen.manifest)})
+        write_json(row | {"manifest": dict(chosen.manifest), "trials": trials})
         return
     for name in ("model_version", "kind", "state", "serves", "num_labels"):
         value = {True: "yes", False: "no", None: "–"}.get(row[name], row[name])
         console().print(f"{name:14} {value}", highlight=False, markup=False)
+    for trial in trials:
+        console().print(f"{'trial':14} {trial['sentence']}", highlight=False, markup=False)
     verdict = chosen.manifest.get("verdict")
     if not verdict:
         return
@@ -241,6 +245,42 @@ def _row(settings: Settings, store: Store, version: Version, serving: Version | 
         "reason": verdict.get("reason"),
         **figures,
     }
+
+
+def _trials(store: Store, version: Version, *, serves: bool) -> list[dict[str, Any]]:
+    """How the version's trials stand, and the open one of heads if the version serves."""
+    name = version.model_version
+    rows = []
+    for trial in store.trials.of_project(version.project):
+        if name not in (trial.candidate, trial.reference) and not (serves and trial.state == "open"):
+            continue
+        answers = store.trials.answers(trial)
+        lead = sum(answer.lead for answer in answers) / len(answers) if answers else None
+        rows.append(
+            {
+                "kind": trial.kind,
+                "state": trial.state,
+                "candidate": trial.candidate,
+                "reference": trial.reference,
+                "num_labels": len(answers),
+                "of_labels": trial.num_labels,
+                "lead": lead,
+                "reason": trial.reason or None,
+                "sentence": _trial_sentence(trial, len(answers), lead),
+            }
+        )
+    return rows
+
+
+def _trial_sentence(trial: Trial, num_labels: int, lead: float | None) -> str:
+    if trial.state != "open":
+        return f"{trial.kind}, {trial.state}: {trial.reason}"
+    nearer = "" if lead is None else f", nearer to them by {lead:+.3f} each"
+    since = " and the heads since" if trial.kind == "head" else ""
+    return (
+        f"{trial.kind}, open: {trial.candidate}{since} against {trial.reference}, "
+        f"{num_labels} of {trial.num_labels} labels{nearer}"
+    )
 
 
 def _state(settings: Settings, promoted: Version | None, version: Version) -> str:

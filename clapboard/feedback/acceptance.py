@@ -150,7 +150,7 @@ def kind_of(model_version: str) -> str:
     if not model_version:
         return "none"
     encoder, _, rest = model_version.rpartition(".")[0].rpartition(".")
-    if re.search(r"-tuned-\d+-[^-]+$", encoder):
+    if re.search(r"-tuned-\d+-[^-]+$", encoder) or rest.startswith("head-canary-"):
         return "finetuned"
     return "zero-shot" if rest == ZERO_SHOT else "head" if rest.startswith("head-") else "other"
 

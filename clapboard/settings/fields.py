@@ -185,6 +185,23 @@ class SettingsFields(BaseSettings):
         le=1,
     )
 
+    canary_labels: int = _learning(
+        "CLAPBOARD_CANARY_LABELS",
+        200,
+        "labels after which the trial of a finetuned candidate that the gate found likely better ends undecided; "
+        "0: no trials",
+        ge=0,
+        le=10**6,
+    )
+    head_trial_labels: int = _learning(
+        "CLAPBOARD_HEAD_TRIAL_LABELS",
+        60,
+        "labels by which heads that took over are compared with the version before them, and rolled back if they are "
+        "surely worse; 0: never",
+        ge=0,
+        le=10**6,
+    )
+
     host: str = _backend(
         "CLAPBOARD_HOST", "127.0.0.1", "address that the backend, and a worker's metrics server, listen on"
     )

@@ -32,6 +32,7 @@ from clapboard.store.renames import RenameStore
 from clapboard.store.searches import SearchStore
 from clapboard.store.tabs import TabStore
 from clapboard.store.tasks import TaskStore
+from clapboard.store.trials import TrialStore
 from clapboard.store.versions import VersionStore
 from clapboard.untrusted import MAX_DEPTH, depth, identifier
 
@@ -71,6 +72,7 @@ class Store:
         self.searches = SearchStore(self.database, clock)
         self.tabs = TabStore(self.database)
         self.tasks = TaskStore(self.database)
+        self.trials = TrialStore(self.database, clock)
         self.versions = VersionStore(self.database, clock)
 
     @classmethod

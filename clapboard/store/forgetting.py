@@ -36,6 +36,8 @@ OF_PROJECT = (
     schema.displays,
     schema.tabs,
     schema.versions,
+    schema.trial_answers,
+    schema.trials,
     schema.label_renames,
     schema.tasks,
     schema.job_tallies,  # counted by triggers, so that they come after what they count

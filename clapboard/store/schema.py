@@ -516,6 +516,50 @@ learning = Table(
     Column("channel", String),  # the channel that the project's tasks are keyed by; null: unknown
 )
 
+# A version beside the one before it, see TrialStore.
+trials = Table(
+    "trials",
+    metadata,
+    Column("id", _BigId, primary_key=True, autoincrement=True),
+    Column("project", BigInteger, nullable=False),
+    Column("kind", String, nullable=False),  # see trials.Kind
+    Column("candidate", String, nullable=False),
+    Column("reference", String, nullable=False),
+    Column("num_labels", Integer, nullable=False),
+    Column("alpha", Float, nullable=False),
+    Column("shown_as", String, nullable=False),
+    Column("evidence", JSON, nullable=False),
+    Column("state", String, nullable=False),  # see trials.State
+    Column("reason", Text, nullable=False, default=""),
+    Column("after_event", BigInteger, nullable=False),
+    Column("looked_at", Float, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Index("trials_of_project", "project", "id"),
+)
+# At most one open trial of a kind in a project.
+Index(
+    "trials_open_once",
+    trials.c.project,
+    trials.c.kind,
+    unique=True,
+    sqlite_where=text("state = 'open'"),
+    postgresql_where=text("state = 'open'"),
+)
+
+trial_answers = Table(
+    "trial_answers",
+    metadata,
+    Column("trial", BigInteger, primary_key=True, autoincrement=False),
+    Column("task", BigInteger, primary_key=True, autoincrement=False),
+    Column("project", BigInteger, nullable=False),
+    Column("place", Integer, nullable=False),  # in the order in which they came
+    Column("model_version", String, nullable=False),  # of the suggestion in view
+    Column("lead", Float, nullable=False),
+    Column("right", Float, nullable=False),
+    Index("trial_answers_of_project", "project", "task"),
+)
+
 # The password that `clapboard connect` made because the operator had set none; a single row.
 credentials = Table(
     "credentials",

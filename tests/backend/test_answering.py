@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import threading
 
+import numpy as np
 import pytest
 from sqlalchemy import event
 
 from backend.answering import OpenRequest, PredictAnswer
 from clapboard.errors import NoWorkerError, RequestError, SourceError, SourceUnavailable, SourceUnreachable
+from clapboard.project.canary import canary_version
+from clapboard.project.serving import find_serving
 from clapboard.queue.celery_app import BATCH, INTERACTIVE, PredictPayload
+from clapboard.store.catalog import Encoder
 from clapboard.store.jobs import JobRequest, State
 from clapboard.store.predictions import Delivery, StoredPrediction
+from clapboard.store.trials import Kind, Trial
+from clapboard.store.versions import Version
 from clapboard.suggest import prediction
-from clapboard.suggest.head import ZERO_SHOT
+from clapboard.suggest.head import ZERO_SHOT, ControlHead, Head
 from tests.backend.service_world import ENCODER, LABELS, LOADED, RESULT, SHOWN, VERSION, World, predicted, task, uri
 from tests.support.fake_label_studio import CHOICES
 from tests.support.together import together
@@ -396,3 +402,34 @@ class TestAskedAnew:
 
 def _stored(world: World, number: int) -> StoredPrediction:
     return StoredPrediction(1, number, VERSION, world.sources.key(uri(number)), number / 100, RESULT)
+
+
+class TestCanary:
+    """A candidate on trial answers for its half of the tasks."""
+
+    def test_its_half_gets_its_suggestions_under_the_serving_name_once_it_has_embedded_them(self, world: World) -> None:
+        world.embed(*range(1, 13))
+        tuned = Encoder("models/1/mini-tuned-3", "33" * 8, "float32", 2, 10.0)
+        world.store.catalog.announce_encoder(tuned)
+        rows = np.array([[0.0, 1.0], [9.0, 0.0]], np.float32)  # what the base takes for a dog is rain to it
+        head = Head((ControlHead(np.zeros(2, np.float32), rows, np.zeros(2, np.float32)),))
+        name = prediction.model_version(tuned, LABELS, head.name)
+        space_id = prediction.space_id(LABELS)
+        world.store.versions.put(Version(1, name, tuned.model, tuned.version, head.name, space_id), head)
+        served = find_serving(world.store, "mini", 1, LABELS)
+        shown_as = canary_version(name, served)
+        assert prediction.shown_name(shown_as) == SHOWN
+        trial = world.store.trials.begin(Trial(1, Kind.CANARY, name, VERSION, 200, 0.0125, shown_as=shown_as))
+        half = [number for number in range(1, 13) if trial.shows_candidate(number)]
+        for number in half[1:]:
+            world.store.embeddings.put(f"{number:064}", tuned.version, tuned.dtype, 0, np.array([[1, 0]], np.float32))
+        world.services.versions.refresh(at_once=True)
+        suggested = {}
+        for number in range(1, 13):
+            (entry,) = world.predict(task(number))
+            assert entry["model_version"] == SHOWN
+            (result,) = entry["result"]
+            suggested[number] = (result["value"]["choices"][0], result["id"])
+        by_candidate = ("rain", prediction.result_id("clip", shown_as))
+        by_serving = ("dog", prediction.result_id("clip", VERSION))
+        assert suggested == {number: by_candidate if number in half[1:] else by_serving for number in range(1, 13)}

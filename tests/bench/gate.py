@@ -157,8 +157,19 @@ def trial(sounds: Sounds, draw: Draw, folds: Indices, candidate: Answers, served
 
 def look(contenders: Trial, num_held_out: int, earlier: dict[str, list[Sequence[str]]]) -> tuple[bool, bool]:
     """Whether the gate promotes: after its look at the held-out clips, or at all; it notes down what it looked at."""
+    alone = first_clips(contenders, num_held_out)
+    first = judge([alone], RULES, earlier=earlier["held out"], share=FIRST_SHARE)
+    both = judge([contenders], RULES, earlier=earlier["all"], share=1 - FIRST_SHARE)
+    for verdict in (first, both):
+        for looked in verdict.looks:
+            earlier[looked.look].append(looked.recordings)
+    return first.promote, first.promote or both.promote
+
+
+def first_clips(contenders: Trial, num_held_out: int) -> Trial:
+    """The trial on the held-out clips alone."""
     part = slice(0, num_held_out)
-    alone = replace(
+    return replace(
         contenders,
         groups=contenders.groups[part],
         truth=contenders.truth[part],
@@ -167,12 +178,6 @@ def look(contenders: Trial, num_held_out: int, earlier: dict[str, list[Sequence[
         zero_shot=contenders.zero_shot[part],
         folds=(),
     )
-    first = judge([alone], RULES, earlier=earlier["held out"], share=FIRST_SHARE)
-    both = judge([contenders], RULES, earlier=earlier["all"], share=1 - FIRST_SHARE)
-    for verdict in (first, both):
-        for looked in verdict.looks:
-            earlier[looked.look].append(looked.recordings)
-    return first.promote, first.promote or both.promote
 
 
 def strength_for(sounds: Sounds, accuracy: float, shots: int, num_draws: int) -> float:
@@ -204,7 +209,7 @@ def pairs(sounds: Sounds, served: float, better: float, shots: int, num_draws: i
         shared = rng.standard_normal(sounds.embeddings.shape)
         before = answers(sounds, heard(sounds, rng, served, shared), draw, folds)
         after = answers(sounds, heard(sounds, rng, better, shared), draw, folds)
-        contenders = trial(sounds, draw, folds, after, before, _by_texts(sounds, draw))
+        contenders = trial(sounds, draw, folds, after, before, by_texts(sounds, draw))
         by_held_out, promoted = look(contenders, len(draw.held_out), {"held out": [], "all": []})
         gain = _accuracy(sounds, after.rest, draw.rest) - _accuracy(sounds, before.rest, draw.rest)
         yield Pair(promoted, by_held_out, _by_right_answers(contenders), _features(contenders), gain)
@@ -219,7 +224,7 @@ def promoted_of_twenty(sounds: Sounds, strength: float, shots: int, num_series: 
         folds = assign_folds([sounds.clips[index] for index in draw.learnt], NUM_FOLDS, seed)
         shared = rng.standard_normal(sounds.embeddings.shape)
         before = answers(sounds, heard(sounds, rng, strength, shared), draw, folds)
-        texts, earlier = _by_texts(sounds, draw), {"held out": [], "all": []}
+        texts, earlier = by_texts(sounds, draw), {"held out": [], "all": []}
         for _ in range(NUM_CANDIDATES):
             after = answers(sounds, heard(sounds, rng, strength, shared), draw, folds)
             if look(trial(sounds, draw, folds, after, before, texts), len(draw.held_out), earlier)[1]:
@@ -245,7 +250,7 @@ def best_possible(better: Sequence[Pair], equal: Sequence[Pair], level: float) -
     return float(np.mean(shares))
 
 
-def _by_texts(sounds: Sounds, draw: Draw) -> Answers:
+def by_texts(sounds: Sounds, draw: Draw) -> Answers:
     """Zero-shot, which any head beats here by far: its scores without a centre of their own."""
     flat = np.full(sounds.labels.max() + 1, 1 / (sounds.labels.max() + 1), np.float32)
     return Answers(*(np.tile(flat, (len(part), 1)) for part in (draw.learnt, draw.held_out, draw.rest)))

@@ -30,6 +30,7 @@ from demo.clips import label_config
 from tests.scale.cases import Case, Measured, Size
 from tests.support.annotation_events import annotation, clip, said
 from tests.support.postgres_server import running_postgres
+from workers.canaries import Canaries
 from workers.encoder_pool import EncoderPool
 from workers.head_cache import HeadCache
 from workers.job_queue import JobQueue
@@ -94,9 +95,13 @@ def measure(url: str, num_tasks: int, num_accepts: int = 5) -> AcceptCost:
         encoder: Any = _Encoder()
         rollout: Any = _NoRollout(store)
         heads = HeadCache(store)
-        refitter = Refitter(settings, store, EncoderPool(encoder, _none, capacity=1), heads, rollout)
+        encoders = EncoderPool(encoder, _none, capacity=1)
+        canaries = Canaries(settings, store, encoders, heads, _Sleeper())
+        refitter = Refitter(settings, store, encoders, heads, rollout, canaries)
         refitter.run(PROJECT)  # derives what the store was filled with in bulk
-        refitter = Refitter(settings, store, EncoderPool(encoder, _none, capacity=1), heads, rollout)
+        encoders = EncoderPool(encoder, _none, capacity=1)
+        canaries = Canaries(settings, store, encoders, heads, _Sleeper())
+        refitter = Refitter(settings, store, encoders, heads, rollout, canaries)
         seconds, before = [], _size(store)
         queue = JobQueue(store, _Sleeper())
         for task in range(num_tasks, num_tasks - num_accepts - 1, -1):

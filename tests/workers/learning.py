@@ -35,6 +35,7 @@ from clapboard.suggest.head import ControlHead, Head
 from clapboard.suggest.prediction import result_id, shown_name
 from tests.support.fake_label_studio import CHOICES, TOKEN, FakeLabelStudio
 from tests.workers.conftest import LABELS, CountingEncoder, no_checkpoint
+from workers.canaries import Canaries
 from workers.changed_suggestions import ChangedSuggestions
 from workers.encoder_pool import EncoderPool
 from workers.finetuner import Finetuner
@@ -134,7 +135,8 @@ class Learning:
         self.monotonic = Clock()  # by which a sweep's pace is measured
         self.sweeper = Sweeper(self.store, self.queue, planner, pages, changed, self.monotonic)
         self.pruner = Pruner(self.settings, self.store, self.locks, shown, self.client)
-        self.refitter = Refitter(self.settings, self.store, self.encoders, self.heads, self.rollout)
+        self.canaries = Canaries(self.settings, self.store, self.encoders, self.heads, self.waker)
+        self.refitter = Refitter(self.settings, self.store, self.encoders, self.heads, self.rollout, self.canaries)
         self.promoter = Promoter(self.settings, self.store, self.encoders, self.rollout)
         self.stopping = threading.Event()
         self.finetuner = Finetuner(self.settings, self.store, self.stopping)
@@ -257,7 +259,7 @@ class Learning:
 
     @cached_property
     def project_jobs(self) -> ProjectJobs:
-        runners = (self.refitter, self.promoter, self.pruner, self.finetuner)
+        runners = (self.refitter, self.promoter, self.pruner, self.finetuner, self.canaries)
         learning_jobs = LearningJobs(self.settings, self.store, self.client, self.queue, *runners)
         label_studio_jobs = LabelStudioJobs(self.settings, self.store, self.client, self.waker)
         search_jobs = SearchJobs(self.settings, self.store, AudioSources(self.settings), self.encoders)

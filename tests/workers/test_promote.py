@@ -177,7 +177,8 @@ def test_heads_that_a_later_one_replaced_are_forgotten_with_their_versions(learn
     assert len(set(names)) == 3
     first = learning.store.versions.get(PROJECT, names[0])
     learning.pruner.run(PROJECT)
-    assert [version.model_version for version in learning.store.versions.of_project(PROJECT)] == names[-1:]
+    left = [version.model_version for version in learning.store.versions.of_project(PROJECT)]
+    assert left == [learning.zero_shot, names[-1]]  # to which the heads on trial may be rolled back
     with pytest.raises(NotFoundError):
         learning.store.versions.head(first.encoder_version, first.space_id, first.head)
 

@@ -26,6 +26,9 @@ from training.verdict import Verdict
 FIRST_SHARE = 0.1
 """The part of the allowed false promotions that the look at the held-out clips alone may spend."""
 
+GATE_SHARE = 0.5
+"""The part of the allowed false promotions that all looks of the gate may spend where trials spend the rest."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -46,7 +49,8 @@ def judge_candidate(
     learnt = [clip for clip in judged.clips if clip.split != "test"]
     # Fused encoders serve whole recordings, which cross-fitting doesn't see.
     is_open = judged.candidate.alpha > 0 and not spec.fusion and enough_evidence(learnt, spec.num_folds)
-    share = FIRST_SHARE if is_open else 1.0
+    whole = GATE_SHARE if spec.is_tried else 1.0
+    share = whole * (FIRST_SHARE if is_open else 1.0)
     held_out = _held_out_trials(judged, spec, folder)
     verdict = judge(held_out, rules, earlier=spec.judged_before.get("held out", []), share=share)
     if verdict.promote or not verdict.looks or not is_open:
@@ -76,7 +80,7 @@ def judge_candidate(
         [joined(parts) for parts in by_control.values()],
         rules,
         earlier=spec.judged_before.get("all", []),
-        share=1 - FIRST_SHARE,
+        share=whole * (1 - FIRST_SHARE),
     )
     return replace(both, looks=verdict.looks + both.looks)
 

@@ -53,6 +53,7 @@ class RunSpec(BaseModel):
     start: str = ""  # the checkpoint that is tuned; empty: the base
     learnt_before: list[str] = []  # recordings and contents that the checkpoint to start from has learnt from
     num_folds: int = 0  # of cross-fitting; 0: none
+    is_tried: bool = False  # a candidate that is likely better goes on trial, so that the gate isn't its only chance
     judged_before: dict[str, list[list[str]]] = {}
     num_forgotten: int = 0  # clips that `clapboard forget` has deleted from a snapshot
     is_repetition: bool = False  # of a run whose candidate has been judged: this one isn't

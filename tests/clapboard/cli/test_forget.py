@@ -63,6 +63,8 @@ def row(table: sa.Table, project: int) -> dict[str, Any]:
         "inbox": {"id": project, "body": {"task": {"id": project}, "of": f"of {project}"}},
         "ledger": {"inbox_id": project, "annotator": project, "outcome": "added"},
         "ledger_events": {"inbox_id": project},
+        "trials": {"id": project},
+        "trial_answers": {"trial": project},
         "annotators": {"id": project},
         "embeddings": {"id": project},
         "versions": {"encoder": f"models/{project}/tuned", "head": f"name of {project}"},

@@ -17,6 +17,8 @@ from clapboard.queue.celery_app import LEARN
 from clapboard.settings import Settings
 from clapboard.store import Store
 from clapboard.store.catalog import Encoder
+from clapboard.store.trials import Answer, Kind, State
+from clapboard.store.trials import Trial as HeldTrial
 from clapboard.store.versions import Version
 from clapboard.suggest.prediction import model_version, space_id
 from tests.clapboard.cli.conftest import Clapboard, lines
@@ -97,6 +99,23 @@ class TestModels:
         assert "rain" in shown
         (whole,) = lines(clapboard("models", "show", "--project", "7", "mini-tuned-3", "--json"))
         assert whole["manifest"]["verdict"]["promote"] is True
+
+    def test_show_tells_how_trials_stand(self, clapboard: Clapboard, store: Store) -> None:
+        ended = store.trials.begin(HeldTrial(PROJECT, Kind.HEAD, BASE, "mini-00.zero-shot.s1", 60, 0.05))
+        store.trials.end(ended, State.PROMOTED, "Surely better.")
+        begun = store.trials.begin(HeldTrial(PROJECT, Kind.HEAD, "mini-00.head-dd.s1", BASE, 60, 0.05))
+        store.trials.put_answers(begun, [Answer(1, BASE, 0.5, 1.0), Answer(2, BASE, -0.25, 0.0)], 0.0)
+        shown = " ".join(clapboard("models", "show", "--project", "7", BASE).stdout.split())
+        assert "trial head, promoted: Surely better." in shown
+        assert (
+            f"trial head, open: mini-00.head-dd.s1 and the heads since against {BASE}, 2 of 60 labels, "
+            "nearer to them by +0.125 each"
+        ) in shown
+        (whole,) = lines(clapboard("models", "show", "--project", "7", BASE, "--json"))
+        assert [(trial["state"], trial["num_labels"], trial["lead"]) for trial in whole["trials"]] == [
+            ("promoted", 0, None),
+            ("open", 2, 0.125),
+        ]
 
     def test_compare_sets_two_judged_versions_side_by_side(self, clapboard: Clapboard, store: Store) -> None:
         (told,) = lines(clapboard("models", "compare", "--project", "7", TUNED, REFUSED, "--json"))

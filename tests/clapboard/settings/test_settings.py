@@ -336,7 +336,13 @@ def test_any_setting_can_be_overridden_and_the_others_stay(
     numbers |= {"batch_size": 5, "torch_threads": 3, "port": 6, "predict_wait_s": 7.0, "job_attempts": 8, "encoders": 2}
     learning = {"test_share": 0.3, "sync_s": 0.0, "prune_quiet_s": 1.0, "prune_after_s": 2.0}
     learning |= {"train_after": 3, "train_min_per_class": 2, "train_quiet_s": 0.5, "train_folds": 4}
-    learning |= {"train_schedule": "0 3 * * 1", "max_class_fall": 0.5, "finetune_from": "serving"}
+    learning |= {
+        "train_schedule": "0 3 * * 1",
+        "max_class_fall": 0.5,
+        "finetune_from": "serving",
+        "head_trial_labels": 9,
+        "canary_labels": 50,
+    }
     values: dict[str, Any] = {
         **others,
         **numbers,
