@@ -129,6 +129,7 @@ class Refitter:
         version = self._head_on_its_way(project, label_space, promoted)
         if version is None:
             return None
+        self._trials.begin(version, find_serving(self._store, self._settings.model, project, label_space))
         takeover = Takeover(version, instead_of=_name(promoted), waits_for_embeddings=False)
         progress = self._rollout.run(takeover, on_page=on_page)
         if not progress.num_waiting:
