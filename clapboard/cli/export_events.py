@@ -129,9 +129,9 @@ def _group_of(group: str, export: Callable[[], EventExport]) -> Callable[[Export
 
 
 def _require_version(store: Store, project: int, version: str) -> None:
-    """Raises `NotFoundError` if the version has no suggestions."""
+    """Raises `NotFoundError` if there are no suggestions of the version, or of the name in Label Studio."""
     versions = store.predictions.model_versions(project)
-    if version not in versions:
+    if version not in {*versions, *store.predictions.shown_names(project)}:
         there = ", ".join(versions) or f"none: run `clapboard prelabel --project {project}`"
         asked = f"the version {printable(version)}" if version else "a version that is shown"
         raise NotFoundError(f"Project {project} has no suggestions of {asked}; there are {there}.")

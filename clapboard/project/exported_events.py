@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -30,7 +31,7 @@ class ExportOptions:
     """What is written about each recording."""
 
     suggestions: bool = False  # instead of what annotators agree on
-    model_version: str = ""  # whose suggestions
+    model_version: str = ""  # whose suggestions; or a name in Label Studio, which versions may share
     clips_as_events: bool = False  # labels of whole recordings as events from beginning to end
     annotators: str = "id"  # or «name», or «none»
     licence_key: str = "licence"  # in the tasks' data
@@ -207,24 +208,32 @@ class EventExport:
     # What is suggested
 
     def _suggested(self, page: Sequence[Task]) -> dict[int, list[EventRow]]:
-        version = self._options.model_version
-        results = self._store.predictions.results(self._project, [task.id for task in page], version)
-        return {task: list(self._suggestions(task, result)) for task, result in results.items()}
+        name, tasks, predictions = self._options.model_version, [task.id for task in page], self._store.predictions
+        if name in self._versions:
+            results = predictions.results(self._project, tasks, name)
+            return {task: list(_suggestions(result, name)) for task, result in results.items()}
+        current = predictions.current(self._project, tasks, name)  # by whichever of the versions that share the name
+        return {task: list(_suggestions(one.result, one.model_version)) for task, (_, one) in current.items()}
 
-    def _suggestions(self, task: int, result: Sequence[Mapping[str, Any]]) -> Iterator[EventRow]:
-        version = self._options.model_version
-        for item in result:
-            value, kind, score = item.get("value", {}), item.get("type"), item.get("score")
-            labels = value.get(kind) if isinstance(kind, str) else None
-            if not isinstance(labels, list) or ("start" in value) != (kind == "labels"):
-                continue  # what is said about a region, besides its label, has no place in a table
-            for label in labels:
-                name = " / ".join(label) if isinstance(label, list) else str(label)
-                if kind == "labels":
-                    channel = value.get("channel")
-                    yield EventRow("-", value["start"], value["end"], name, score, version=version, channel=channel)
-                else:
-                    yield EventRow("-", 0.0, 0.0, name, score, version=version, whole=True)
+    @cached_property
+    def _versions(self) -> set[str]:
+        return {*self._store.predictions.model_versions(self._project)}
+
+
+def _suggestions(result: Sequence[Mapping[str, Any]], version: str) -> Iterator[EventRow]:
+    """The rows of a prediction's results; `recording` is yet to be filled in."""
+    for item in result:
+        value, kind, score = item.get("value", {}), item.get("type"), item.get("score")
+        labels = value.get(kind) if isinstance(kind, str) else None
+        if not isinstance(labels, list) or ("start" in value) != (kind == "labels"):
+            continue  # what is said about a region, besides its label, has no place in a table
+        for label in labels:
+            name = " / ".join(label) if isinstance(label, list) else str(label)
+            if kind == "labels":
+                channel = value.get("channel")
+                yield EventRow("-", value["start"], value["end"], name, score, version=version, channel=channel)
+            else:
+                yield EventRow("-", 0.0, 0.0, name, score, version=version, whole=True)
 
 
 def _rows(control: str, agreed: Agreed, votes: Sequence[Entry], names: Mapping[int, str]) -> Iterator[EventRow]:

@@ -182,4 +182,10 @@ def test_suggestions_come_out_with_their_scores(
         EventRow("x/a.wav", 1.0, 2.5, "rain", 0.5, version="v1", channel=0),
         EventRow("x/a.wav", 0.0, 0.0, "yard", 0.75, version="v1", whole=True),
     ]
+    # Heads share a name in Label Studio, which is what a project shows; each row tells its own head.
+    headed = "mini-1.head-2.3"
+    house.store.predictions.put_all([StoredPrediction(project, tasks[1], headed, "key", 0.5, result)], push=True)
+    done = house.run("export", "-p", str(project), "--what", "suggestions", "--version", "mini-1.3", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert [(row.recording, row.version) for row in read_events(out)] == [("y/a.wav", headed)] * 2
     label_studio_client.delete_project(project)
