@@ -21,6 +21,9 @@ from training.evaluate import Truth, mean_average_precision, report
 from training.significance import Numbers, allowed_chance, chance_of_lead, nearness
 from training.verdict import Change, Comparison, Difference, Likely, Look, Looked, Verdict
 
+GATE_SHARE = 0.5
+"""The part of the allowed false promotions that all looks of the gate may spend where trials spend the rest."""
+
 CANDIDATE, IN_SERVICE, ZERO_SHOT = "the candidate", "the version in service", "zero-shot"
 
 

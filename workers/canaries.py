@@ -29,8 +29,7 @@ from clapboard.store.jobs import JobRequest
 from clapboard.store.trials import Kind, State, Trial
 from clapboard.store.versions import Version
 from clapboard.suggest.prediction import shown_name
-from training.finetuning.judging import GATE_SHARE
-from training.gate import Rules
+from training.gate import GATE_SHARE, Rules
 from training.significance import allowed_chance
 from training.trial_verdict import TrialVerdict, judge_trial
 from workers.changed_suggestions import next_tasks

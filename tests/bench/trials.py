@@ -24,8 +24,8 @@ from clapboard.suggest.scoring import Array
 from tests.bench import gate
 from tests.bench.gate import Draw, Indices, Sounds
 from training.finetuning.cross_fitting import assign_folds
-from training.finetuning.judging import FIRST_SHARE, GATE_SHARE
-from training.gate import judge
+from training.finetuning.judging import FIRST_SHARE
+from training.gate import GATE_SHARE, judge
 from training.significance import allowed_chance, nearness
 from training.trial_verdict import judge_trial
 from training.verdict import Likely, Verdict

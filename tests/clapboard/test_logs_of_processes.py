@@ -75,7 +75,7 @@ class Site:
             house.store.jobs.add(LEARN, [JobRequest(kind, PROJECT)])
         wait_for(lambda: not self.open_jobs(), f"jobs don't end: {self.open_jobs()}")
         label_studio.is_down = True
-        (job,) = house.store.jobs.add(LEARN, [JobRequest("align", PROJECT)])
+        (job,) = house.store.jobs.add(LEARN, [JobRequest("sync", PROJECT)])
         wait_for(lambda: house.store.jobs.get(job).error, "the job doesn't fail")
         self.worker.stop()
         self.backend.process.stop()

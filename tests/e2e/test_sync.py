@@ -13,6 +13,7 @@ from clapboard.feedback.entries import Entry, Outcome
 from clapboard.label_studio.client import LabelStudioClient
 from clapboard.project.sync import reconcile
 from clapboard.store.predictions import StoredPrediction
+from clapboard.suggest.prediction import shown_name
 from tests.support.processes import Installation
 from tests.support.programs import free_port
 from tests.support.waiting import wait_for
@@ -97,7 +98,7 @@ class Annotator:
         self._say(twice, [choice("rain"), region()])
         self._act("delete_tasks_annotations", [self._said_on(next(todo))])
         bulk = [next(todo), next(todo)]
-        self._act("predictions_to_annotations", bulk, model_version=VERSION)
+        self._act("predictions_to_annotations", bulk, model_version=shown_name(VERSION))
         (opened,) = self._annotations(bulk[1])
         self._update(opened, result=[choice("rain"), region()], lead_time=6.0)
         self._update(say(choice("dog"), region()), lead_time=8.0)

@@ -20,14 +20,11 @@ from training.finetune import Candidate, FinetuneConfig, Progress
 from training.finetuning.cross_fitting import Contenders, Embed, cross_fit, enough_evidence, joined
 from training.finetuning.labelled import LabelledClip, targets_of
 from training.finetuning.spec import SERVED_HEAD, RunSpec
-from training.gate import Rules, Trial, judge
+from training.gate import GATE_SHARE, Rules, Trial, judge
 from training.verdict import Verdict
 
 FIRST_SHARE = 0.1
 """The part of the allowed false promotions that the look at the held-out clips alone may spend."""
-
-GATE_SHARE = 0.5
-"""The part of the allowed false promotions that all looks of the gate may spend where trials spend the rest."""
 
 
 @dataclass(frozen=True)
