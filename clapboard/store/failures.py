@@ -62,6 +62,11 @@ def _postgres_error(store: str, state: str, is_answer: bool) -> StoreError:
         )
     if state == "53100":
         return StoreError(f"The store {store} can't be written to: its disk is full.")
+    if state == "53200":
+        return StoreError(
+            f"The store {store} ran out of memory ({state}): PostgreSQL's log says of which, often that for its locks, "
+            "which max_locks_per_transaction raises."
+        )
     if state.startswith("53"):
         return StoreError(f"The store {store} has no room for another connection ({state}): raise max_connections.")
     if state.startswith(("40", "55")):

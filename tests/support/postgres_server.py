@@ -31,6 +31,7 @@ def running_postgres(folder: Path) -> Iterator[str]:
         "listen_addresses": "",
         "unix_socket_directories": folder,
         "max_connections": 200,
+        "max_locks_per_transaction": 256,  # a new schema is one transaction, and tests make several at once
         "fsync": "off",
         "autovacuum": "off",
     }
