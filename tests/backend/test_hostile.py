@@ -132,7 +132,7 @@ def test_more_tasks_than_a_statement_has_parameters_can_be_deleted(app: RunningA
     assert app.post("/webhook", event).status_code == 201
     assert app.store.predictions.cached(PROJECT, {gone["id"]: GOOD_KEY}, VERSION) == set()
     app.store.predictions.pushed(PROJECT, ids, VERSION)
-    app.store.predictions.forget_names(PROJECT, [f"v{number}" for number in ids])
+    app.store.predictions.forget_names(PROJECT, [f"v{number}" for number in ids[-10:]])  # a statement each
     app.store.versions.forget(PROJECT, [f"v{number}" for number in ids])
 
 
