@@ -31,6 +31,7 @@ from demo.clapboard_up import ClapboardUp
 from demo.clips import label_config
 from demo.label_studio_server import LabelStudioServer
 from tests.bench.learning import LABELS
+from tests.scale.accept_cost import store_size
 from tests.scale.cases import Case, Measured, Size
 from tests.scale.label_studio_filling import Sounds, copy_tasks, deliver, embed, label_studio_engine
 from tests.support.postgres_server import running_postgres
@@ -64,12 +65,12 @@ class AcceptingProject:
         """Label so many tasks, and yield what each cost whose head changed a suggestion."""
         for _ in range(num_accepts):
             task = self._next()
-            before, size = self._promoted(), self._size()
+            before, size = self._promoted(), store_size(self._store)
             began = time.perf_counter()
             self._label(task)
             if self._wait_until_shown(before):
                 spent_s = time.perf_counter() - began
-                yield Accept(spent_s, self._num_sent(), self._size() - size)
+                yield Accept(spent_s, self._num_sent(), store_size(self._store) - size)
 
     def wait_until_swept(self) -> float:
         """Seconds until all suggestions are up to date. Raises `RuntimeError` if a task has none, or two."""
@@ -127,10 +128,6 @@ class AcceptingProject:
     def _num_sent(self) -> int:
         counts = self._store.predictions.counts_of_version(self.project, self._promoted())
         return sum(counts.get(delivery, 0) for delivery in IN_LABEL_STUDIO)
-
-    def _size(self) -> int:
-        path = self._store.database.engine.url.database
-        return sum(file.stat().st_size for file in Path(str(path)).parent.glob("clapboard.db")) if path else 0
 
 
 @dataclass(frozen=True)

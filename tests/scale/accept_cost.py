@@ -102,7 +102,7 @@ def measure(url: str, num_tasks: int, num_accepts: int = 5) -> AcceptCost:
         encoders = EncoderPool(encoder, _none, capacity=1)
         canaries = Canaries(settings, store, encoders, heads, _Sleeper())
         refitter = Refitter(settings, store, encoders, heads, rollout, canaries)
-        seconds, before = [], _size(store)
+        seconds, before = [], store_size(store)
         queue = JobQueue(store, _Sleeper())
         for task in range(num_tasks, num_tasks - num_accepts - 1, -1):
             action, body = said(annotation(num_tasks + task, _result(LABELS[labels[task - 1]]), task=task, by=2))
@@ -111,7 +111,7 @@ def measure(url: str, num_tasks: int, num_accepts: int = 5) -> AcceptCost:
             refitter.run(PROJECT)
             queue_due_training(settings, store, queue, PROJECT)
             seconds.append(time.perf_counter() - began)
-        return AcceptCost(seconds[0], median(seconds[1:]), (_size(store) - before) / len(seconds))
+        return AcceptCost(seconds[0], median(seconds[1:]), (store_size(store) - before) / len(seconds))
 
 
 def build(store: Store, num_tasks: int) -> list[int]:
@@ -173,7 +173,7 @@ def _events(tasks: range, labels: list[int], last_annotated: int) -> Iterator[di
             yield {"received_at": 0.0, "action": action, "project": PROJECT, "body": body, "suggestions": {}}
 
 
-def _size(store: Store) -> int:
+def store_size(store: Store) -> int:
     """The store's bytes on disk."""
     with store.database.engine.connect() as connection:
         if connection.dialect.name == "postgresql":
