@@ -66,7 +66,10 @@ class Pruner:
         versions = self._store.versions.of_project(project)
         replaced = {name for version in versions for name in names_of(version.model_version)}
         replaced |= set(self._store.predictions.names(project))
-        replaced -= {shown_name(version) for version in {promoted.model_version} | chosen | _coming(versions, promoted)}
+        replaced -= {
+            shown_name(version)
+            for version in {promoted.model_version} | chosen | self._coming(project, versions, promoted)
+        }
         # As an earlier release shows it, until all have today's name, or as the backend answered it lately.
         replaced.discard(promoted.model_version)
         return ReplacedVersions(self._settings, self._store, self._client, self._locks).take_out(project, replaced)
@@ -85,6 +88,25 @@ class Pruner:
             if version.model_version in chosen and version.encoder in encoders
         }
         return chosen | todays_names
+
+    def _coming(self, project: int, versions: Sequence[Version], promoted: Version) -> set[str]:
+        """Versions that were made since the promoted one took over, and may be about to replace it.
+
+        A refit or a trial that had begun before may store a head late: of an encoder that was replaced, or of a label
+        config that is neither today's nor the promoted one's. It never serves, and would keep in view a name that heads
+        share.
+        """
+        label_space = parse_label_config(self._store.catalog.project(project).label_config)
+        spaces = {promoted.space_id, prediction.space_id(label_space)}
+        served = {shown_name(version.model_version) for version in versions if version.promoted_at is not None}
+        return {
+            version.model_version
+            for version in versions
+            if version.promoted_at is None
+            and version.created_at >= (promoted.promoted_at or 0.0)
+            and version.space_id in spaces
+            and shown_name(version.model_version) not in served
+        }
 
     def _forget_replaced(self, project: int, promoted: Version, waiting: Collection[str]) -> None:
         """Forget heads that a later one of the same encoder replaced, and old versions' predictions."""
@@ -137,12 +159,3 @@ class Pruner:
             if encoder not in kept:
                 remove_checkpoint(Path(self._settings.checkpoint(encoder)))
                 self._store.embeddings.forget(encoder_version)
-
-
-def _coming(versions: Sequence[Version], promoted: Version) -> set[str]:
-    """Versions that were made since the promoted one took over, and may be about to replace it."""
-    return {
-        version.model_version
-        for version in versions
-        if version.promoted_at is None and version.created_at >= (promoted.promoted_at or 0.0)
-    }

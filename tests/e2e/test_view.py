@@ -104,7 +104,8 @@ class Site:
 
     def annotate(self, task: int, shown: dict[str, Any]) -> int:
         """The annotation of somebody who corrects it, as the page sends it."""
-        result = [shown["result"][0] | {"value": {"choices": [KINDS[task % len(KINDS)]]}}]
+        (suggested,) = shown["result"][0]["value"]["choices"]
+        result = [shown["result"][0] | {"value": {"choices": [_another(suggested)]}}]
         body = {"result": result, "parent_prediction": shown["id"], "lead_time": 2.0}
         return int(self.api.post(f"/api/tasks/{task}/annotations", json=body).raise_for_status().json()["id"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,21 @@ def test_the_predictions_that_annotations_answered_stay_as_they_are(
     assert left == {task: answered[task] for task in annotated}  # with the ids that annotations name
     assert set(label_studio.versions(PROJECT)) == {before, shown_name(learning.promoted)}
     assert label_studio.shown[PROJECT] == shown_name(learning.promoted)
+
+
+def test_a_head_that_is_stored_late_keeps_no_replaced_name_in_view(
+    learning: Learning, label_studio: FakeLabelStudio
+) -> None:
+    before = replaced(learning)
+    of_before = next(
+        version
+        for version in learning.store.versions.of_project(PROJECT)
+        if shown_name(version.model_version) == before
+    )
+    encoder, space = before.rsplit(".", 1)
+    learning.store.versions.put(replace(of_before, model_version=f"{encoder}.head-01234567.{space}", promoted_at=None))
+    assert learning.pruner.run(PROJECT).num_gone == 1
+    assert set(label_studio.versions(PROJECT)) == {shown_name(learning.promoted)}
 
 
 def test_once_its_others_are_gone_a_version_costs_no_more_requests(
