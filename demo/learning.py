@@ -1,4 +1,4 @@
-"""The demo's second half: a simulated annotator, whose answers improve the suggestions while he works."""
+"""The demo's last part: a simulated annotator, whose answers improve the suggestions while he works."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clapboard.errors import EventTableError
-from clapboard.event_tables.event_row import EventRow, OnRefused, Place, RowRefused, decimal_text, event_row, shown
+from clapboard.event_tables.event_row import EventRow, OnRefused, Place, decimal_text, event_row, refusals_to, shown
 from clapboard.event_tables.text_files import unreadable, written_whole
 
 MAX_BYTES = 200_000_000
@@ -68,12 +68,8 @@ def read_aoef(path: Path, *, label_column: str = "", on_refused: OnRefused | Non
     data = _data(path)
     sets = _Sets(path, data, label_column)
     for count, cells in enumerate(sets.cells(), 1):
-        try:
+        with refusals_to(on_refused):
             yield _row(Place(path.name, count), cells)
-        except RowRefused as refused:
-            if on_refused is None:
-                raise
-            on_refused(refused)
 
 
 @dataclass

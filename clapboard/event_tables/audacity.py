@@ -18,6 +18,7 @@ from clapboard.event_tables.event_row import (
     decimal_text,
     event_row,
     number,
+    refusals_to,
     shown,
 )
 from clapboard.event_tables.text_files import lines, written_whole
@@ -81,12 +82,8 @@ class _Label:
 
 
 def _row(label: _Label, recording: str, on_refused: OnRefused | None) -> Iterator[EventRow]:
-    try:
+    with refusals_to(on_refused):
         yield _event(label, recording)
-    except RowRefused as refused:
-        if on_refused is None:
-            raise
-        on_refused(refused)
 
 
 def _event(label: _Label, recording: str) -> EventRow:

@@ -17,9 +17,9 @@ from clapboard.event_tables.event_row import (
     EventRow,
     OnRefused,
     Place,
-    RowRefused,
     decimal_text,
     event_row,
+    refusals_to,
     shown,
 )
 from clapboard.event_tables.text_files import lines, written_whole
@@ -163,12 +163,8 @@ def _columns(path: Path, names: list[str], recording: str, label_column: str) ->
 def _row(
     place: Place, columns: list[str], cells: list[str], recording: str, on_refused: OnRefused | None
 ) -> Iterator[EventRow]:
-    try:
+    with refusals_to(on_refused):
         yield _event(place, columns, cells, recording)
-    except RowRefused as refused:
-        if on_refused is None:
-            raise
-        on_refused(refused)
 
 
 def _event(place: Place, columns: list[str], cells: list[str], recording: str) -> EventRow:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
@@ -66,6 +67,19 @@ class Place:
 
 
 OnRefused = Callable[[RowRefused], object]
+
+
+@contextmanager
+def refusals_to(on_refused: OnRefused | None) -> Iterator[None]:
+    """Hand the refusal of a row to `on_refused`, and go on; without one it is raised."""
+    try:
+        yield
+    except RowRefused as refused:
+        if on_refused is None:
+            raise
+        on_refused(refused)
+
+
 """Is told of each row that is left out. Without it, the first such row is raised."""
 
 

@@ -10,7 +10,7 @@ from clapboard.errors import EventTableError
 from clapboard.event_tables.aoef import read_aoef
 from clapboard.event_tables.audacity import is_audacity, read_audacity, write_audacity
 from clapboard.event_tables.csv_table import is_csv, read_csv, write_csv
-from clapboard.event_tables.event_row import EventRow, OnRefused, Place, RowRefused, checked, shown
+from clapboard.event_tables.event_row import EventRow, OnRefused, Place, checked, refusals_to, shown
 from clapboard.event_tables.hugging_face import read_hugging_face
 from clapboard.event_tables.raven import is_raven, read_raven, write_raven
 from clapboard.event_tables.recordings import recording_of_table, safe_name
@@ -110,12 +110,8 @@ def table_name(recording: str, file_format: Format) -> str:
 
 def _checked(rows: Iterable[EventRow], path: Path, on_refused: OnRefused | None) -> Iterator[EventRow]:
     for count, row in enumerate(rows, 1):
-        try:
+        with refusals_to(on_refused):
             yield checked(row, Place(path.name, count))
-        except RowRefused as refused:
-            if on_refused is None:
-                raise
-            on_refused(refused)
 
 
 def _of_one_recording(rows: Iterable[EventRow], path: Path) -> Iterator[EventRow]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from clapboard.errors import EventTableError
-from clapboard.event_tables.event_row import EventRow, OnRefused, Place, RowRefused, decimal_text, event_row, shown
+from clapboard.event_tables.event_row import EventRow, OnRefused, Place, decimal_text, event_row, refusals_to, shown
 from clapboard.event_tables.recordings import SafeNames
 from clapboard.event_tables.text_files import unwritable, written_whole
 
@@ -140,12 +140,8 @@ def _rows(place: Place, item: Mapping[str, Any], on_refused: OnRefused | None) -
         given["recording"] = item.get("recording") or item.get("file_name")
         if is_whole:
             given |= {"start_s": None, "end_s": item.get("duration_s")}
-        try:
+        with refusals_to(on_refused):
             yield event_row(place, {name: _cell(value) for name, value in given.items()}, whole=is_whole)
-        except RowRefused as refused:
-            if on_refused is None:
-                raise
-            on_refused(refused)
 
 
 def _structs(value: Any) -> list[Mapping[str, Any]]:

@@ -16,10 +16,10 @@ from clapboard.event_tables.event_row import (
     EventRow,
     OnRefused,
     Place,
-    RowRefused,
     decimal_text,
     event_row,
     number,
+    refusals_to,
     shown,
 )
 from clapboard.event_tables.text_files import lines, written_whole
@@ -175,12 +175,8 @@ def _columns(path: Path, header: str, label_column: str) -> list[str]:
 
 
 def _row(line: _Line, recording: str, on_refused: OnRefused | None) -> Iterator[EventRow]:
-    try:
+    with refusals_to(on_refused):
         yield _event(line, recording)
-    except RowRefused as refused:
-        if on_refused is None:
-            raise
-        on_refused(refused)
 
 
 def _event(line: _Line, recording: str) -> EventRow:
