@@ -125,7 +125,7 @@ def _serve(
 
     is_json = set_up_logging(settings.log_level, settings.secrets, as_json=as_json)
     # uvicorn raises the signal that stopped it again: exit in order then, instead of being killed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _exit)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -136,8 +136,24 @@ def _serve(
         access_log=False,
         server_header=False,
     )
+
+    is_stopped = threading.Event()
+
+    class Server(uvicorn.Server):
+        async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+            signal.signal(signal.SIGTERM, _exit)
+            if is_stopped.is_set():
+                sys.exit(0)
+            await super().serve(sockets)
+
     with Welcome(settings, as_json=is_json, worker_pid=worker_pid):
-        uvicorn.Server(config).run(sockets=[listener])
+        # Who stops it as soon as the address is told waits for asyncio's loop, which can't end in order half made.
+        signal.signal(signal.SIGTERM, lambda *_: is_stopped.set())
+        Server(config).run(sockets=[listener])
+
+
+def _exit(*_: object) -> None:
+    sys.exit(0)
 
 
 def _ping(settings: Settings, wait_s: float, as_json: bool) -> None:
